@@ -1,0 +1,3 @@
+//! The magikrun executable.
+
+fn main() {}

@@ -1,0 +1,17 @@
+//! magikrun: an OCI runtime for Linux containers, WebAssembly and microVMs, with atomic pods.
+//!
+//! Dependencies between the modules point one way:
+//! `cli -> runtime -> storage -> platform -> {undo, error, limits}`.
+
+pub mod error;
+pub mod limits;
+pub mod undo;
+
+pub mod platform;
+pub mod storage;
+
+pub mod runtime;
+
+pub mod cli;
+
+pub use error::{Error, ErrorKind, Result};

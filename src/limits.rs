@@ -1,0 +1,46 @@
+//! Every cap and timeout, in one place: the unit is in the name or the type, the reason in the text.
+
+use std::time::Duration;
+
+/// Longest image reference accepted, in bytes.
+pub const MAX_IMAGE_REF_LEN: usize = 512;
+/// Largest compressed layer, in bytes (512 MiB).
+pub const MAX_LAYER_SIZE: u64 = 512 << 20;
+/// Largest extracted root file system, in bytes (4 GiB).
+pub const MAX_ROOTFS_SIZE: u64 = 4 << 30;
+/// Most layers in one image; overlayfs takes this many as lower directories.
+pub const MAX_LAYERS: usize = 128;
+/// Most entries in one layer: an archive must not exhaust the inodes of a file system.
+pub const MAX_FILES_PER_LAYER: usize = 100_000;
+/// Largest manifest, in bytes (1 MiB): it is parsed in memory before it is trusted.
+pub const MAX_MANIFEST_SIZE: u64 = 1 << 20;
+/// Largest image configuration or `config.json`, in bytes (1 MiB): parsed in memory before it is trusted.
+pub const MAX_CONFIG_SIZE: u64 = 1 << 20;
+/// Most containers under one state root; the operator's configuration can raise it.
+pub const MAX_CONTAINERS: usize = 1024;
+/// Longest container id, in bytes: it becomes part of file and cgroup names.
+pub const MAX_CONTAINER_ID_LEN: usize = 128;
+/// Largest WebAssembly module, in bytes (256 MiB).
+pub const MAX_WASM_MODULE_SIZE: u64 = 256 << 20;
+/// Most memory pages of 64 KiB of a WebAssembly instance (4 GiB, all that wasm32 can address).
+pub const MAX_WASM_MEMORY_PAGES: u32 = 65_536;
+/// Default number of WebAssembly operations before a module without a processor limit is stopped.
+pub const DEFAULT_WASM_FUEL: u64 = 1_000_000_000;
+/// Most memory of a microVM, in MiB.
+pub const MAX_VM_MEMORY_MIB: u32 = 4096;
+/// Most virtual processors of a microVM.
+pub const MAX_VCPUS: u8 = 8;
+/// Memory limit of a container in a bundle that we build, in bytes, unless told otherwise (256 MiB).
+pub const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
+/// Largest memory limit of a container in a bundle that we build, in bytes (8 GiB).
+pub const MAX_MEMORY_BYTES: u64 = 8 << 30;
+/// A pull fails when it has made no progress for this long.
+pub const IMAGE_PULL_TIMEOUT: Duration = Duration::from_secs(300);
+/// A container that has not become ready after this long has failed to start.
+pub const CONTAINER_START_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time between SIGTERM and SIGKILL.
+pub const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(30);
+/// Limit of an exec by the library, a probe or a control socket; never of the `exec` command.
+pub const EXEC_TIMEOUT: Duration = Duration::from_secs(300);
+/// Most blobs downloaded at the same time.
+pub const MAX_INFLIGHT_BLOBS: usize = 256;

@@ -1,0 +1,3 @@
+//! What this host can do, and the system calls that no library wraps safely.
+
+pub mod sys;

@@ -1,0 +1,12 @@
+//! The only unsafe code of this crate: system calls that neither rustix nor nix wraps in a safe function.
+//!
+//! Every function here is safe to call from a single-threaded process; none is a policy.
+#![allow(unsafe_code)]
+
+pub mod bpf;
+pub mod clone;
+pub mod fd;
+pub mod mount;
+pub mod sched;
+pub mod seccomp;
+pub mod security;

@@ -1,0 +1,1 @@
+//! What is on disk: state records, locks, atomic writes, the blob store and the operator's configuration.

@@ -71,7 +71,9 @@ impl ErrorKind {
             Self::ExecFailed => "check the command and the state of the container, then retry",
             Self::InvalidState => "bring the container into the state that the operation needs",
             Self::HookFailed => "mend the hook, or remove it from the bundle's config.json",
-            Self::TooManyContainers => "delete containers, or raise limits.max_containers in the configuration",
+            Self::TooManyContainers => {
+                "delete containers, or raise limits.max_containers in the configuration"
+            }
             Self::ImagePullFailed => "check the image reference, the credentials and the network",
             Self::PathTraversal => "do not use this image: it tries to write outside its root",
             Self::ImageTooLarge => "use a smaller image, or raise the limit in the configuration",
@@ -239,8 +241,8 @@ mod tests {
 
     #[test]
     fn wrapping_keeps_cause_and_errno() {
-        let r: Result<()> = Err(rustix::io::Errno::NOENT)
-            .or_kind(ErrorKind::InvalidBundle, || "cannot open 'config.json'");
+        let r: Result<()> =
+            Err(rustix::io::Errno::NOENT).or_kind(ErrorKind::InvalidBundle, || "cannot open 'config.json'");
         let e = r.unwrap_err();
         assert_eq!(e.message(), "cannot open 'config.json': no such file or directory");
         assert_eq!(e.errno(), Some(libc::ENOENT));

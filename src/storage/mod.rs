@@ -1,1 +1,5 @@
 //! What is on disk: state records, locks, atomic writes, the blob store and the operator's configuration.
+
+pub mod atomic;
+pub mod record;
+pub mod state_root;

@@ -1,0 +1,161 @@
+//! An existing container: its record and what state it is in.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::options::Host;
+use crate::storage::record::{ProcessId, Record};
+use crate::storage::state_root::StateDir;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Name of the unix socket in the state directory on which a created container waits for `start`. It is removed by
+/// `start`, so its presence tells a created container from a running one.
+pub const START_SOCKET: &str = "start.sock";
+/// Name of the copy of the configuration in the state directory.
+pub const CONFIG: &str = "config.json";
+/// Name of the compiled seccomp filter in the state directory.
+pub const SECCOMP: &str = "seccomp.bpf";
+
+/// The states of a container: those of the OCI runtime specification, and `paused`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It is being created.
+    Creating,
+    /// It waits for `start`.
+    Created,
+    /// Its process runs.
+    Running,
+    /// Its processes are frozen.
+    Paused,
+    /// Its process has exited.
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// The state of a container as `state` prints it, with runc's names and order.
+#[derive(Debug, Clone, Serialize)]
+pub struct State {
+    /// Version of the runtime specification that the configuration names.
+    #[serde(rename = "ociVersion")]
+    pub oci_version: String,
+    /// Container id.
+    pub id: String,
+    /// Pid of the first process in the host's namespace; 0 when stopped.
+    pub pid: i32,
+    /// Status.
+    pub status: Status,
+    /// Absolute path of the bundle.
+    pub bundle: String,
+    /// Absolute path of the root file system.
+    pub rootfs: String,
+    /// Creation time, RFC 3339 in UTC.
+    pub created: String,
+    /// Annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Name of the user who created it; empty when that is root.
+    pub owner: String,
+}
+
+/// An existing container.
+#[derive(Debug)]
+pub struct Container {
+    /// Its open state directory.
+    pub dir: StateDir,
+    /// Its record.
+    pub record: Record,
+}
+
+impl Container {
+    /// Opens the container `id`.
+    ///
+    /// Fails with [`ErrorKind::ContainerNotFound`] and runc's words when there is none.
+    pub fn open(host: &Host, id: &str) -> Result<Self> {
+        let dir = host.root.open(id)?;
+        let record = dir
+            .record()?
+            .ok_or_else(|| Error::new(ErrorKind::Storage, format!("container '{id}' has no state record")))?;
+        Ok(Self { dir, record })
+    }
+
+    /// All containers of the state root, sorted by id. One that cannot be read is reported in the log and left out.
+    pub fn all(host: &Host) -> Result<Vec<Self>> {
+        let mut containers = Vec::new();
+        for id in host.root.ids()? {
+            match Self::open(host, &id) {
+                Ok(container) => containers.push(container),
+                Err(e) if e.kind() == ErrorKind::ContainerNotFound => {}
+                Err(e) => tracing::error!("load container {id}: {e}"),
+            }
+        }
+        Ok(containers)
+    }
+
+    /// The first process if it is alive (not even a zombie).
+    pub fn live_init(&self) -> Option<ProcessId> {
+        self.record.init.filter(|init| is_alive(*init))
+    }
+
+    /// What state the container is in now.
+    pub fn status(&self) -> Result<Status> {
+        if self.record.init.is_none() {
+            return Ok(Status::Creating);
+        }
+        if self.live_init().is_none() {
+            return Ok(Status::Stopped);
+        }
+        if self.record.cgroup.is_frozen()? {
+            return Ok(Status::Paused);
+        }
+        Ok(if self.dir.has(START_SOCKET) { Status::Created } else { Status::Running })
+    }
+
+    /// The state as `state` prints it.
+    pub fn state(&self) -> Result<State> {
+        let status = self.status()?;
+        let r = &self.record;
+        let pid = match (status, r.init) {
+            (Status::Stopped, _) | (_, None) => 0,
+            (_, Some(init)) => init.pid,
+        };
+        Ok(State {
+            oci_version: r.oci_version.clone(),
+            id: r.id.clone(),
+            pid,
+            status,
+            bundle: r.bundle.display().to_string(),
+            rootfs: r.rootfs.display().to_string(),
+            created: r.created.clone(),
+            annotations: r.annotations.clone(),
+            owner: String::new(),
+        })
+    }
+}
+
+/// True while the process exists and is neither a zombie nor another one with the same pid.
+pub fn is_alive(process: ProcessId) -> bool {
+    matches!(stat(process.pid), Some((state, start)) if start == process.start_time && !matches!(state, 'Z' | 'X'))
+}
+
+/// State letter and start time of a process: fields 3 and 22 of proc(5) `/proc/PID/stat`.
+pub fn stat(pid: i32) -> Option<(char, u64)> {
+    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The command name is in parentheses and may itself hold any byte, so count from the last one.
+    let rest = &text[text.iter().rposition(|b| *b == b')')? + 1..];
+    let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let start = fields.nth(18)?.parse().ok()?;
+    Some((state, start))
+}

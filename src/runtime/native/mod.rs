@@ -1,0 +1,1 @@
+//! Linux containers: namespaces, cgroups, and a launch path close to what the kernel itself needs.

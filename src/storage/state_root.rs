@@ -1,0 +1,390 @@
+//! The state root: one directory a container, and how they come and go.
+//!
+//! A container that is being created has the directory `ID~`, which no id can be called, and holds a lock in it. The
+//! finished container is published by a rename to `ID`. A directory `ID~` whose lock is free was left by a
+//! create that died: whoever comes next cleans it up. Deletion renames back to `ID~` first.
+
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::limits::MAX_CONTAINER_ID_LEN;
+use crate::storage::atomic;
+use crate::storage::record::Record;
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, mkdirat, openat, renameat,
+    renameat_with, unlinkat,
+};
+use rustix::io::Errno;
+use std::io::Read as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+const LOCK: &str = "lock";
+const RECORD: &str = "state.json";
+const ROOT_LOCK: &str = "lock~";
+
+/// The directory under which the state of all containers lives.
+#[derive(Debug)]
+pub struct StateRoot {
+    path: PathBuf,
+}
+
+/// The open state directory of one container.
+#[derive(Debug)]
+pub struct StateDir {
+    dir: OwnedFd,
+    path: PathBuf,
+}
+
+/// Holds the exclusive lock of a container until dropped.
+///
+/// The lock belongs to the open file description, which children of a fork share: dropping it unlocks for all.
+#[derive(Debug)]
+pub struct Lock(OwnedFd);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Checks the rules for container ids: those of runc, and the length limit of [`MAX_CONTAINER_ID_LEN`].
+pub fn validate_id(id: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
+    if id.is_empty() {
+        bail_id("container id cannot be empty")
+    } else if id == "." || id == ".." || !id.chars().all(allowed) {
+        bail_id("invalid container ID format")
+    } else if id.len() > MAX_CONTAINER_ID_LEN {
+        bail_id(&format!(
+            "invalid container ID format: {} bytes are more than {MAX_CONTAINER_ID_LEN}",
+            id.len()
+        ))
+    } else {
+        Ok(())
+    }
+}
+
+fn bail_id(message: &str) -> Result<()> {
+    Err(Error::new(ErrorKind::InvalidContainerId, message))
+}
+
+fn not_found() -> Error {
+    Error::new(ErrorKind::ContainerNotFound, "container does not exist")
+}
+
+impl StateRoot {
+    /// The state root at `path`; nothing is touched.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the state directory of an existing container.
+    ///
+    /// Fails with [`ErrorKind::ContainerNotFound`] in runc's words when there is none.
+    pub fn open(&self, id: &str) -> Result<StateDir> {
+        validate_id(id)?;
+        self.open_name(id)?.ok_or_else(not_found)
+    }
+
+    /// Opens what an interrupted `create` or `delete` left of `id`, if it did.
+    pub fn open_leftover(&self, id: &str) -> Result<Option<StateDir>> {
+        validate_id(id)?;
+        self.open_name(&half_made(id))
+    }
+
+    fn open_name(&self, name: &str) -> Result<Option<StateDir>> {
+        let path = self.path.join(name);
+        match open_dir(&path) {
+            Ok(dir) => Ok(Some(StateDir { dir, path })),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(e) => Err(e)
+                .or_kind(ErrorKind::Storage, || format!("cannot open state directory '{}'", path.display())),
+        }
+    }
+
+    /// The ids of all containers, sorted; those being created or deleted are not among them.
+    pub fn ids(&self) -> Result<Vec<String>> {
+        let mut ids = self.names()?;
+        ids.retain(|name| validate_id(name).is_ok());
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        let entries = match std::fs::read_dir(&self.path) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => {
+                return Err(e).or_kind(ErrorKind::Storage, || {
+                    format!("cannot read state root '{}'", self.path.display())
+                });
+            }
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(Error::from)?;
+            if entry.file_type().is_ok_and(|t| t.is_dir())
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Reserves `id` for a new container: an empty, locked directory that nobody sees as a container yet.
+    ///
+    /// `clean_up` is called with what an interrupted operation left under this id, before its directory is
+    /// removed. Fails when the id is in use, in runc's words, or when `max_containers` exist already.
+    pub fn reserve(
+        &self,
+        id: &str,
+        max_containers: usize,
+        clean_up: impl Fn(&StateDir) -> Result<()>,
+    ) -> Result<(StateDir, Lock)> {
+        validate_id(id)?;
+        let root = self.make_root()?;
+        let root_lock = lock_file(root.as_fd(), ROOT_LOCK)?;
+        lock(&root_lock)?;
+        let root_lock = Lock(root_lock);
+        let exists = || Error::new(ErrorKind::ContainerExists, "container with given ID already exists");
+        if self.open_name(id)?.is_some() {
+            return Err(exists());
+        }
+        if let Some(left) = self.open_leftover(id)? {
+            let _lock = left.try_lock()?.ok_or_else(exists)?;
+            clean_up(&left)?;
+            left.remove()?;
+        }
+        let count = self.names()?.len();
+        if count >= max_containers {
+            crate::bail!(
+                TooManyContainers,
+                "{count} containers exist already, the limit is {max_containers}"
+            );
+        }
+        let made = self.make_half_made(root.as_fd(), id);
+        drop(root_lock);
+        made
+    }
+
+    fn make_half_made(&self, root: BorrowedFd<'_>, id: &str) -> Result<(StateDir, Lock)> {
+        let name = half_made(id);
+        mkdirat(root, &name, Mode::RWXU)
+            .or_kind(ErrorKind::Storage, || format!("cannot make state directory '{name}'"))?;
+        let dir = self.open_name(&name)?.ok_or_else(not_found)?;
+        let locked = dir.lock();
+        if locked.is_err() {
+            let _ = dir.remove();
+        }
+        Ok((dir, locked?))
+    }
+
+    fn make_root(&self) -> Result<OwnedFd> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let cannot = || format!("cannot make state root '{}'", self.path.display());
+        if let Ok(dir) = open_dir(&self.path) {
+            return Ok(dir);
+        }
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.path)
+            .or_kind(ErrorKind::Storage, cannot)?;
+        open_dir(&self.path).or_kind(ErrorKind::Storage, cannot)
+    }
+}
+
+fn half_made(id: &str) -> String {
+    format!("{id}~")
+}
+
+fn open_dir(path: &Path) -> std::result::Result<OwnedFd, Errno> {
+    rustix::fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn lock_file(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
+        .or_kind(ErrorKind::Storage, || format!("cannot open '{name}' in the state directory"))
+}
+
+fn lock(file: &OwnedFd) -> Result<()> {
+    rustix::io::retry_on_intr(|| flock(file, FlockOperation::LockExclusive))
+        .or_kind(ErrorKind::Storage, || "cannot lock the state directory")
+}
+
+impl StateDir {
+    /// Where it is now.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory itself.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// Waits for the container's lock. Fails as if the container did not exist when it was deleted meanwhile.
+    pub fn lock(&self) -> Result<Lock> {
+        let file = lock_file(self.fd(), LOCK).map_err(|e| match e.errno() {
+            Some(libc::ENOENT) => not_found(),
+            _ => e,
+        })?;
+        lock(&file)?;
+        if fstat(&file).map_err(Error::from)?.st_nlink == 0 {
+            return Err(not_found());
+        }
+        Ok(Lock(file))
+    }
+
+    /// Takes the lock if nobody has it.
+    pub fn try_lock(&self) -> Result<Option<Lock>> {
+        let file = lock_file(self.fd(), LOCK)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock(file))),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(e).or_kind(ErrorKind::Storage, || "cannot lock the state directory"),
+        }
+    }
+
+    /// Makes the finished container visible under its id.
+    pub fn publish(&mut self, root: &StateRoot, id: &str) -> Result<()> {
+        let to = root.path.join(id);
+        renameat_with(rustix::fs::CWD, &self.path, rustix::fs::CWD, &to, RenameFlags::NOREPLACE)
+            .or_kind(ErrorKind::Storage, || format!("cannot publish container '{id}'"))?;
+        self.path = to;
+        Ok(())
+    }
+
+    /// Takes the container out of sight before it is removed; the opposite of [`StateDir::publish`].
+    pub fn retract(&mut self, root: &StateRoot, id: &str) -> Result<()> {
+        let to = root.path.join(half_made(id));
+        renameat(rustix::fs::CWD, &self.path, rustix::fs::CWD, &to)
+            .or_kind(ErrorKind::Storage, || format!("cannot retract container '{id}'"))?;
+        self.path = to;
+        Ok(())
+    }
+
+    /// Reads the record; `None` when there is none yet.
+    pub fn record(&self) -> Result<Option<Record>> {
+        match self.read(RECORD)? {
+            Some(data) => Record::parse(&data)
+                .context(|| format!("cannot read '{}'", self.path.join(RECORD).display()))
+                .map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Writes the record.
+    pub fn save(&self, record: &Record) -> Result<()> {
+        let data =
+            serde_json::to_vec(record).or_kind(ErrorKind::Storage, || "cannot write the state record")?;
+        atomic::write_at(&self.dir, RECORD, &data)
+    }
+
+    /// Reads the file `name`; `None` when it does not exist.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let cannot = || format!("cannot read '{}'", self.path.join(name).display());
+        match openat(&self.dir, name, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()) {
+            Ok(fd) => {
+                let mut data = Vec::new();
+                std::fs::File::from(fd).read_to_end(&mut data).or_kind(ErrorKind::Storage, cannot)?;
+                Ok(Some(data))
+            }
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e).or_kind(ErrorKind::Storage, cannot),
+        }
+    }
+
+    /// Writes the file `name` atomically.
+    pub fn write(&self, name: &str, data: &[u8]) -> Result<()> {
+        atomic::write_at(&self.dir, name, data)
+    }
+
+    /// True if there is a file `name`.
+    pub fn has(&self, name: &str) -> bool {
+        rustix::fs::accessat(&self.dir, name, rustix::fs::Access::EXISTS, AtFlags::empty()).is_ok()
+    }
+
+    /// Removes the file `name` if it is there.
+    pub fn remove_file(&self, name: &str) -> Result<()> {
+        match unlinkat(&self.dir, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(e).or_kind(ErrorKind::Storage, || format!("cannot remove '{name}'")),
+        }
+    }
+
+    /// Removes the directory and all files in it.
+    pub fn remove(&self) -> Result<()> {
+        match std::fs::remove_dir_all(&self.path) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e).or_kind(ErrorKind::Storage, || {
+                format!("cannot remove state directory '{}'", self.path.display())
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_follow_the_rules_of_runc() {
+        for good in ["a", "A_b+c-d.e", ".hidden", &"x".repeat(MAX_CONTAINER_ID_LEN)] {
+            assert!(validate_id(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a~", "a b", "é", &"x".repeat(MAX_CONTAINER_ID_LEN + 1)] {
+            assert_eq!(validate_id(bad).unwrap_err().kind(), ErrorKind::InvalidContainerId, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_reserved_id_is_invisible_until_published_and_taken_for_others() {
+        let tmp = tempfile::tempdir().unwrap();
+        let root = StateRoot::new(tmp.path().join("root"));
+        let (mut dir, lock) = root.reserve("one", 10, |_| Ok(())).unwrap();
+        assert!(root.ids().unwrap().is_empty());
+        assert_eq!(root.open("one").unwrap_err().kind(), ErrorKind::ContainerNotFound);
+        let busy = root.reserve("one", 10, |_| panic!("not a leftover")).unwrap_err();
+        assert_eq!(busy.kind(), ErrorKind::ContainerExists);
+        dir.publish(&root, "one").unwrap();
+        drop(lock);
+        assert_eq!(root.ids().unwrap(), ["one"]);
+        let taken = root.reserve("one", 10, |_| Ok(())).unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::ContainerExists);
+    }
+
+    #[test]
+    fn what_an_interrupted_create_left_is_cleaned_before_the_id_is_given_again() {
+        let tmp = tempfile::tempdir().unwrap();
+        let root = StateRoot::new(tmp.path());
+        let (dir, lock) = root.reserve("one", 10, |_| Ok(())).unwrap();
+        dir.write("mark", b"x").unwrap();
+        drop(lock);
+        let cleaned = std::cell::Cell::new(false);
+        let (again, _lock) = root
+            .reserve("one", 10, |left| {
+                cleaned.set(left.has("mark"));
+                Ok(())
+            })
+            .unwrap();
+        assert!(cleaned.get());
+        assert!(!again.has("mark"));
+    }
+
+    #[test]
+    fn the_limit_counts_containers_being_created_too() {
+        let tmp = tempfile::tempdir().unwrap();
+        let root = StateRoot::new(tmp.path());
+        let _one = root.reserve("one", 2, |_| Ok(())).unwrap();
+        let _two = root.reserve("two", 2, |_| Ok(())).unwrap();
+        assert_eq!(root.reserve("three", 2, |_| Ok(())).unwrap_err().kind(), ErrorKind::TooManyContainers);
+    }
+}

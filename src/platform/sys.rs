@@ -10,3 +10,4 @@ pub mod mount;
 pub mod sched;
 pub mod seccomp;
 pub mod security;
+pub mod signal;

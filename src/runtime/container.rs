@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::options::Host;
+use crate::runtime::state;
 use crate::storage::record::{ProcessId, Record};
 use crate::storage::state_root::StateDir;
 use serde::Serialize;
@@ -130,17 +131,7 @@ impl Container {
             (Status::Stopped, _) | (_, None) => 0,
             (_, Some(init)) => init.pid,
         };
-        Ok(State {
-            oci_version: r.oci_version.clone(),
-            id: r.id.clone(),
-            pid,
-            status,
-            bundle: r.bundle.display().to_string(),
-            rootfs: r.rootfs.display().to_string(),
-            created: r.created.clone(),
-            annotations: r.annotations.clone(),
-            owner: String::new(),
-        })
+        Ok(state::of(r, pid, status))
     }
 }
 

@@ -1,44 +1,192 @@
-//! The operations on containers, over the backends.
+//! The operations on containers: what `create`, `start`, `run`, `exec`, `kill` and the others do.
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::container::{CONFIG, Container, SECCOMP, Status};
+use crate::runtime::foreground::Foreground;
+use crate::runtime::hooks::Hooks;
+use crate::runtime::native::create::{Created, write_pid_file};
+use crate::runtime::native::exec::ExecPlan;
+use crate::runtime::native::prepare::{self, keyring};
+use crate::runtime::native::process::ProcessPlan;
+use crate::runtime::native::program::Program;
+use crate::runtime::native::start::Started;
+use crate::runtime::native::{self, affinity, listener};
 use crate::runtime::options::{CreateOptions, ExecOptions, Host, RunOptions};
+use crate::runtime::seccomp::Filter;
+use crate::runtime::terminal::{self, Console, ConsolePlan};
+use crate::runtime::signal::{self, SIGKILL};
+use crate::runtime::{exec_process, spec, state};
+use crate::storage::record::Record;
+use crate::storage::state_root::StateDir;
+use oci_spec::runtime::{Process, Spec};
+
+pub use crate::runtime::delete::delete;
 
 /// Creates a container: everything is set up, the user's program waits for [`start`].
-pub fn create(_host: &Host, _options: &CreateOptions) -> Result<()> {
-    unimplemented!()
+pub fn create(host: &Host, options: &CreateOptions) -> Result<()> {
+    let bundle = prepare::load(options)?;
+    let console = Console::open(wants_terminal(bundle.spec.process().as_ref()), true, options.console_socket.as_deref())?;
+    native::create::create(host, options, bundle, console.for_child(), None).map(drop)
+}
+
+fn wants_terminal(process: Option<&Process>) -> bool {
+    process.and_then(Process::terminal).unwrap_or(false)
 }
 
 /// Creates and starts a container; unless detached, waits for it, deletes it and returns its exit code.
-pub fn run(_host: &Host, _options: &RunOptions) -> Result<u8> {
-    unimplemented!()
+pub fn run(host: &Host, options: &RunOptions) -> Result<u8> {
+    let bundle = prepare::load(&options.create)?;
+    let terminal = wants_terminal(bundle.spec.process().as_ref());
+    let console = Console::open(terminal, options.detach, options.create.console_socket.as_deref())?;
+    let foreground = if options.detach { None } else { Some(Foreground::new(!options.no_subreaper)?) };
+    let created =
+        native::create::create(host, &options.create, bundle, console.for_child(), foreground.as_ref())?;
+    let Created { dir, record, child, lock, spec } = created;
+    let started = start_created(&dir, &record, &spec);
+    drop(lock);
+    if let Err(e) = started {
+        let _ = delete(host, &options.create.id, true);
+        return Err(e);
+    }
+    let Some(foreground) = foreground else { return Ok(0) };
+    let status = foreground.wait(&child, console.master()?);
+    if !options.keep {
+        delete(host, &options.create.id, true)?;
+    }
+    status
 }
 
 /// Starts a created container.
-pub fn start(_host: &Host, _id: &str) -> Result<()> {
-    unimplemented!()
+pub fn start(host: &Host, id: &str) -> Result<()> {
+    let container = Container::open(host, id)?;
+    let _lock = container.dir.lock()?;
+    let container = Container::open(host, id)?;
+    match container.status()? {
+        Status::Created => {}
+        Status::Stopped => crate::bail!(InvalidState, "cannot start a container that has stopped"),
+        Status::Running => crate::bail!(InvalidState, "cannot start an already running container"),
+        status => crate::bail!(InvalidState, "cannot start a container in the {status} state"),
+    }
+    let data = container.dir.read(CONFIG)?.unwrap_or_default();
+    let spec = spec::parse(&data, CONFIG)?;
+    start_created(&container.dir, &container.record, &spec)
+}
+
+fn start_created(dir: &StateDir, record: &Record, spec: &Spec) -> Result<()> {
+    let init = record.init.ok_or_else(|| Error::new(ErrorKind::InvalidState, "container not running"))?;
+    let hand_over = |number| {
+        let process = signal::open(init)?.ok_or_else(signal::not_running)?;
+        listener::hand_over(record, spec, &process, number)
+    };
+    match native::start::start(dir, hand_over)? {
+        Started::Executed => {}
+        Started::NobodyWaits => {
+            dir.remove_file(crate::runtime::container::START_SOCKET)?;
+            crate::bail!(InvalidState, "cannot start an already running container");
+        }
+    }
+    let hook_state = state::for_hooks(record, init.pid, Status::Running);
+    Hooks::new(spec).run_poststart(&hook_state, spec.version())
 }
 
 /// Executes a process in a running container; unless detached, waits for it and returns its exit code.
-pub fn exec(_host: &Host, _options: &ExecOptions) -> Result<u8> {
-    unimplemented!()
+pub fn exec(host: &Host, options: &ExecOptions) -> Result<u8> {
+    let container = Container::open(host, &options.id)?;
+    match container.status()? {
+        Status::Stopped | Status::Creating => {
+            crate::bail!(InvalidState, "cannot exec in a stopped container")
+        }
+        Status::Paused if !options.ignore_paused => {
+            crate::bail!(InvalidState, "cannot exec in a paused container (use --ignore-paused to override)")
+        }
+        _ => {}
+    }
+    let data = container.dir.read(CONFIG)?.unwrap_or_default();
+    let spec = spec::parse(&data, CONFIG)?;
+    let process = exec_process::resolve(&options.process, &spec)?;
+    let console =
+        Console::open(wants_terminal(Some(&process)), options.detach, options.console_socket.as_deref())?;
+    let foreground = if options.detach { None } else { Some(Foreground::new(!options.no_subreaper)?) };
+    let plan = exec_plan(&container, &spec, &process, options, &console, foreground.as_ref())?;
+    let child = native::exec::exec(&container, &spec, plan)?;
+    if let Some(path) = &options.pidfd_socket {
+        listener::send_pidfd(path, &child)?;
+    }
+    if let Some(path) = &options.pid_file {
+        write_pid_file(path, child.pid)?;
+    }
+    match foreground {
+        Some(foreground) => foreground.wait(&child, console.master()?),
+        None => Ok(0),
+    }
+}
+
+fn exec_plan<'a>(
+    container: &Container,
+    spec: &Spec,
+    process: &Process,
+    options: &ExecOptions,
+    console: &Console,
+    foreground: Option<&'a Foreground>,
+) -> Result<ExecPlan<'a>> {
+    let linux = spec.linux().as_ref();
+    let filter = container.dir.read(SECCOMP)?.map(|data| Filter::decode(&data)).transpose()?;
+    if filter.is_none() && linux.is_some_and(|linux| linux.seccomp().is_some()) {
+        // Never run without the filter that the container has.
+        crate::bail!(Storage, "the seccomp filter of the container is missing from its state directory");
+    }
+    Ok(ExecPlan {
+        process: ProcessPlan::new(
+            process,
+            linux.and_then(|linux| linux.personality().as_ref()),
+            linux.and_then(|linux| linux.memory_policy().as_ref()),
+            keyring(false, &container.record.id, false),
+        )?,
+        program: Program::new(process, &[])?,
+        seccomp: filter,
+        console: console.for_child().map(|socket| ConsolePlan::new(socket, process)),
+        preserve_fds: options.preserve_fds,
+        affinity: affinity::Plan::new(process)?,
+        cgroup: options.cgroup.clone(),
+        foreground,
+    })
 }
 
 /// Sends a signal to the container's first process, or with `all` to every process.
-pub fn kill(_host: &Host, _id: &str, _signal: i32, _all: bool) -> Result<()> {
-    unimplemented!()
-}
-
-/// Removes a stopped container; with `force` kills a running one first, and an id that does not exist is no error.
-pub fn delete(_host: &Host, _id: &str, _force: bool) -> Result<()> {
-    unimplemented!()
+pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
+    let container = Container::open(host, id)?;
+    let record = &container.record;
+    if all {
+        return record.cgroup.kill_all(signal);
+    }
+    if signal == SIGKILL && !record.own_pid_namespace {
+        // The death of the first process ends the others only where it is the first of a pid namespace.
+        return record.cgroup.kill_all(signal);
+    }
+    signal::send(record, signal)
 }
 
 /// Freezes all processes of a container.
-pub fn pause(_host: &Host, _id: &str) -> Result<()> {
-    unimplemented!()
+pub fn pause(host: &Host, id: &str) -> Result<()> {
+    let container = Container::open(host, id)?;
+    let _lock = container.dir.lock()?;
+    match container.status()? {
+        Status::Running | Status::Created => container.record.cgroup.freeze(),
+        _ => Err(signal::not_running()),
+    }
 }
 
 /// Lets the processes of a paused container go on.
-pub fn resume(_host: &Host, _id: &str) -> Result<()> {
-    unimplemented!()
+pub fn resume(host: &Host, id: &str) -> Result<()> {
+    let container = Container::open(host, id)?;
+    let _lock = container.dir.lock()?;
+    match container.status()? {
+        Status::Paused => container.record.cgroup.thaw(),
+        _ => crate::bail!(InvalidState, "container not paused"),
+    }
+}
+
+/// The pids of all processes of a container, in the host's pid namespace.
+pub fn pids(host: &Host, id: &str) -> Result<Vec<i32>> {
+    Container::open(host, id)?.record.cgroup.pids()
 }

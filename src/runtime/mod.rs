@@ -1,7 +1,10 @@
 //! Single containers: their life cycle over the backends.
 
+pub mod backend;
 pub mod cgroups;
 pub mod container;
+pub mod delete;
+pub mod exec_process;
 pub mod foreground;
 pub mod hooks;
 pub mod lifecycle;
@@ -9,5 +12,8 @@ pub mod native;
 pub mod options;
 pub mod rootfs;
 pub mod seccomp;
+pub mod signal;
 pub mod spec;
+pub mod state;
 pub mod terminal;
+pub mod validate;

@@ -2,8 +2,10 @@
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::limits::MAX_CONFIG_SIZE;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Capability, Process, Spec};
+use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::io::Read as _;
 use std::path::Path;
 
@@ -34,6 +36,48 @@ pub fn parse_json<T: DeserializeOwned>(data: &[u8], what: &str) -> Result<T> {
     })
 }
 
+/// Name of the configuration in a bundle: the runtime specification, "Filesystem Bundle".
+pub const CONFIG_NAME: &str = "config.json";
+
+/// Parses a configuration. Capabilities that this version does not know are left out with a warning, as runc does, so
+/// that a newer caller still gets its container.
+pub fn parse(data: &[u8], what: &str) -> Result<Spec> {
+    parse_lenient(data, what, "/process/capabilities")
+}
+
+/// Parses a process object, as [`parse`] does a configuration.
+pub fn parse_process(data: &[u8], what: &str) -> Result<Process> {
+    parse_lenient(data, what, "/capabilities")
+}
+
+fn parse_lenient<T: DeserializeOwned>(data: &[u8], what: &str, capabilities: &str) -> Result<T> {
+    parse_json(data, what).or_else(|e| {
+        let Ok(mut value) = serde_json::from_slice::<Value>(data) else { return Err(e) };
+        if !drop_unknown_capabilities(value.pointer_mut(capabilities)) {
+            return Err(e);
+        }
+        parse_json(value.to_string().as_bytes(), what)
+    })
+}
+
+/// Removes the names that are no capabilities from the five sets; true if there were any.
+fn drop_unknown_capabilities(sets: Option<&mut Value>) -> bool {
+    let mut dropped = false;
+    for set in sets.and_then(Value::as_object_mut).into_iter().flat_map(serde_json::Map::values_mut) {
+        if let Some(names) = set.as_array_mut() {
+            names.retain(|name| {
+                let known = !name.is_string() || Capability::deserialize(name).is_ok();
+                if !known {
+                    tracing::warn!("ignoring unknown capability {name}");
+                    dropped = true;
+                }
+                known
+            });
+        }
+    }
+    dropped
+}
+
 /// Reads and parses the configuration of a bundle.
 pub fn load(path: &Path) -> Result<(Spec, Vec<u8>)> {
     let data = read_limited(path).map_err(|e| match e.errno() {
@@ -44,6 +88,29 @@ pub fn load(path: &Path) -> Result<(Spec, Vec<u8>)> {
         ),
         _ => e,
     })?;
-    let spec = parse_json(&data, &path.display().to_string())?;
+    let spec = parse(&data, &path.display().to_string())?;
     Ok((spec, data))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_named_with_its_place() {
+        let e = parse(br#"{"ociVersion": "1.0.0", "process": {"user": {"uid": "x"}, "cwd": "/"}}"#, "config.json");
+        assert!(e.unwrap_err().message().contains("at process.user.uid"), "the path is missing");
+        let e = parse(b"{\"ociVersion\": ", "config.json").unwrap_err();
+        assert!(e.message().starts_with("cannot parse 'config.json'"), "{e}");
+    }
+
+    #[test]
+    fn capabilities_of_the_future_are_left_out() {
+        let data = br#"{"ociVersion": "1.0.0", "process": {"user": {}, "cwd": "/",
+            "capabilities": {"bounding": ["CAP_KILL", "CAP_FROM_THE_FUTURE"]}}}"#;
+        let spec = parse(data, "config.json").unwrap();
+        let process = spec.process().as_ref().unwrap();
+        let bounding = process.capabilities().as_ref().unwrap().bounding().as_ref().unwrap();
+        assert_eq!(bounding.len(), 1);
+    }
 }

@@ -1,0 +1,121 @@
+//! Removing a container, whole or half-made.
+
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::runtime::container::{CONFIG, Container, Status};
+use crate::runtime::hooks::Hooks;
+use crate::runtime::options::Host;
+use crate::runtime::signal::{SIGKILL, kill_and_wait};
+use crate::runtime::{spec, state};
+use crate::storage::record::Record;
+use crate::storage::state_root::StateDir;
+use oci_spec::runtime::Spec;
+use std::path::{Path, PathBuf};
+
+/// Removes a container. See [`crate::runtime::lifecycle::delete`].
+pub fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
+    let container = match Container::open(host, id) {
+        Ok(container) => container,
+        Err(e) if e.kind() == ErrorKind::ContainerNotFound => return delete_leftover(host, id, force, e),
+        // A damaged record says nothing of what there is to remove; only force may remove the rest.
+        Err(e) if force && e.kind() == ErrorKind::Storage => return remove_damaged(host, id),
+        Err(e) => return Err(e),
+    };
+    let lock = match container.dir.lock() {
+        Err(e) if force && e.kind() == ErrorKind::ContainerNotFound => return Ok(()),
+        lock => lock?,
+    };
+    // What was read before the lock may be old.
+    let mut container = Container::open(host, id)?;
+    match container.status()? {
+        Status::Stopped => {}
+        Status::Created => kill_and_wait(&container.record)?,
+        _ if force => kill_and_wait(&container.record)?,
+        status => {
+            crate::bail!(InvalidState, "cannot delete container {id} that is not stopped: {status}")
+        }
+    }
+    destroy(host, &mut container)?;
+    drop(lock);
+    Ok(())
+}
+
+fn delete_leftover(host: &Host, id: &str, force: bool, not_found: Error) -> Result<()> {
+    if let Some(left) = host.root.open_leftover(id)? {
+        // A free lock tells that nobody is making it any more.
+        if let Some(_lock) = left.try_lock()? {
+            clean_leftover(&left)?;
+            return left.remove();
+        }
+    }
+    if force { Ok(()) } else { Err(not_found) }
+}
+
+fn remove_damaged(host: &Host, id: &str) -> Result<()> {
+    let dir = host.root.open(id)?;
+    tracing::warn!("container {id} has a damaged record: its cgroup and processes, if any, are not known");
+    dir.remove()
+}
+
+/// Removes everything of a container whose first process is dead.
+///
+/// The container is retracted first: from then on it does not exist for others, and if this is interrupted, the rest is a
+/// leftover that the next command cleans up.
+fn destroy(host: &Host, container: &mut Container) -> Result<()> {
+    let record = &container.record;
+    let spec = if record.poststop { Some(read_spec(&container.dir)?) } else { None };
+    container.dir.retract(&host.root, &record.id)?;
+    release(record)?;
+    container.dir.remove()?;
+    if let Some(spec) = spec {
+        let state = state::for_hooks(record, 0, Status::Stopped);
+        Hooks::new(&spec).run_poststop(&state);
+    }
+    Ok(())
+}
+
+fn read_spec(dir: &StateDir) -> Result<Spec> {
+    let data = dir
+        .read(CONFIG)?
+        .ok_or_else(|| Error::new(ErrorKind::Storage, "the container's configuration is missing"))?;
+    spec::parse(&data, CONFIG)
+}
+
+/// Ends the processes that are left and removes the cgroups and the resctrl groups.
+fn release(record: &Record) -> Result<()> {
+    record.cgroup.kill_all(SIGKILL)?;
+    record.cgroup.remove()?;
+    remove_resctrl(&record.intel_rdt)
+}
+
+/// Cleans up what an interrupted operation left; the directory itself stays.
+pub fn clean_leftover(left: &StateDir) -> Result<()> {
+    let Ok(Some(record)) = left.record() else {
+        // Without a record nothing was made yet.
+        return Ok(());
+    };
+    kill_and_wait(&record)?;
+    release(&record)
+}
+
+/// Removes a state directory.
+pub fn remove_directory(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).or_kind(ErrorKind::Storage, || format!("cannot remove '{}'", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes groups of the resctrl file system.
+pub fn remove_resctrl(directories: &[PathBuf]) -> Result<()> {
+    for directory in directories.iter().rev() {
+        match std::fs::remove_dir(directory) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).context(|| format!("cannot remove '{}'", directory.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

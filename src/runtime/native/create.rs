@@ -1,0 +1,217 @@
+//! Creating a container: what the parent does.
+
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::sys::clone::Child;
+use crate::runtime::container::{CONFIG, SECCOMP, Status, stat};
+use crate::runtime::delete;
+use crate::runtime::foreground::Foreground;
+use crate::runtime::hooks::Hooks;
+use crate::runtime::native::channel::{self, Channel, Message};
+use crate::runtime::native::init::{self, InitPlan};
+use crate::runtime::native::launch::{self, Launch, drop_copy, kill_and_reap};
+use crate::runtime::native::listener;
+use crate::runtime::native::network;
+use crate::runtime::native::prepare::{self, Bundle, Preparation};
+use crate::runtime::native::start::StartSocket;
+use crate::runtime::options::{CreateOptions, Host};
+use crate::runtime::state;
+use crate::storage::record::{ProcessId, Record};
+use crate::storage::state_root::{Lock, StateDir};
+use crate::undo::Undo;
+use nix::unistd::Pid;
+use oci_spec::runtime::Spec;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// A container that was created by this process, and so is its child.
+pub struct Created {
+    /// Its state directory.
+    pub dir: StateDir,
+    /// Its record.
+    pub record: Record,
+    /// Its first process.
+    pub child: Child,
+    /// Held until dropped: nobody else operates on the container meanwhile.
+    pub lock: Lock,
+    /// Its configuration.
+    pub spec: Spec,
+}
+
+/// Creates a container from a bundle. When that fails nothing is left of it.
+///
+/// `console` is the socket that receives the master of the terminal, if the configuration asks for one.
+pub fn create(
+    host: &Host,
+    options: &CreateOptions,
+    bundle: Bundle,
+    console: Option<OwnedFd>,
+    foreground: Option<&Foreground>,
+) -> Result<Created> {
+    let (mut dir, lock) = host.root.reserve(&options.id, host.max_containers, delete::clean_leftover)?;
+    let path = dir.path().to_owned();
+    let mut undo = Undo::new();
+    undo.push("remove the state directory", move || delete::remove_directory(&path));
+    let made = (|| {
+        let (mut prepared, init) = prepare::prepare(host, options, &bundle, console, foreground)?;
+        dir.save(&prepared.record)?;
+        prepared.record.cgroup.create(&mut undo)?;
+        let (child, channel) = launch_init(&prepared, init, &dir, &mut undo)?;
+        set_limits(&mut prepared, &bundle, &child, &mut undo)?;
+        bring_up(&prepared, &bundle, &child, &channel)?;
+        publish(host, options, &bundle, &mut prepared, &mut dir, &child)?;
+        // If this is not heard the process is gone, and the container is a stopped one.
+        let _ = channel.send(&Message::Go);
+        Ok((prepared.record, child))
+    })();
+    match made {
+        Ok((record, child)) => {
+            undo.commit();
+            Ok(Created { dir, record, child, lock, spec: bundle.spec })
+        }
+        Err(e) => Err(undo.unwind(e)),
+    }
+}
+
+/// Makes the first process in its namespaces and its cgroup. It waits to be told to go on.
+fn launch_init(
+    prepared: &Preparation,
+    init: InitPlan<'_>,
+    dir: &StateDir,
+    undo: &mut Undo<'_>,
+) -> Result<(Child, Channel)> {
+    let (ours, theirs) = channel::pair()?;
+    let start = StartSocket::bind(dir)?;
+    let cgroup = &prepared.record.cgroup;
+    let clone_into = cgroup.clone_into()?;
+    let attach = |pid| cgroup.attach(pid, &prepared.resources, &prepared.record.annotations);
+    let plan = Launch {
+        namespaces: &prepared.namespaces,
+        cgroup: clone_into.as_ref().map(AsFd::as_fd),
+        attach: &attach,
+    };
+    let child = launch::launch(&plan, || {
+        drop_copy(&ours);
+        init::run(init, theirs, start)
+    })?;
+    let same = Child { pid: child.pid, pidfd: child.pidfd.try_clone().map_err(Error::from)? };
+    undo.push("end the container's first process", move || {
+        kill_and_reap(&same);
+        Ok(())
+    });
+    Ok((child, ours))
+}
+
+/// Sets the limits of the cgroup and of the process, and gives it what the host lends it.
+fn set_limits(
+    prepared: &mut Preparation,
+    bundle: &Bundle,
+    child: &Child,
+    undo: &mut Undo<'_>,
+) -> Result<()> {
+    let Preparation { record, resources, limits, .. } = prepared;
+    record.cgroup.apply(resources)?;
+    limits.apply_to(child.pid, record.rootless)?;
+    let Some(linux) = bundle.spec.linux() else { return Ok(()) };
+    if let Some(devices) = linux.net_devices().as_ref().filter(|devices| !devices.is_empty()) {
+        network::move_devices(devices, child.pid)?;
+    }
+    if let Some(rdt) = linux.intel_rdt() {
+        let made = libcontainer::process::intel_rdt::setup_intel_rdt(
+            Some(&record.id),
+            &child.pid_for_library(),
+            rdt,
+        )
+        .map_err(|e| Error::new(ErrorKind::CreateFailed, format!("cannot set up Intel RDT: {e}")))?;
+        record.intel_rdt = [made.0, made.1].into_iter().flatten().collect();
+        let directories = record.intel_rdt.clone();
+        undo.push("remove the resctrl group", move || delete::remove_resctrl(&directories));
+    }
+    Ok(())
+}
+
+/// Follows the child to the point where it waits for the start.
+fn bring_up(prepared: &Preparation, bundle: &Bundle, child: &Child, channel: &Channel) -> Result<()> {
+    channel.send(&Message::Go).map_err(|e| died(child, e))?;
+    loop {
+        match channel.receive().map_err(in_container)? {
+            Some(Message::Mounted) => {
+                let hook_state = state::for_hooks(&prepared.record, child.pid, Status::Creating);
+                Hooks::new(&bundle.spec).run_runtime(&hook_state)?;
+                channel.send(&Message::Go)?;
+            }
+            Some(Message::Ready) => return Ok(()),
+            Some(Message::Listener(number)) => {
+                listener::hand_over(&prepared.record, &bundle.spec, child, number)?;
+                channel.send(&Message::Go)?;
+            }
+            Some(other) => crate::bail!(CreateFailed, "unexpected message {other:?}"),
+            None => {
+                let gone = Error::new(ErrorKind::CreateFailed, "it closed the channel without a word");
+                return Err(died(child, gone));
+            }
+        }
+    }
+}
+
+/// What the child reports, in the frame that runc puts around it.
+fn in_container(e: Error) -> Error {
+    let kind = if e.kind() == ErrorKind::System { ErrorKind::CreateFailed } else { e.kind() };
+    e.wrap("unable to start container process: error during container init").with_kind(kind)
+}
+
+/// Why a child that said nothing is gone.
+fn died(child: &Child, e: Error) -> Error {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let how = match waitid(WaitId::PidFd(child.pidfd.as_fd()), options) {
+        Ok(Some(status)) => match (status.terminating_signal(), status.exit_status()) {
+            (Some(signal), _) => format!("killed by signal {signal} (out of memory?)"),
+            (None, Some(code)) => format!("exited with status {code}"),
+            (None, None) => "died".to_owned(),
+        },
+        _ => return e,
+    };
+    e.wrap(format!("unable to start container process: container init {how}"))
+        .with_kind(ErrorKind::CreateFailed)
+}
+
+/// Writes what others will read, and makes the container visible.
+fn publish(
+    host: &Host,
+    options: &CreateOptions,
+    bundle: &Bundle,
+    prepared: &mut Preparation,
+    dir: &mut StateDir,
+    child: &Child,
+) -> Result<()> {
+    let (_, start_time) = stat(child.pid)
+        .ok_or_else(|| Error::new(ErrorKind::CreateFailed, "the container's first process is gone"))?;
+    prepared.record.init = Some(ProcessId { pid: child.pid, start_time });
+    dir.write(CONFIG, &bundle.raw)?;
+    if let Some(filter) = &prepared.seccomp {
+        dir.write(SECCOMP, &filter.encode())?;
+    }
+    dir.save(&prepared.record)?;
+    if let Some(path) = &options.pidfd_socket {
+        listener::send_pidfd(path, child)?;
+    }
+    if let Some(path) = &options.pid_file {
+        write_pid_file(path, child.pid)?;
+    }
+    let published = dir.publish(&host.root, &options.id);
+    if published.is_err()
+        && let Some(path) = &options.pid_file
+    {
+        let _ = std::fs::remove_file(path);
+    }
+    published
+}
+
+/// Writes a pid file as callers expect it: the number alone, and never a part of it.
+pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let cannot = || format!("cannot write pid file '{}'", path.display());
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let temporary = path.with_file_name(format!(".{name}"));
+    std::fs::write(&temporary, pid.to_string()).or_kind(ErrorKind::Storage, cannot)?;
+    std::fs::rename(&temporary, path).or_kind(ErrorKind::Storage, cannot)
+}

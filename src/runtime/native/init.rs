@@ -1,0 +1,210 @@
+//! The first process of a container, from the clone to its program: what the child does.
+//!
+//! It is a copy of the runtime in new namespaces. All decisions were made before the clone; what fails here is told
+//! to the parent, and later to `start`, over a channel.
+
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::sys::{fd, security, signal};
+use crate::runtime::container::Status;
+use crate::runtime::foreground::Foreground;
+use crate::runtime::hooks::{self, HookKind};
+use crate::runtime::native::channel::{Channel, Message};
+use crate::runtime::native::launch::become_root;
+use crate::runtime::native::namespaces::{Namespaces, Route};
+use crate::runtime::native::process::ProcessPlan;
+use crate::runtime::native::program::Program;
+use crate::runtime::native::start::StartSocket;
+use crate::runtime::native::{network, sysctl};
+use crate::runtime::rootfs::{self, RootfsPlan};
+use crate::runtime::seccomp::Filter;
+use crate::runtime::terminal::{self, ConsolePlan};
+use oci_spec::runtime::{Hook, LinuxNamespaceType};
+use rustix::process::Signal;
+use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
+
+/// Everything that the child needs.
+pub struct InitPlan<'a> {
+    /// Namespaces; those to join are joined here, unless an intermediate process has done it.
+    pub namespaces: Rc<Namespaces>,
+    /// How the child was made.
+    pub route: Route,
+    /// Root file system.
+    pub rootfs: RootfsPlan,
+    /// Identity and limits.
+    pub process: ProcessPlan,
+    /// Program.
+    pub program: Program,
+    /// Host name to set.
+    pub hostname: Option<String>,
+    /// NIS domain name to set.
+    pub domainname: Option<String>,
+    /// Kernel parameters to set, name and value.
+    pub sysctl: Vec<(String, String)>,
+    /// Terminal to make.
+    pub console: Option<ConsolePlan>,
+    /// Filter to load.
+    pub seccomp: Option<Filter>,
+    /// The parent has hooks to run once the mounts are made.
+    pub runtime_hooks: bool,
+    /// `createContainer` hooks.
+    pub create_container: Vec<Hook>,
+    /// `startContainer` hooks.
+    pub start_container: Vec<Hook>,
+    /// Makes the state that hooks read on standard input from a pid and a status.
+    pub hook_state: Box<dyn Fn(i32, Status) -> Vec<u8>>,
+    /// Number of descriptors after standard error that the program gets.
+    pub preserve_fds: u32,
+    /// Signal handling of the waiting parent, to be taken back in the child.
+    pub foreground: Option<&'a Foreground>,
+}
+
+/// Runs the child's part. Returns the exit status for when the program could not be executed.
+pub fn run(mut plan: InitPlan<'_>, channel: Channel, start: StartSocket) -> i32 {
+    let starter = match set_up(&mut plan, &channel, &start) {
+        Ok(()) => {
+            drop(channel);
+            match start.wait() {
+                Ok(starter) => starter,
+                Err(_) => return 1,
+            }
+        }
+        Err(e) => {
+            channel.send_error(&e);
+            return 1;
+        }
+    };
+    drop(start);
+    let Err(e) = execute(&mut plan, &starter);
+    starter.send_error(&e);
+    1
+}
+
+/// From the clone to the point where only `start` is missing.
+fn set_up(plan: &mut InitPlan<'_>, channel: &Channel, start: &StartSocket) -> Result<()> {
+    // If the runtime dies before the container is complete, so does this process.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .context(|| "cannot ask for a signal on the parent's death")?;
+    if let Some(foreground) = &plan.foreground {
+        foreground.restore_in_child()?;
+    }
+    channel.wait_for_go()?;
+    rustix::process::setsid().context(|| "cannot make a session")?;
+    enter_namespaces(plan)?;
+    plan.process.join_keyring()?;
+    name_host(plan)?;
+    make_root(plan, channel)?;
+    sysctl::apply(&plan.sysctl)?;
+    plan.process.apply_attributes()?;
+    close_foreign_descriptors(plan.preserve_fds, &[channel.raw(), start.as_fd().as_raw_fd()])?;
+    plan.process.become_user_in(&plan.program)?;
+    plan.program.set_home(plan.process.uid);
+    plan.program.find()?;
+    channel.send(&Message::Ready)?;
+    channel.wait_for_go()?;
+    rustix::process::set_parent_process_death_signal(None).context(|| "cannot outlive the parent")
+}
+
+fn enter_namespaces(plan: &InitPlan<'_>) -> Result<()> {
+    if plan.route == Route::Direct {
+        plan.namespaces.enter()?;
+    }
+    if plan.namespaces.makes(LinuxNamespaceType::User) {
+        become_root()?;
+    }
+    if plan.namespaces.new_cgroup {
+        security::unshare(libc::CLONE_NEWCGROUP as u64).context(|| "cannot make a cgroup namespace")?;
+    }
+    if plan.namespaces.makes(LinuxNamespaceType::Network) {
+        network::loopback_up()?;
+    }
+    Ok(())
+}
+
+fn name_host(plan: &InitPlan<'_>) -> Result<()> {
+    if let Some(name) = &plan.hostname {
+        rustix::system::sethostname(name.as_bytes()).context(|| format!("cannot set host name '{name}'"))?;
+    }
+    if let Some(name) = &plan.domainname {
+        rustix::system::setdomainname(name.as_bytes())
+            .context(|| format!("cannot set domain name '{name}'"))?;
+    }
+    Ok(())
+}
+
+fn make_root(plan: &mut InitPlan<'_>, channel: &Channel) -> Result<()> {
+    let prepared = rootfs::prepare(&mut plan.rootfs)?;
+    if plan.runtime_hooks {
+        channel.send(&Message::Mounted)?;
+        channel.wait_for_go()?;
+    }
+    let state = || (plan.hook_state)(own_pid(), Status::Creating);
+    if !plan.create_container.is_empty() {
+        hooks::run(HookKind::CreateContainer, &plan.create_container, &state())?;
+    }
+    rootfs::enter(&plan.rootfs, &prepared)?;
+    if let Some(console) = &plan.console {
+        terminal::set_up(console, plan.rootfs.console_target())?;
+    }
+    rootfs::finish(&plan.rootfs)
+}
+
+fn own_pid() -> i32 {
+    rustix::process::getpid().as_raw_pid()
+}
+
+/// Closes every descriptor that is neither the program's nor needed until it runs: the caller's leaked ones must not
+/// be reachable from the container (CVE-2024-21626), ours neither.
+pub fn close_foreign_descriptors(preserve: u32, needed: &[i32]) -> Result<()> {
+    let first = 3 + preserve;
+    let mut keep: Vec<u32> = needed.iter().map(|n| *n as u32).filter(|n| *n >= first).collect();
+    keep.sort_unstable();
+    let mut from = first;
+    for number in keep {
+        if number > from {
+            fd::close_range(from, number - 1)?;
+        }
+        from = number + 1;
+    }
+    fd::close_range(from, u32::MAX)
+}
+
+/// From `start` to the program.
+fn execute(plan: &mut InitPlan<'_>, starter: &Channel) -> Result<std::convert::Infallible> {
+    if !plan.start_container.is_empty() {
+        let state = (plan.hook_state)(own_pid(), Status::Created);
+        hooks::run(HookKind::StartContainer, &plan.start_container, &state)?;
+    }
+    let path = plan.program.find()?;
+    signal::default_sigpipe();
+    starter.send(&Message::Ready)?;
+    load_filter(plan.seccomp.as_ref(), &plan.process, starter)?;
+    plan.program.execute(&path)
+}
+
+/// Loads the filter and drops the capabilities that are left; nothing but execve(2) comes after. Shared with `exec`.
+///
+/// Without no_new_privs a filter takes `CAP_SYS_ADMIN`, so the capabilities go last: a profile must allow
+/// capset(2) and prctl(2) then, as with runc.
+pub fn load_filter(filter: Option<&Filter>, process: &ProcessPlan, peer: &Channel) -> Result<()> {
+    let Some(filter) = filter else { return process.apply_capabilities() };
+    if process.no_new_privs {
+        process.apply_capabilities()?;
+        return hand_over(filter, peer);
+    }
+    process.widen_capabilities()?;
+    hand_over(filter, peer)?;
+    process.apply_capabilities()
+}
+
+fn hand_over(filter: &Filter, peer: &Channel) -> Result<()> {
+    let listener = filter.load()?;
+    if let Some(listener) = listener {
+        // The other half takes it out of this process by its number: sending descriptors may be filtered already.
+        peer.send(&Message::Listener(listener.as_raw_fd()))?;
+        peer.wait_for_go().map_err(|e| {
+            Error::new(ErrorKind::CreateFailed, format!("cannot hand over the seccomp listener: {e}"))
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! From a bundle to everything that a launch needs: all decisions, before anything is allocated.
+
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::runtime::cgroups::Cgroup;
+use crate::runtime::foreground::Foreground;
+use crate::runtime::hooks;
+use crate::runtime::native::init::InitPlan;
+use crate::runtime::native::launch::privileged;
+use crate::runtime::native::namespaces::{Namespaces, UserNamespace};
+use crate::runtime::native::process::{Keyring, Limits, ProcessPlan};
+use crate::runtime::native::program::Program;
+use crate::runtime::options::{CreateOptions, Host};
+use crate::runtime::rootfs::{IdMappings, PlanContext, RootfsPlan};
+use crate::runtime::seccomp::{self, Filter};
+use crate::runtime::terminal::ConsolePlan;
+use crate::runtime::validate::{KernelSecurity, validate};
+use crate::runtime::{backend, spec, state};
+use crate::storage::record::{Backend, RECORD_VERSION, Record};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// A bundle whose configuration was read and found to be right.
+pub struct Bundle {
+    /// Absolute path, without symbolic links.
+    pub path: PathBuf,
+    /// Absolute path of the root file system.
+    pub rootfs: PathBuf,
+    /// The configuration.
+    pub spec: Spec,
+    /// The configuration as it was read.
+    pub raw: Vec<u8>,
+    /// The backend that it asks for.
+    pub backend: Backend,
+}
+
+/// Reads and checks a bundle.
+pub fn load(options: &CreateOptions) -> Result<Bundle> {
+    let path = std::fs::canonicalize(&options.bundle)
+        .or_kind(ErrorKind::InvalidBundle, || format!("chdir {}", options.bundle.display()))?;
+    let config = options.config.clone().unwrap_or_else(|| PathBuf::from(spec::CONFIG_NAME));
+    let (spec, raw) = spec::load(&path.join(config))?;
+    validate(&spec, KernelSecurity::probe)?;
+    let backend = backend::select(&spec)?;
+    let rootfs = root_path(&path, &spec)?;
+    Ok(Bundle { path, rootfs, spec, raw, backend })
+}
+
+fn root_path(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
+    let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
+    let path = bundle.join(root);
+    let real = std::fs::canonicalize(&path)
+        .or_kind(ErrorKind::InvalidBundle, || format!("invalid rootfs: stat {}", path.display()))?;
+    if !real.is_dir() {
+        crate::bail!(InvalidBundle, "invalid rootfs: {} is not a directory", real.display());
+    }
+    Ok(real)
+}
+
+/// What the parent of a launch works with.
+pub struct Preparation {
+    /// Record of the container, without its first process.
+    pub record: Record,
+    /// Namespaces.
+    pub namespaces: Rc<Namespaces>,
+    /// Limits for the cgroup.
+    pub resources: LinuxResources,
+    /// Limits of the first process.
+    pub limits: Limits,
+    /// Filter, compiled, for later use by `exec`.
+    pub seccomp: Option<Filter>,
+}
+
+/// Decides everything for a new container.
+pub fn prepare<'a>(
+    host: &Host,
+    options: &CreateOptions,
+    bundle: &Bundle,
+    console: Option<OwnedFd>,
+    foreground: Option<&'a Foreground>,
+) -> Result<(Preparation, InitPlan<'a>)> {
+    let spec = &bundle.spec;
+    let missing = |what: &str| Error::new(ErrorKind::InvalidBundle, format!("{what} must be specified"));
+    let linux = spec.linux().as_ref().ok_or_else(|| missing("linux"))?;
+    let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
+    let namespaces = Rc::new(Namespaces::from_linux(linux)?);
+    let cgroup =
+        Cgroup::locate(host.cgroup_driver, linux.cgroups_path().as_deref(), &options.id, host.rootless)?;
+    let record = record(host, options, bundle, &namespaces, cgroup);
+    let mut rootfs = RootfsPlan::from_spec(spec, &bundle.path, context(options, &namespaces, &record, process))?;
+    rootfs.open_sources()?;
+    let seccomp = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
+    let hooks = hooks::Hooks::new(spec);
+    let (listen_fds, listen_env) = listen_fds();
+    let process_plan = ProcessPlan::new(
+        process,
+        linux.personality().as_ref(),
+        linux.memory_policy().as_ref(),
+        keyring(options.no_new_keyring, &options.id, true),
+    )?;
+    let limits = process_plan.limits.clone();
+    let init = InitPlan {
+        route: namespaces.route(privileged()),
+        namespaces: Rc::clone(&namespaces),
+        rootfs,
+        process: process_plan,
+        program: Program::new(process, &listen_env)?,
+        hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
+        domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
+        sysctl: linux.sysctl().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        console: console.map(|socket| ConsolePlan::new(socket, process)),
+        seccomp: seccomp.clone(),
+        runtime_hooks: hooks.runtime(),
+        create_container: hooks.create_container,
+        start_container: hooks.start_container,
+        hook_state: state::hook_state(&record),
+        preserve_fds: listen_fds + options.preserve_fds,
+        foreground,
+    };
+    let resources = linux.resources().clone().unwrap_or_default();
+    Ok((Preparation { record, namespaces, resources, limits, seccomp }, init))
+}
+
+fn record(
+    host: &Host,
+    options: &CreateOptions,
+    bundle: &Bundle,
+    namespaces: &Namespaces,
+    cgroup: Cgroup,
+) -> Record {
+    let annotations: BTreeMap<String, String> =
+        bundle.spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    Record {
+        version: RECORD_VERSION,
+        id: options.id.clone(),
+        oci_version: bundle.spec.version().clone(),
+        bundle: bundle.path.clone(),
+        rootfs: bundle.rootfs.clone(),
+        created: state::now(),
+        owner: rustix::process::getuid().as_raw(),
+        backend: bundle.backend,
+        init: None,
+        cgroup,
+        own_pid_namespace: namespaces.makes(LinuxNamespaceType::Pid),
+        rootless: host.rootless,
+        intel_rdt: Vec::new(),
+        poststop: hooks::Hooks::has_poststop(&bundle.spec),
+        annotations,
+    }
+}
+
+fn context(
+    options: &CreateOptions,
+    namespaces: &Namespaces,
+    record: &Record,
+    process: &Process,
+) -> PlanContext {
+    let mappings = match &namespaces.user {
+        UserNamespace::New { uids, gids } => Some(IdMappings { uids: uids.clone(), gids: gids.clone() }),
+        _ => None,
+    };
+    PlanContext {
+        user_namespace: namespaces.has(LinuxNamespaceType::User),
+        mappings,
+        privileged: privileged(),
+        new_mount_namespace: namespaces.makes(LinuxNamespaceType::Mount),
+        own_cgroup_namespace: namespaces.has(LinuxNamespaceType::Cgroup),
+        own_network_namespace: namespaces.has(LinuxNamespaceType::Network),
+        cgroup: record.cgroup.mount_points(),
+        console: process.terminal().unwrap_or(false),
+        no_pivot: options.no_pivot,
+    }
+}
+
+/// The session keyring of a container's processes, unless the caller wants none.
+pub fn keyring(without: bool, id: &str, new: bool) -> Option<Keyring> {
+    (!without).then(|| Keyring { name: format!("_ses.{id}"), new })
+}
+
+/// Descriptors that systemd passes for socket activation (`sd_listen_fds(3)`), and the variables that announce them to
+/// the container's first process.
+fn listen_fds() -> (u32, Vec<String>) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u32>().ok());
+    let ours = number("LISTEN_PID").is_none_or(|pid| pid == std::process::id());
+    let count = number("LISTEN_FDS").unwrap_or(0);
+    if count == 0 || !ours {
+        return (0, Vec::new());
+    }
+    let mut env = vec![format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()];
+    if let Ok(names) = std::env::var("LISTEN_FDNAMES") {
+        env.push(format!("LISTEN_FDNAMES={names}"));
+    }
+    (count, env)
+}

@@ -1,0 +1,276 @@
+//! What a configuration must fulfil before anything is allocated for it. The words are runc's where it has them.
+
+use crate::error::{Error, ErrorKind, Result};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+use std::collections::HashSet;
+use std::path::Path;
+
+/// Prefix of the annotations that are ours: an unknown one is a mistake that must not pass unseen.
+const OUR_ANNOTATIONS: &str = "org.magikrun.";
+/// Our annotations.
+const KNOWN_ANNOTATIONS: [&str; 1] = ["org.magikrun.backend"];
+
+/// What of the host the checks need to know.
+#[derive(Debug, Clone, Copy)]
+pub struct KernelSecurity {
+    /// SELinux is enabled.
+    pub selinux: bool,
+    /// AppArmor is enabled.
+    pub apparmor: bool,
+}
+
+impl KernelSecurity {
+    /// Asks the kernel.
+    pub fn probe() -> Self {
+        Self {
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+            apparmor: libcontainer::apparmor::is_enabled().unwrap_or(false),
+        }
+    }
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidBundle, message)
+}
+
+/// Checks a configuration. `security` is called only if the answer matters.
+pub fn validate(spec: &Spec, security: impl FnOnce() -> KernelSecurity) -> Result<()> {
+    platform(spec)?;
+    annotations(spec)?;
+    if spec.root().is_none() {
+        return Err(invalid("root must be specified"));
+    }
+    process(spec)?;
+    let linux = spec.linux().as_ref().ok_or_else(|| invalid("linux must be specified"))?;
+    let namespaces = namespaces(linux)?;
+    let has = |kind| namespaces.contains(&kind);
+    host_name(spec, has(LinuxNamespaceType::Uts))?;
+    if has(LinuxNamespaceType::User) {
+        user_namespace(linux)?;
+    }
+    if !has(LinuxNamespaceType::Mount) {
+        let masked = linux.masked_paths().iter().chain(linux.readonly_paths()).any(|paths| !paths.is_empty());
+        if masked {
+            return Err(invalid("unable to restrict sys entries without a private MNT namespace"));
+        }
+    }
+    if !has(LinuxNamespaceType::Time) && linux.time_offsets().as_ref().is_some_and(|o| !o.is_empty()) {
+        return Err(invalid("time namespace offsets specified, but time namespace isn't enabled in the config"));
+    }
+    if !has(LinuxNamespaceType::Network) && linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()) {
+        return Err(invalid("unable to move network devices without a private NET namespace"));
+    }
+    sysctls(linux, &has)?;
+    labels(spec, linux, security)
+}
+
+fn platform(spec: &Spec) -> Result<()> {
+    let version = spec.version();
+    if version.is_empty() {
+        return Err(invalid("ociVersion must be specified"));
+    }
+    if version.split('.').next() != Some("1") {
+        return Err(invalid(format!("ociVersion '{version}' is not supported: this runtime implements 1.0 to 1.3")));
+    }
+    if spec.linux().is_none() {
+        for (name, there) in [
+            ("windows", spec.windows().is_some()),
+            ("solaris", spec.solaris().is_some()),
+            ("vm", spec.vm().is_some()),
+        ] {
+            if there {
+                return Err(Error::new(
+                    ErrorKind::NotSupported,
+                    format!("the configuration is for another platform: it has '{name}' but not 'linux'"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn annotations(spec: &Spec) -> Result<()> {
+    for name in spec.annotations().iter().flat_map(|a| a.keys()) {
+        if name.starts_with(OUR_ANNOTATIONS) && !KNOWN_ANNOTATIONS.contains(&name.as_str()) {
+            return Err(invalid(format!("annotations: unknown annotation '{name}'")));
+        }
+    }
+    Ok(())
+}
+
+fn process(spec: &Spec) -> Result<()> {
+    let process = spec.process().as_ref().ok_or_else(|| invalid("process property must not be empty"))?;
+    if process.cwd().as_os_str().is_empty() {
+        return Err(invalid("Cwd property must not be empty"));
+    }
+    if !process.cwd().is_absolute() {
+        return Err(invalid("Cwd must be an absolute path"));
+    }
+    if process.args().as_ref().is_none_or(Vec::is_empty) {
+        return Err(invalid("args must not be empty"));
+    }
+    Ok(())
+}
+
+fn namespaces(linux: &Linux) -> Result<HashSet<LinuxNamespaceType>> {
+    let mut seen = HashSet::new();
+    for namespace in linux.namespaces().iter().flatten() {
+        if !seen.insert(namespace.typ()) {
+            return Err(invalid(format!("malformed spec file: duplicated ns {}", namespace.typ())));
+        }
+        if let Some(path) = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty())
+            && !path.is_absolute()
+        {
+            return Err(invalid(format!("namespace path '{}' is not an absolute path", path.display())));
+        }
+    }
+    Ok(seen)
+}
+
+fn host_name(spec: &Spec, uts: bool) -> Result<()> {
+    for (what, value) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
+        if !uts && value.as_ref().is_some_and(|name| !name.is_empty()) {
+            return Err(invalid(format!("unable to set {what} without a private UTS namespace")));
+        }
+    }
+    Ok(())
+}
+
+fn user_namespace(linux: &Linux) -> Result<()> {
+    let joined = linux.namespaces().iter().flatten().any(|namespace| {
+        namespace.typ() == LinuxNamespaceType::User
+            && namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty())
+    });
+    for (what, mappings) in [("uid", linux.uid_mappings()), ("gid", linux.gid_mappings())] {
+        if !joined && mappings.as_ref().is_none_or(Vec::is_empty) {
+            return Err(invalid(format!("user namespaces enabled, but no {what} mappings found")));
+        }
+    }
+    Ok(())
+}
+
+/// Kernel parameters must belong to a namespace of the container, or they would change the host.
+fn sysctls(linux: &Linux, has: &impl Fn(LinuxNamespaceType) -> bool) -> Result<()> {
+    const IPC: [&str; 10] = [
+        "kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shmall", "kernel/shmmax",
+        "kernel/shmmni", "kernel/shm_rmid_forced", "fs/mqueue", "kernel/auto_msgmni",
+    ];
+    let joined = |kind| {
+        let mut all = linux.namespaces().iter().flatten();
+        all.any(|n| n.typ() == kind && n.path().as_ref().is_some_and(|p| !p.as_os_str().is_empty()))
+    };
+    for name in linux.sysctl().iter().flat_map(|sysctl| sysctl.keys()) {
+        let path = name.replace('.', "/");
+        let (kind, what) = if IPC.contains(&path.as_str()) || path.starts_with("fs/mqueue/") {
+            (LinuxNamespaceType::Ipc, "IPC")
+        } else if path.starts_with("net/") {
+            (LinuxNamespaceType::Network, "network")
+        } else if path == "kernel/domainname" || path == "kernel/hostname" {
+            (LinuxNamespaceType::Uts, "UTS")
+        } else if path.starts_with("user/") {
+            (LinuxNamespaceType::User, "user")
+        } else {
+            return Err(invalid(format!("sysctl {name:?} is not in a separate kernel namespace")));
+        };
+        if !has(kind) {
+            return Err(invalid(format!(
+                "sysctl {name:?} is not allowed in the hosts {what} namespace"
+            )));
+        }
+        if path == "kernel/hostname" && !joined(kind) {
+            return Err(invalid(format!("sysctl {name:?} conflicts with the OCI config hostname: use hostname")));
+        }
+    }
+    Ok(())
+}
+
+fn labels(spec: &Spec, linux: &Linux, security: impl FnOnce() -> KernelSecurity) -> Result<()> {
+    let set = |label: Option<&String>| label.is_some_and(|label| !label.is_empty());
+    let process = spec.process().as_ref();
+    let selinux = set(process.and_then(|p| p.selinux_label().as_ref())) || set(linux.mount_label().as_ref());
+    let apparmor = set(process.and_then(|p| p.apparmor_profile().as_ref()));
+    if !selinux && !apparmor {
+        return Ok(());
+    }
+    let kernel = security();
+    let not_supported = |message: &str| Err(Error::new(ErrorKind::NotSupported, message));
+    if selinux && !kernel.selinux {
+        return not_supported("selinux label is specified in config, but selinux is disabled or not supported");
+    }
+    if apparmor && !kernel.apparmor {
+        return not_supported("apparmor: config provided but apparmor not supported");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn check(change: impl FnOnce(&mut Value)) -> Result<()> {
+        let mut config = json!({
+            "ociVersion": "1.2.0",
+            "root": {"path": "rootfs"},
+            "process": {"user": {}, "cwd": "/", "args": ["sh"]},
+            "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "uts"}, {"type": "ipc"}]},
+        });
+        change(&mut config);
+        let spec = serde_json::from_value(config).unwrap();
+        validate(&spec, || KernelSecurity { selinux: false, apparmor: false })
+    }
+
+    #[test]
+    fn an_ordinary_configuration_passes() {
+        check(|_| ()).unwrap();
+        check(|c| c["linux"]["sysctl"] = json!({"kernel.shmmax": "1", "fs.mqueue.msg_max": "5"})).unwrap();
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        type Change = fn(&mut Value);
+        let cases: [(Change, &str); 16] = [
+            (|c| c["ociVersion"] = json!("2.0.0"), "ociVersion '2.0.0'"),
+            (|c| c["root"] = Value::Null, "root must be specified"),
+            (|c| c["process"] = Value::Null, "process property must not be empty"),
+            (|c| c["process"]["cwd"] = json!("a"), "Cwd must be an absolute path"),
+            (|c| c["process"]["args"] = json!([]), "args must not be empty"),
+            (|c| c["annotations"] = json!({"org.magikrun.nonsense": "1"}), "org.magikrun.nonsense"),
+            (|c| c["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "pid"}]), "duplicated ns pid"),
+            (
+                |c| {
+                    c["hostname"] = json!("x");
+                    c["linux"]["namespaces"] = json!([{"type": "pid"}]);
+                },
+                "unable to set hostname without a private UTS namespace",
+            ),
+            (
+                |c| {
+                    c["linux"]["namespaces"] = json!([{"type": "pid"}]);
+                    c["linux"]["maskedPaths"] = json!(["/proc/kcore"]);
+                },
+                "without a private MNT namespace",
+            ),
+            (|c| c["linux"]["namespaces"] = json!([{"type": "user"}]), "no uid mappings"),
+            (|c| c["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"}), "hosts network namespace"),
+            (|c| c["linux"]["sysctl"] = json!({"vm.swappiness": "1"}), "not in a separate kernel namespace"),
+            (|c| c["linux"]["sysctl"] = json!({"kernel.hostname": "x"}), "use hostname"),
+            (|c| c["linux"]["timeOffsets"] = json!({"monotonic": {"secs": 1}}), "time namespace isn't enabled"),
+            (|c| c["process"]["selinuxLabel"] = json!("a:b:c"), "selinux is disabled"),
+            (|c| c["process"]["apparmorProfile"] = json!("p"), "apparmor not supported"),
+        ];
+        for (change, words) in cases {
+            let e = check(change).unwrap_err();
+            assert!(e.message().contains(words), "{e}: {words}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_for_another_platform_is_refused() {
+        let e = check(|c| {
+            c["linux"] = Value::Null;
+            c["windows"] = json!({"layerFolders": []});
+        });
+        assert_eq!(e.unwrap_err().kind(), ErrorKind::NotSupported);
+    }
+}

@@ -1,3 +1,7 @@
 //! The magikrun executable.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    magikrun::cli::main()
+}

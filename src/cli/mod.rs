@@ -1,1 +1,203 @@
-//! The command line: one file a command, its arguments and its action.
+//! The command line: runc's, and what crun adds. One file a command: its arguments and its action.
+
+//mod checkpoint;
+mod completion;
+mod context;
+mod create;
+mod delete;
+mod events;
+mod exec;
+mod features;
+mod kill;
+mod list;
+mod ps;
+mod report;
+//mod restore;
+mod run;
+mod signals;
+mod simple;
+mod size;
+mod spec;
+mod update;
+mod users;
+mod version;
+
+use crate::error::{Error, ErrorKind, Result};
+use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use context::Global;
+use std::process::ExitCode;
+
+/// Exit status of errors of our own.
+const FAILURE: u8 = 1;
+/// Exit status of errors of our own in `exec`, apart from those of the program: as runc has it.
+const EXEC_FAILURE: u8 = 255;
+
+/// OCI runtime for Linux containers, WebAssembly and microVMs
+#[derive(Debug, Parser)]
+#[command(name = "magikrun", disable_version_flag = true, max_term_width = 110)]
+#[command(subcommand_value_name = "COMMAND", subcommand_help_heading = "Commands")]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    /// Print version, commit and the version of the runtime specification
+    #[arg(short = 'v', long, action = ArgAction::Version)]
+    version: Option<bool>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print a completion script for a shell
+    Completion(completion::Args),
+    /// Create a container
+    Create(create::Args),
+    /// Delete a container and everything it holds
+    Delete(delete::Args),
+    /// Show out-of-memory events and resource usage of a container
+    Events(events::Args),
+    /// Run a further process in a container
+    Exec(exec::Args),
+    /// Show what this runtime supports
+    Features,
+    /// Send a signal to a container
+    Kill(kill::Args),
+    /// List containers
+    List(list::Args),
+    /// Freeze all processes of a container
+    Pause(simple::Args),
+    /// Show the processes of a container
+    Ps(ps::Args),
+    /// Let the processes of a paused container go on
+    Resume(simple::Args),
+    /// Create and start a container
+    Run(run::Args),
+    /// Write a configuration to start from
+    Spec(spec::Args),
+    /// Start a created container
+    Start(simple::Args),
+    /// Print the state of a container
+    State(simple::Args),
+    /// Change the limits of a container
+    Update(update::Args),
+}
+
+/// The command line as data; for the man pages' test and for completions.
+pub fn command() -> clap::Command {
+    Cli::command().version(version::text())
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match parse() {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
+    if let Err(e) = report::init(&cli.global) {
+        eprintln!("magikrun: {e}");
+        return ExitCode::from(FAILURE);
+    }
+    let own_failure = if matches!(cli.command, Command::Exec(_)) { EXEC_FAILURE } else { FAILURE };
+    match dispatch(cli) {
+        Ok(status) => ExitCode::from(status),
+        Err(e) => {
+            report::error(&e);
+            ExitCode::from(own_failure)
+        }
+    }
+}
+
+fn parse() -> Result<Cli, ExitCode> {
+    let matches = command().try_get_matches();
+    match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => Ok(cli),
+        Err(e) if !e.use_stderr() => {
+            // Help or version was asked for.
+            let _ = e.print();
+            Err(ExitCode::SUCCESS)
+        }
+        Err(e) => {
+            let error = usage_error(&e);
+            report::before_init(&error);
+            Err(ExitCode::from(FAILURE))
+        }
+    }
+}
+
+/// One line of clap's message: what is wrong, without the usage that follows.
+fn usage_error(e: &clap::Error) -> Error {
+    let text = e.to_string();
+    let mut lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let rest: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
+    let message = if rest.is_empty() { first } else { format!("{first} {}", rest.join(", ")) };
+    Error::new(ErrorKind::Usage, message)
+}
+
+fn dispatch(cli: Cli) -> Result<u8> {
+    let done = |result: Result<()>| result.map(|()| 0);
+    match &cli.command {
+        Command::Completion(args) => return done(completion::run(args)),
+        Command::Features => return done(features::run()),
+        Command::Spec(args) => return done(spec::run(args)),
+        // These put processes into containers, from where our executable can be reached.
+        Command::Create(_) | Command::Run(_) | Command::Exec(_) => {
+            crate::platform::selfexe::protect()?;
+        }
+        _ => {}
+    }
+    let host = cli.global.host()?;
+    match cli.command {
+        Command::Create(args) => done(create::run(&host, args)),
+        Command::Delete(args) => done(delete::run(&host, &args)),
+        Command::Events(args) => done(events::run(&host, &args)),
+        Command::Exec(args) => exec::run(&host, args),
+        Command::Kill(args) => done(kill::run(&host, &args)),
+        Command::List(args) => done(list::run(&host, &args)),
+        Command::Pause(args) => done(simple::pause(&host, &args)),
+        Command::Ps(args) => done(ps::run(&host, &args)),
+        Command::Resume(args) => done(simple::resume(&host, &args)),
+        Command::Run(args) => run::run(&host, args),
+        Command::Start(args) => done(simple::start(&host, &args)),
+        Command::State(args) => done(simple::state(&host, &args)),
+        Command::Update(args) => done(update::run(&host, &args)),
+        Command::Completion(_) | Command::Features | Command::Spec(_) => Ok(0),
+    }
+}
+
+/// Prints a line to standard output. A closed pipe is an error and not a panic.
+fn print(text: &str) -> Result<()> {
+    use crate::error::Context as _;
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.write_all(b"\n"))
+        .and_then(|()| out.flush())
+        .context(|| "cannot write to standard output")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_argument_is_one_line() {
+        for args in [
+            &["magikrun", "create", "--nonsense", "x"][..],
+            &["magikrun", "start"],
+            &["magikrun", "nonsense"],
+        ] {
+            let e = command().try_get_matches_from(args).unwrap_err();
+            let message = usage_error(&e).message().to_owned();
+            assert!(
+                !message.is_empty() && !message.contains('\n') && !message.contains("Usage"),
+                "{message}"
+            );
+        }
+    }
+}

@@ -8,12 +8,12 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::mount::{MountAttr, mount_setattr};
 use nix::fcntl::AtFlags;
 use rustix::fs::{MemfdFlags, SealFlags, StatVfsMountFlags};
-use rustix::mount::OpenTreeFlags;
+use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 
 const EXE: &str = "/proc/self/exe";
 
@@ -44,7 +44,8 @@ fn is_protected() -> Result<bool> {
 fn read_only_clone() -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = rustix::mount::open_tree(rustix::fs::CWD, EXE, flags)?;
-    mount_setattr(&tree, false, &MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() })?;
+    let attr = MountAttr { set: MountAttrFlags::MOUNT_ATTR_RDONLY, ..MountAttr::NONE };
+    mount_setattr(tree.as_fd(), false, &attr)?;
     Ok(tree)
 }
 
@@ -75,7 +76,5 @@ fn execute(exe: &OwnedFd) -> Result<Infallible> {
 }
 
 fn strings(items: impl Iterator<Item = Vec<u8>>) -> Result<Vec<CString>> {
-    items
-        .map(|item| CString::new(item).map_err(|e| Error::new(ErrorKind::Usage, e.to_string())))
-        .collect()
+    items.map(|item| CString::new(item).map_err(|e| Error::new(ErrorKind::Usage, e.to_string()))).collect()
 }

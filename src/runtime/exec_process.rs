@@ -17,7 +17,8 @@ pub fn resolve(wanted: &ExecProcess, spec: &Spec) -> Result<Process> {
         }
         ExecProcess::Args(args) => {
             let own = spec.process().clone();
-            let own = own.ok_or_else(|| invalid("the container's configuration has no process".to_owned()))?;
+            let own =
+                own.ok_or_else(|| invalid("the container's configuration has no process".to_owned()))?;
             changed(own, args)
         }
     }
@@ -66,7 +67,8 @@ fn changed(mut process: Process, args: &ExecArgs) -> Result<Process> {
 /// `UID[:GID]`; as with runc the group stays that of the container unless it is given.
 fn set_user(process: &mut Process, user: &str) -> Result<()> {
     let number = |what: &str, text: &str| {
-        text.parse::<u32>().map_err(|_| invalid(format!("parsing {text} as int for {what} failed: invalid syntax")))
+        text.parse::<u32>()
+            .map_err(|_| invalid(format!("parsing {text} as int for {what} failed: invalid syntax")))
     };
     let (uid, gid) = match user.split_once(':') {
         Some((uid, gid)) => (uid, Some(number("gid", gid)?)),

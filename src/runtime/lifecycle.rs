@@ -1,6 +1,7 @@
 //! The operations on containers: what `create`, `start`, `run`, `exec`, `kill` and the others do.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::cgroups::Stats;
 use crate::runtime::container::{CONFIG, Container, SECCOMP, Status};
 use crate::runtime::foreground::Foreground;
 use crate::runtime::hooks::Hooks;
@@ -13,8 +14,8 @@ use crate::runtime::native::start::Started;
 use crate::runtime::native::{self, affinity, listener};
 use crate::runtime::options::{CreateOptions, ExecOptions, Host, RunOptions};
 use crate::runtime::seccomp::Filter;
-use crate::runtime::terminal::{self, Console, ConsolePlan};
 use crate::runtime::signal::{self, SIGKILL};
+use crate::runtime::terminal::{Console, ConsolePlan};
 use crate::runtime::{exec_process, spec, state};
 use crate::storage::record::Record;
 use crate::storage::state_root::StateDir;
@@ -25,8 +26,12 @@ pub use crate::runtime::delete::delete;
 /// Creates a container: everything is set up, the user's program waits for [`start`].
 pub fn create(host: &Host, options: &CreateOptions) -> Result<()> {
     let bundle = prepare::load(options)?;
-    let console = Console::open(wants_terminal(bundle.spec.process().as_ref()), true, options.console_socket.as_deref())?;
-    native::create::create(host, options, bundle, console.for_child(), None).map(drop)
+    let console = Console::open(
+        wants_terminal(bundle.spec.process().as_ref()),
+        true,
+        options.console_socket.as_deref(),
+    )?;
+    native::create::create(host, options, bundle, console.for_child()?, None).map(drop)
 }
 
 fn wants_terminal(process: Option<&Process>) -> bool {
@@ -40,7 +45,7 @@ pub fn run(host: &Host, options: &RunOptions) -> Result<u8> {
     let console = Console::open(terminal, options.detach, options.create.console_socket.as_deref())?;
     let foreground = if options.detach { None } else { Some(Foreground::new(!options.no_subreaper)?) };
     let created =
-        native::create::create(host, &options.create, bundle, console.for_child(), foreground.as_ref())?;
+        native::create::create(host, &options.create, bundle, console.for_child()?, foreground.as_ref())?;
     let Created { dir, record, child, lock, spec } = created;
     let started = start_created(&dir, &record, &spec);
     drop(lock);
@@ -86,7 +91,12 @@ fn start_created(dir: &StateDir, record: &Record, spec: &Spec) -> Result<()> {
         }
     }
     let hook_state = state::for_hooks(record, init.pid, Status::Running);
-    Hooks::new(spec).run_poststart(&hook_state, spec.version())
+    Hooks::new(spec).run_poststart(&hook_state, spec.version()).inspect_err(|_| {
+        // The specification: the container is stopped then.
+        if let Err(e) = signal::kill_and_wait(record) {
+            tracing::warn!("cannot stop the container: {e}");
+        }
+    })
 }
 
 /// Executes a process in a running container; unless detached, waits for it and returns its exit code.
@@ -144,7 +154,7 @@ fn exec_plan<'a>(
         )?,
         program: Program::new(process, &[])?,
         seccomp: filter,
-        console: console.for_child().map(|socket| ConsolePlan::new(socket, process)),
+        console: console.for_child()?.map(|socket| ConsolePlan::new(socket, process)),
         preserve_fds: options.preserve_fds,
         affinity: affinity::Plan::new(process)?,
         cgroup: options.cgroup.clone(),
@@ -156,10 +166,10 @@ fn exec_plan<'a>(
 pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
     let container = Container::open(host, id)?;
     let record = &container.record;
-    if all {
+    if all && record.cgroup.is_tracked() {
         return record.cgroup.kill_all(signal);
     }
-    if signal == SIGKILL && !record.own_pid_namespace {
+    if signal == SIGKILL && !record.own_pid_namespace && record.cgroup.is_tracked() {
         // The death of the first process ends the others only where it is the first of a pid namespace.
         return record.cgroup.kill_all(signal);
     }
@@ -183,6 +193,15 @@ pub fn resume(host: &Host, id: &str) -> Result<()> {
     match container.status()? {
         Status::Paused => container.record.cgroup.thaw(),
         _ => crate::bail!(InvalidState, "container not paused"),
+    }
+}
+
+/// Usage and limits of a container.
+pub fn stats(host: &Host, id: &str) -> Result<Stats> {
+    let container = Container::open(host, id)?;
+    match container.status()? {
+        Status::Stopped => Err(signal::not_running()),
+        _ => container.record.cgroup.stats(),
     }
 }
 

@@ -98,7 +98,10 @@ mod tests {
 
     #[test]
     fn a_fault_is_named_with_its_place() {
-        let e = parse(br#"{"ociVersion": "1.0.0", "process": {"user": {"uid": "x"}, "cwd": "/"}}"#, "config.json");
+        let e = parse(
+            br#"{"ociVersion": "1.0.0", "process": {"user": {"uid": "x"}, "cwd": "/"}}"#,
+            "config.json",
+        );
         assert!(e.unwrap_err().message().contains("at process.user.uid"), "the path is missing");
         let e = parse(b"{\"ociVersion\": ", "config.json").unwrap_err();
         assert!(e.message().starts_with("cannot parse 'config.json'"), "{e}");

@@ -8,7 +8,7 @@ use std::path::Path;
 /// Prefix of the annotations that are ours: an unknown one is a mistake that must not pass unseen.
 const OUR_ANNOTATIONS: &str = "org.magikrun.";
 /// Our annotations.
-const KNOWN_ANNOTATIONS: [&str; 1] = ["org.magikrun.backend"];
+pub const KNOWN_ANNOTATIONS: [&str; 1] = ["org.magikrun.backend"];
 
 /// What of the host the checks need to know.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +55,9 @@ pub fn validate(spec: &Spec, security: impl FnOnce() -> KernelSecurity) -> Resul
         }
     }
     if !has(LinuxNamespaceType::Time) && linux.time_offsets().as_ref().is_some_and(|o| !o.is_empty()) {
-        return Err(invalid("time namespace offsets specified, but time namespace isn't enabled in the config"));
+        return Err(invalid(
+            "time namespace offsets specified, but time namespace isn't enabled in the config",
+        ));
     }
     if !has(LinuxNamespaceType::Network) && linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()) {
         return Err(invalid("unable to move network devices without a private NET namespace"));
@@ -70,7 +72,9 @@ fn platform(spec: &Spec) -> Result<()> {
         return Err(invalid("ociVersion must be specified"));
     }
     if version.split('.').next() != Some("1") {
-        return Err(invalid(format!("ociVersion '{version}' is not supported: this runtime implements 1.0 to 1.3")));
+        return Err(invalid(format!(
+            "ociVersion '{version}' is not supported: this runtime implements 1.0 to 1.3"
+        )));
     }
     if spec.linux().is_none() {
         for (name, there) in [
@@ -152,8 +156,16 @@ fn user_namespace(linux: &Linux) -> Result<()> {
 /// Kernel parameters must belong to a namespace of the container, or they would change the host.
 fn sysctls(linux: &Linux, has: &impl Fn(LinuxNamespaceType) -> bool) -> Result<()> {
     const IPC: [&str; 10] = [
-        "kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shmall", "kernel/shmmax",
-        "kernel/shmmni", "kernel/shm_rmid_forced", "fs/mqueue", "kernel/auto_msgmni",
+        "kernel/msgmax",
+        "kernel/msgmnb",
+        "kernel/msgmni",
+        "kernel/sem",
+        "kernel/shmall",
+        "kernel/shmmax",
+        "kernel/shmmni",
+        "kernel/shm_rmid_forced",
+        "fs/mqueue",
+        "kernel/auto_msgmni",
     ];
     let joined = |kind| {
         let mut all = linux.namespaces().iter().flatten();
@@ -173,12 +185,12 @@ fn sysctls(linux: &Linux, has: &impl Fn(LinuxNamespaceType) -> bool) -> Result<(
             return Err(invalid(format!("sysctl {name:?} is not in a separate kernel namespace")));
         };
         if !has(kind) {
-            return Err(invalid(format!(
-                "sysctl {name:?} is not allowed in the hosts {what} namespace"
-            )));
+            return Err(invalid(format!("sysctl {name:?} is not allowed in the hosts {what} namespace")));
         }
         if path == "kernel/hostname" && !joined(kind) {
-            return Err(invalid(format!("sysctl {name:?} conflicts with the OCI config hostname: use hostname")));
+            return Err(invalid(format!(
+                "sysctl {name:?} conflicts with the OCI config hostname: use hostname"
+            )));
         }
     }
     Ok(())
@@ -195,7 +207,9 @@ fn labels(spec: &Spec, linux: &Linux, security: impl FnOnce() -> KernelSecurity)
     let kernel = security();
     let not_supported = |message: &str| Err(Error::new(ErrorKind::NotSupported, message));
     if selinux && !kernel.selinux {
-        return not_supported("selinux label is specified in config, but selinux is disabled or not supported");
+        return not_supported(
+            "selinux label is specified in config, but selinux is disabled or not supported",
+        );
     }
     if apparmor && !kernel.apparmor {
         return not_supported("apparmor: config provided but apparmor not supported");
@@ -255,7 +269,10 @@ mod tests {
             (|c| c["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"}), "hosts network namespace"),
             (|c| c["linux"]["sysctl"] = json!({"vm.swappiness": "1"}), "not in a separate kernel namespace"),
             (|c| c["linux"]["sysctl"] = json!({"kernel.hostname": "x"}), "use hostname"),
-            (|c| c["linux"]["timeOffsets"] = json!({"monotonic": {"secs": 1}}), "time namespace isn't enabled"),
+            (
+                |c| c["linux"]["timeOffsets"] = json!({"monotonic": {"secs": 1}}),
+                "time namespace isn't enabled",
+            ),
             (|c| c["process"]["selinuxLabel"] = json!("a:b:c"), "selinux is disabled"),
             (|c| c["process"]["apparmorProfile"] = json!("p"), "apparmor not supported"),
         ];

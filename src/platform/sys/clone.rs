@@ -3,6 +3,9 @@
 use crate::error::{Context as _, Error, Result};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+/// `CLONE_INTO_CGROUP` of linux/sched.h; libc's constant does not fit its own type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// How [`clone3`] makes the child.
 #[derive(Default)]
 pub struct CloneArgs<'a> {
@@ -40,13 +43,12 @@ pub fn clone3(args: &CloneArgs<'_>, child: impl FnOnce() -> i32) -> Result<Child
         raw.exit_signal = libc::SIGCHLD as u64;
     }
     if let Some(cgroup) = args.cgroup {
-        raw.flags |= libc::CLONE_INTO_CGROUP as u64;
+        raw.flags |= CLONE_INTO_CGROUP;
         raw.cgroup = cgroup.as_raw_fd() as u64;
     }
     // SAFETY: no CLONE_VM and no new stack, so the child runs on a copy of this stack as after fork(2);
     // the process is single-threaded, so no lock is held by a thread that the child does not have.
-    let ret =
-        unsafe { libc::syscall(libc::SYS_clone3, &raw const raw, std::mem::size_of::<libc::clone_args>()) };
+    let ret = unsafe { libc::syscall(libc::SYS_clone3, &raw const raw, size_of::<libc::clone_args>()) };
     match ret {
         0 => {
             let status = child();

@@ -1,7 +1,35 @@
-//! Control groups.
+//! Control groups of containers: where they are, their limits, and everything that is done to all processes of a
+//! container at once. v1, v2 and hybrid hosts; by ourselves or through systemd.
+
+mod devices;
+mod fs;
+mod host;
+mod oom;
+mod plan;
+mod stats;
+mod systemd;
+
+pub use host::Version;
+pub use oom::OomWatch;
+pub use stats::Stats;
+
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::runtime::rootfs::CgroupMount;
+use crate::undo::Undo;
+use host::{Mount, clean, join, mounts};
+use oci_spec::runtime::LinuxResources;
+use plan::{Setting, plan_v1, plan_v2};
 use serde::{Deserialize, Serialize};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use systemd::Unit;
+
+/// Number of SIGKILL.
+const SIGKILL: i32 = 9;
+
 /// Who manages cgroups.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Driver {
     /// We do, in the file system.
     #[default]
@@ -11,12 +39,551 @@ pub enum Driver {
     /// Nobody: the container stays in our cgroup.
     Disabled,
 }
-/// Placeholder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Cgroup;
+
+/// A container's directory in one hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Place {
+    version: Version,
+    /// v1: the controllers of the hierarchy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    controllers: Vec<String>,
+    mount: PathBuf,
+    directory: PathBuf,
+}
+
+impl Place {
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|name| name == controller)
+    }
+}
+
+/// The cgroups of a container; kept in its state record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cgroup {
+    driver: Driver,
+    /// The container's own directories; v1 first. Empty when it stays where we are.
+    places: Vec<Place>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unit: Option<Unit>,
+    /// Made without privileges: what is not permitted is done without.
+    #[serde(default)]
+    rootless: bool,
+}
+
 impl Cgroup {
-    /// Placeholder.
-    pub fn is_frozen(&self) -> crate::Result<bool> {
-        Ok(false)
+    /// Decides where the cgroups of a new container are. Nothing is made yet.
+    ///
+    /// An absolute `path` starts at the root of each hierarchy; a relative one, or the id if there is none, where we are
+    /// (v1) or beside that (v2, whose cgroups with processes cannot have children with controllers), as with runc.
+    pub fn locate(driver: Driver, path: Option<&Path>, id: &str, rootless: bool) -> Result<Self> {
+        let path = path.filter(|path| !path.as_os_str().is_empty());
+        match driver {
+            Driver::Disabled => Ok(Self { driver, places: Vec::new(), unit: None, rootless }),
+            Driver::Systemd => Self::locate_unit(path, id, rootless),
+            Driver::Cgroupfs => {
+                let mounts = mounts()?;
+                let unified_only = mounts.iter().all(|mount| mount.version == Version::V2);
+                let places = mounts.into_iter().map(|mount| place(mount, path, id, unified_only)).collect();
+                Ok(Self { driver, places, unit: None, rootless })
+            }
+        }
+    }
+
+    fn locate_unit(path: Option<&Path>, id: &str, rootless: bool) -> Result<Self> {
+        if !libcgroups::systemd::booted() {
+            crate::bail!(
+                NotSupported,
+                "systemd not running on this host, cannot use systemd cgroups manager"
+            );
+        }
+        let mounts = mounts()?;
+        let [mount] = mounts.as_slice() else {
+            crate::bail!(NotSupported, "the systemd cgroups manager needs a host with cgroup v2 alone");
+        };
+        let path = path.map(|path| path.to_string_lossy().into_owned());
+        let unit = Unit::new(path.as_deref(), id, &mount.point, !rootless)?;
+        let place = Place {
+            version: mount.version,
+            controllers: Vec::new(),
+            mount: mount.point.clone(),
+            directory: unit.directory(&mount.own)?,
+        };
+        Ok(Self { driver: Driver::Systemd, places: vec![place], unit: Some(unit), rootless })
+    }
+
+    /// True if the container has cgroups of its own, so that its processes can be told from others.
+    pub fn is_tracked(&self) -> bool {
+        !self.places.is_empty()
+    }
+
+    /// Makes the directories. A cgroup that has processes already, or is frozen, is refused.
+    pub fn create(&mut self, undo: &mut Undo<'_>) -> Result<()> {
+        if self.unit.is_some() {
+            let unit = self.clone();
+            undo.push("stop the systemd unit", move || unit.remove());
+            return Ok(());
+        }
+        let mut kept = Vec::new();
+        for place in std::mem::take(&mut self.places) {
+            let made = fs::create(&place.mount, &place.directory, |directory| place.prepare(directory));
+            match made {
+                Ok(made) => {
+                    if made {
+                        let directory = place.directory.clone();
+                        undo.push("remove the cgroup", move || fs::remove(&directory));
+                    } else {
+                        place.check_unused()?;
+                    }
+                    kept.push(place);
+                }
+                Err(e) if self.rootless && not_permitted(&e) => tracing::debug!("without a cgroup: {e}"),
+                Err(e) => return Err(e),
+            }
+        }
+        self.places = kept;
+        Ok(())
+    }
+
+    /// The directory for `CLONE_INTO_CGROUP`, where one is all there is.
+    pub fn clone_into(&self) -> Result<Option<OwnedFd>> {
+        match (&self.unit, self.places.as_slice()) {
+            (None, [place]) if place.version == Version::V2 => fs::open_dir(&place.directory).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// [`Cgroup::clone_into`] for a further process: none where the container has moved its own processes to cgroups
+    /// below, for then the kernel takes no process in the one above.
+    pub fn clone_into_for_exec(&self) -> Result<Option<OwnedFd>> {
+        let divided = |place: &Place| {
+            fs::read(&place.directory.join("cgroup.subtree_control")).is_ok_and(|text| !text.is_empty())
+        };
+        if self.places.iter().any(divided) {
+            return Ok(None);
+        }
+        match self.places.as_slice() {
+            [place] if place.version == Version::V2 => fs::open_dir(&place.directory).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Moves the container's first process in.
+    pub fn attach(&self, pid: i32) -> Result<()> {
+        match &self.unit {
+            Some(unit) => unit.add(pid),
+            None => self.places.iter().try_for_each(|place| fs::add(&place.directory, pid)),
+        }
+    }
+
+    /// Moves a further process in: to the sub-cgroups given as `[CONTROLLER,...:]PATH`, if there are any.
+    pub fn attach_exec(&self, pid: i32, init: i32, sub_cgroups: &[String]) -> Result<()> {
+        let paths = sub_paths(sub_cgroups)?;
+        for place in &self.places {
+            let sub = paths.iter().find(|sub| match (&sub.controllers, place.version) {
+                (None, _) => true,
+                (Some(names), Version::V1) => names.iter().any(|name| place.has(name)),
+                (Some(_), Version::V2) => false,
+            });
+            let moved = match sub {
+                Some(sub) => fs::add(&join(&place.directory, &sub.path), pid),
+                None => fs::add(&place.directory, pid),
+            };
+            match moved {
+                // The container has divided its cgroup: its first process shows where processes may be.
+                Err(e) if sub.is_none() && e.errno() == Some(libc::EBUSY) && place.version == Version::V2 => {
+                    fs::add(&place.of_process(init)?, pid)?;
+                }
+                moved => moved?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets all limits of a new container.
+    pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
+        let rules = devices::rules(resources.devices().as_deref().unwrap_or_default())?;
+        self.apply_limits(resources)?;
+        self.apply_devices(&rules, true)
+    }
+
+    /// Changes limits; device rules only if there are any.
+    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        self.check_usage(resources)?;
+        self.apply_limits(resources)?;
+        match resources.devices().as_deref() {
+            Some(devices @ [_, ..]) => self.apply_devices(&devices::rules(devices)?, false),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a memory limit below the present usage, where the configuration asks for that check: v2 would kill
+    /// processes until the limit holds.
+    fn check_usage(&self, resources: &LinuxResources) -> Result<()> {
+        let Some(memory) = resources.memory().filter(|memory| memory.check_before_update() == Some(true))
+        else {
+            return Ok(());
+        };
+        let (Some(limit @ 1..), Some(place)) = (memory.limit(), self.v2()) else { return Ok(()) };
+        let usage =
+            fs::read(&place.directory.join("memory.current")).ok().and_then(|text| text.parse::<i64>().ok());
+        match usage {
+            Some(usage) if usage > limit => {
+                crate::bail!(System, "rejecting memory limit {limit}: {usage} bytes are in use")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn apply_limits(&self, resources: &LinuxResources) -> Result<()> {
+        if let Some(unit) = &self.unit {
+            unit.apply(resources)?;
+        }
+        let v1 = self.places.iter().any(|place| place.version == Version::V1);
+        let settings = if v1 { plan_v1(resources)? } else { plan_v2(resources)? };
+        if settings.is_empty() {
+            return Ok(());
+        }
+        if !self.is_tracked() {
+            if self.driver == Driver::Disabled {
+                tracing::warn!("cgroups are disabled: the limits of the configuration are not set");
+                return Ok(());
+            }
+            crate::bail!(
+                CreateFailed,
+                "rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
+            );
+        }
+        let (hugetlb, rest): (Vec<_>, Vec<_>) =
+            settings.into_iter().partition(|setting| v1 && setting.controller == "hugetlb");
+        fs::apply(&rest, |setting| self.directory_of(setting))?;
+        if hugetlb.is_empty() || self.places.iter().any(|place| place.has("hugetlb")) {
+            return fs::apply(&hugetlb, |setting| self.directory_of(setting));
+        }
+        // A hybrid host may have this controller in its v2 hierarchy.
+        let mut only = LinuxResources::default();
+        only.set_hugepage_limits(resources.hugepage_limits().clone());
+        fs::apply(&plan_v2(&only)?, |_| self.v2().map(|place| place.directory.clone()))
+    }
+
+    fn directory_of(&self, setting: &Setting) -> Option<PathBuf> {
+        let v1 = self.places.iter().find(|place| place.has(setting.controller));
+        v1.or_else(|| self.v2().filter(|_| self.places.len() == 1)).map(|place| place.directory.clone())
+    }
+
+    fn v2(&self) -> Option<&Place> {
+        self.places.iter().find(|place| place.version == Version::V2)
+    }
+
+    fn apply_devices(&self, rules: &[devices::Rule], fresh: bool) -> Result<()> {
+        let applied = if let Some(place) = self.places.iter().find(|place| place.has("devices")) {
+            rules.iter().try_for_each(|rule| {
+                let file = if rule.allow { "devices.allow" } else { "devices.deny" };
+                fs::write(&place.directory.join(file), &rule.to_string())
+            })
+        } else if let [place] = self.places.as_slice()
+            && place.version == Version::V2
+        {
+            let directory = fs::open_dir(&place.directory)?;
+            devices::attach(directory.as_fd(), rules, fresh)
+        } else {
+            Ok(())
+        };
+        match applied {
+            // Without privileges no rules can be set; nor can devices be made or opened that the user may not.
+            Err(e) if self.rootless && not_permitted(&e) => Ok(()),
+            applied => applied,
+        }
+    }
+
+    /// Sends a signal to every process. After SIGKILL it returns when they are gone.
+    pub fn kill_all(&self, signal: i32) -> Result<()> {
+        let Some(place) = self.primary() else { return Ok(()) };
+        if signal == SIGKILL {
+            if self.is_frozen()? {
+                self.thaw()?;
+            }
+            return fs::kill_and_wait(&place.directory);
+        }
+        for pid in fs::processes(&place.directory)? {
+            let target = rustix::process::Pid::from_raw(pid);
+            let sent = target
+                .ok_or(rustix::io::Errno::SRCH)
+                .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()))
+                .map_err(Error::from)
+                .and_then(|pidfd| crate::platform::sys::signal::pidfd_send_signal(&pidfd, signal));
+            match sent {
+                Err(e) if e.errno() != Some(libc::ESRCH) => {
+                    return Err(e.wrap(format!("cannot signal {pid}")));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The hierarchy in which processes are counted and frozen.
+    fn primary(&self) -> Option<&Place> {
+        let freezer = self.places.iter().find(|place| place.has("freezer"));
+        freezer.or_else(|| self.v2()).or_else(|| self.places.first())
+    }
+
+    /// Removes the directories.
+    pub fn remove(&self) -> Result<()> {
+        if let Some(unit) = &self.unit {
+            unit.stop()?;
+        }
+        self.places.iter().try_for_each(|place| fs::remove(&place.directory))
+    }
+
+    /// True while the processes are, or are being, frozen.
+    pub fn is_frozen(&self) -> Result<bool> {
+        let Some(place) = self.primary() else { return Ok(false) };
+        let state = match place.version {
+            Version::V1 if place.has("freezer") => fs::read(&place.directory.join("freezer.state")),
+            Version::V1 => return Ok(false),
+            Version::V2 => fs::read(&place.directory.join("cgroup.freeze")),
+        };
+        match state {
+            Ok(state) => Ok(matches!(state.as_str(), "FROZEN" | "FREEZING" | "1")),
+            Err(e) if matches!(e.errno(), Some(libc::ENOENT | libc::ENODEV)) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Freezes all processes, and returns when they are.
+    pub fn freeze(&self) -> Result<()> {
+        let place = self.freezer()?;
+        let frozen = match place.version {
+            Version::V1 => {
+                let file = place.directory.join("freezer.state");
+                fs::write(&file, "FROZEN")?;
+                fs::wait_until("freezing the container", None, || {
+                    // A process that forks while it is frozen can hold this up until asked again.
+                    fs::write(&file, "FROZEN")?;
+                    Ok(fs::read(&file)? == "FROZEN")
+                })
+            }
+            Version::V2 => {
+                fs::write(&place.directory.join("cgroup.freeze"), "1")?;
+                let events = place.directory.join("cgroup.events");
+                fs::wait_until("freezing the container", Some(&events), || {
+                    Ok(fs::read(&events)?.lines().any(|line| line == "frozen 1"))
+                })
+            }
+        };
+        if frozen.is_err() {
+            let _ = self.thaw();
+        }
+        frozen
+    }
+
+    /// Lets frozen processes go on.
+    pub fn thaw(&self) -> Result<()> {
+        let place = self.freezer()?;
+        match place.version {
+            Version::V1 => fs::write(&place.directory.join("freezer.state"), "THAWED"),
+            Version::V2 => fs::write(&place.directory.join("cgroup.freeze"), "0"),
+        }
+    }
+
+    fn freezer(&self) -> Result<&Place> {
+        self.primary().filter(|place| place.version == Version::V2 || place.has("freezer")).ok_or_else(|| {
+            Error::new(ErrorKind::NotSupported, "the container has no cgroup that can be frozen")
+        })
+    }
+
+    /// All processes, in the host's pid namespace.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        match self.primary() {
+            Some(place) => fs::processes(&place.directory),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Usage and limits.
+    pub fn stats(&self) -> Result<Stats> {
+        stats::read(&self.places)
+    }
+
+    /// Watches for processes that are killed for want of memory.
+    pub fn oom_watch(&self) -> Result<OomWatch> {
+        let v1 = self.places.iter().find(|place| place.has("memory"));
+        match v1.or_else(|| self.v2()) {
+            Some(place) => OomWatch::new(&place.directory, place.version),
+            None => crate::bail!(NotSupported, "the container has no memory cgroup"),
+        }
+    }
+
+    /// What a mount of type `cgroup` in the container shows.
+    pub fn mount_points(&self) -> Vec<CgroupMount> {
+        let only = self.places.len() == 1;
+        self.places
+            .iter()
+            .map(|place| {
+                let base = place
+                    .mount
+                    .file_name()
+                    .map(|name| name.to_string_lossy().into_owned())
+                    .unwrap_or_default();
+                let name = if only && place.version == Version::V2 { String::new() } else { base };
+                let links = place.controllers.iter().filter(|_| place.controllers.len() > 1);
+                CgroupMount {
+                    links: links.filter(|controller| **controller != name).cloned().collect(),
+                    name,
+                    directory: place.directory.clone(),
+                    root: place.mount.clone(),
+                }
+            })
+            .collect()
+    }
+}
+
+fn not_permitted(e: &Error) -> bool {
+    matches!(e.errno(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
+}
+
+fn place(mount: Mount, path: Option<&Path>, id: &str, unified_only: bool) -> Place {
+    let directory = match path {
+        Some(path) if path.is_absolute() => join(&mount.point, path),
+        relative => {
+            let name = relative.unwrap_or(Path::new(id));
+            // A cgroup with processes and children cannot have controllers, so ours is no place for them.
+            let base = if unified_only { mount.own.parent().unwrap_or(&mount.own) } else { &mount.own };
+            join(&join(&mount.point, base), &clean(name))
+        }
+    };
+    Place { version: mount.version, controllers: mount.controllers, mount: mount.point, directory }
+}
+
+impl Place {
+    /// Gives a new directory what its children need: processors and memory nodes on v1, controllers on v2.
+    fn prepare(&self, directory: &Path) -> Result<()> {
+        match self.version {
+            Version::V1 if self.has("cpuset") => self.inherit_cpuset(directory),
+            Version::V1 => Ok(()),
+            Version::V2 => {
+                self.enable_controllers(directory);
+                Ok(())
+            }
+        }
+    }
+
+    fn inherit_cpuset(&self, directory: &Path) -> Result<()> {
+        let (Some(parent), true) = (directory.parent(), directory != self.mount) else { return Ok(()) };
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let path = directory.join(file);
+            if fs::read(&path)?.is_empty() {
+                fs::write(&path, &fs::read(&parent.join(file))?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes all controllers of a directory available below it. One that cannot be is missed when it is needed.
+    fn enable_controllers(&self, directory: &Path) {
+        if directory == self.directory {
+            return;
+        }
+        let read = |file: &str| fs::read(&directory.join(file)).unwrap_or_default();
+        let (available, enabled) = (read("cgroup.controllers"), read("cgroup.subtree_control"));
+        let missing: Vec<String> = available
+            .split(' ')
+            .filter(|name| !name.is_empty() && !enabled.split(' ').any(|there| there == *name))
+            .map(|name| format!("+{name}"))
+            .collect();
+        let file = directory.join("cgroup.subtree_control");
+        if missing.is_empty() || fs::write(&file, &missing.join(" ")).is_ok() {
+            return;
+        }
+        for name in missing {
+            let _ = fs::write(&file, &name);
+        }
+    }
+
+    fn check_unused(&self) -> Result<()> {
+        let processes = fs::processes(&self.directory)?.len();
+        if processes > 0 {
+            crate::bail!(CreateFailed, "container's cgroup is not empty: {processes} process(es) found");
+        }
+        let frozen = match self.version {
+            Version::V1 if self.has("freezer") => {
+                fs::read(&self.directory.join("freezer.state"))? != "THAWED"
+            }
+            Version::V1 => false,
+            Version::V2 => fs::read(&self.directory.join("cgroup.freeze"))? == "1",
+        };
+        if frozen {
+            crate::bail!(CreateFailed, "container's cgroup unexpectedly frozen");
+        }
+        Ok(())
+    }
+
+    /// The directory in which a process is.
+    fn of_process(&self, pid: i32) -> Result<PathBuf> {
+        let path = format!("/proc/{pid}/cgroup");
+        let text = std::fs::read_to_string(&path).context(|| format!("cannot read '{path}'"))?;
+        let own = text.lines().find_map(|line| line.strip_prefix("0::"));
+        let own =
+            own.ok_or_else(|| Error::new(ErrorKind::System, format!("'{path}' has no line for cgroup v2")))?;
+        Ok(join(&self.mount, Path::new(own)))
+    }
+}
+
+/// A sub-cgroup of `exec --cgroup`.
+#[derive(Debug, PartialEq, Eq)]
+struct SubCgroup {
+    /// Hierarchies that it is for; all, if none is named.
+    controllers: Option<Vec<String>>,
+    path: PathBuf,
+}
+
+fn sub_paths(arguments: &[String]) -> Result<Vec<SubCgroup>> {
+    arguments
+        .iter()
+        .map(|argument| {
+            let (controllers, path) = match argument.split_once(':') {
+                Some((names, path)) => (Some(names.split(',').map(str::to_owned).collect()), path),
+                None => (None, argument.as_str()),
+            };
+            let path = Path::new(path);
+            if path.components().any(|part| part == std::path::Component::ParentDir) {
+                crate::bail!(Usage, "bad sub cgroup path: {argument}");
+            }
+            Ok(SubCgroup { controllers, path: clean(path) })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(version: Version, controllers: &[&str], own: &str) -> Mount {
+        let point = format!("/c/{}", controllers.join(","));
+        let controllers = controllers.iter().map(|name| (*name).to_owned()).collect();
+        Mount { version, controllers, point: point.into(), own: own.into() }
+    }
+
+    fn directory(mount: Mount, path: Option<&str>, unified_only: bool) -> PathBuf {
+        place(mount, path.map(Path::new), "id", unified_only).directory
+    }
+
+    #[test]
+    fn the_place_follows_the_rules_of_runc() {
+        let memory = || mount(Version::V1, &["memory"], "/own");
+        let unified = || mount(Version::V2, &[], "/a/own");
+        assert_eq!(directory(memory(), Some("/x/y"), false), Path::new("/c/memory/x/y"));
+        assert_eq!(directory(memory(), None, false), Path::new("/c/memory/own/id"));
+        assert_eq!(directory(memory(), Some("../../x"), false), Path::new("/c/memory/own/x"));
+        assert_eq!(directory(unified(), None, true), Path::new("/c/a/id"));
+        assert_eq!(directory(unified(), Some("/x"), true), Path::new("/c/x"));
+    }
+
+    #[test]
+    fn sub_cgroups_stay_inside() {
+        let subs = sub_paths(&["cpu,memory:a".to_owned(), "/b".to_owned()]).unwrap();
+        assert_eq!(subs[0].controllers.as_deref().unwrap(), ["cpu", "memory"]);
+        assert_eq!((&subs[1].controllers, subs[1].path.as_path()), (&None, Path::new("/b")));
+        assert!(sub_paths(&["../x".to_owned()]).is_err());
     }
 }

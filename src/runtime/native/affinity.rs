@@ -17,16 +17,16 @@ impl Plan {
     /// Reads the process object.
     pub fn new(process: &Process) -> Result<Self> {
         let Some(affinity) = process.exec_cpu_affinity() else { return Ok(Self::default()) };
-        let set = |list: &Option<String>| {
-            list.as_deref().filter(|list| !list.is_empty()).map(parse).transpose()
-        };
+        let set =
+            |list: &Option<String>| list.as_deref().filter(|list| !list.is_empty()).map(parse).transpose();
         Ok(Self { initial: set(affinity.initial())?, after: set(affinity.cpu_affinity_final())? })
     }
 }
 
 /// Parses a list as in `0-3,7`.
 fn parse(list: &str) -> Result<CpuSet> {
-    let wrong = || Error::new(ErrorKind::InvalidBundle, format!("process.execCPUAffinity: invalid list '{list}'"));
+    let wrong =
+        || Error::new(ErrorKind::InvalidBundle, format!("process.execCPUAffinity: invalid list '{list}'"));
     let number = |text: &str| text.trim().parse::<usize>().ok().filter(|n| *n < CpuSet::MAX_CPU);
     let mut set = CpuSet::new();
     for part in list.split(',') {

@@ -4,8 +4,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::platform::sys::sched::SchedAttr;
 use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::{
-    Capability, IOPriorityClass, LinuxIOPriority, LinuxMemoryPolicy, LinuxPersonality, LinuxPersonalityDomain,
-    LinuxSchedulerFlag, LinuxSchedulerPolicy, PosixRlimitType, Scheduler,
+    Capability, IOPriorityClass, LinuxIOPriority, LinuxMemoryPolicy, LinuxPersonality,
+    LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy, PosixRlimitType, Scheduler,
 };
 use rustix::process::Resource;
 
@@ -108,7 +108,10 @@ pub fn scheduler(scheduler: &Scheduler) -> Result<SchedAttr> {
         flags: scheduler.flags().iter().flatten().map(flag).fold(0, |all, one| all | one),
         nice: scheduler.nice().unwrap_or(0),
         priority: u32::try_from(priority).map_err(|_| {
-            Error::new(ErrorKind::InvalidBundle, format!("process.scheduler.priority: {priority} is negative"))
+            Error::new(
+                ErrorKind::InvalidBundle,
+                format!("process.scheduler.priority: {priority} is negative"),
+            )
         })?,
         runtime: scheduler.runtime().unwrap_or(0),
         deadline: scheduler.deadline().unwrap_or(0),
@@ -160,8 +163,7 @@ pub fn personality(personality: &LinuxPersonality) -> Result<u64> {
 
 /// Sets the execution domain of this process.
 pub fn apply_personality(domain: u64) -> Result<()> {
-    crate::platform::sys::security::personality(domain)
-        .map_err(|e| e.wrap("unable to set personality"))
+    crate::platform::sys::security::personality(domain).map_err(|e| e.wrap("unable to set personality"))
 }
 
 /// Sets the NUMA policy of this process.
@@ -185,7 +187,9 @@ mod tests {
 
     #[test]
     fn scheduler_and_io_priority_are_checked() {
-        let fifo = serde_json::from_value(json!({"policy": "SCHED_FIFO", "priority": 10, "flags": ["SCHED_RESET_ON_FORK"]}));
+        let fifo = serde_json::from_value(
+            json!({"policy": "SCHED_FIFO", "priority": 10, "flags": ["SCHED_RESET_ON_FORK"]}),
+        );
         let attr = scheduler(&fifo.unwrap()).unwrap();
         assert_eq!((attr.policy, attr.priority, attr.flags), (1, 10, 1));
         let idle = serde_json::from_value(json!({"class": "IOPRIO_CLASS_IDLE", "priority": 7})).unwrap();

@@ -18,7 +18,6 @@ use crate::runtime::state;
 use crate::storage::record::{ProcessId, Record};
 use crate::storage::state_root::{Lock, StateDir};
 use crate::undo::Undo;
-use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -83,7 +82,7 @@ fn launch_init(
     let start = StartSocket::bind(dir)?;
     let cgroup = &prepared.record.cgroup;
     let clone_into = cgroup.clone_into()?;
-    let attach = |pid| cgroup.attach(pid, &prepared.resources, &prepared.record.annotations);
+    let attach = |pid| cgroup.attach(pid);
     let plan = Launch {
         namespaces: &prepared.namespaces,
         cgroup: clone_into.as_ref().map(AsFd::as_fd),
@@ -102,12 +101,7 @@ fn launch_init(
 }
 
 /// Sets the limits of the cgroup and of the process, and gives it what the host lends it.
-fn set_limits(
-    prepared: &mut Preparation,
-    bundle: &Bundle,
-    child: &Child,
-    undo: &mut Undo<'_>,
-) -> Result<()> {
+fn set_limits(prepared: &mut Preparation, bundle: &Bundle, child: &Child, undo: &mut Undo<'_>) -> Result<()> {
     let Preparation { record, resources, limits, .. } = prepared;
     record.cgroup.apply(resources)?;
     limits.apply_to(child.pid, record.rootless)?;
@@ -118,7 +112,7 @@ fn set_limits(
     if let Some(rdt) = linux.intel_rdt() {
         let made = libcontainer::process::intel_rdt::setup_intel_rdt(
             Some(&record.id),
-            &child.pid_for_library(),
+            &nix_for_libraries::unistd::Pid::from_raw(child.pid),
             rdt,
         )
         .map_err(|e| Error::new(ErrorKind::CreateFailed, format!("cannot set up Intel RDT: {e}")))?;

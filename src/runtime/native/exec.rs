@@ -96,7 +96,7 @@ fn make(
 ) -> Result<Child> {
     let cgroup = &container.record.cgroup;
     let sub_cgroups = plan.cgroup.clone();
-    let clone_into = if sub_cgroups.is_empty() { cgroup.clone_into()? } else { None };
+    let clone_into = if sub_cgroups.is_empty() { cgroup.clone_into_for_exec()? } else { None };
     let (stage_ours, stage_theirs) = channel::pair()?;
     let args = CloneArgs { flags: 0, cgroup: clone_into.as_ref().map(AsFd::as_fd), sibling: false };
     let limits = plan.process.limits.clone();
@@ -118,7 +118,8 @@ fn make(
     drop(stage_theirs);
     let placed = (|| {
         if clone_into.is_none() {
-            cgroup.attach_exec(stage.pid, &sub_cgroups)?;
+            let init = container.record.init.map_or(0, |init| init.pid);
+            cgroup.attach_exec(stage.pid, init, &sub_cgroups)?;
         }
         limits.apply_to(stage.pid, container.record.rootless)?;
         stage_ours.send(&Message::Go)?;
@@ -136,8 +137,7 @@ fn make(
     let target = rustix::process::Pid::from_raw(pid)
         .ok_or_else(|| Error::new(ErrorKind::ExecFailed, "the intermediate process made no process"))?;
     // It is our child and nobody but we reap it, so the pid still means the same process.
-    let pidfd =
-        rustix::process::pidfd_open(target, PidfdFlags::empty()).context(|| "cannot open a pidfd")?;
+    let pidfd = rustix::process::pidfd_open(target, PidfdFlags::empty()).context(|| "cannot open a pidfd")?;
     Ok(Child { pid, pidfd })
 }
 
@@ -181,11 +181,9 @@ fn set_up(plan: &mut ExecPlan<'_>, channel: &Channel) -> Result<Infallible> {
 }
 
 fn follow(container: &Container, spec: &Spec, child: &Child, channel: &Channel) -> Result<()> {
-    start::wait_for_execution(channel, |number| {
-        listener::hand_over(&container.record, spec, child, number)
-    })
-    .map_err(|e| {
-        let kind = if e.kind() == ErrorKind::System { ErrorKind::ExecFailed } else { e.kind() };
-        e.wrap("unable to start container process").with_kind(kind)
-    })
+    start::wait_for_execution(channel, |number| listener::hand_over(&container.record, spec, child, number))
+        .map_err(|e| {
+            let kind = if e.kind() == ErrorKind::System { ErrorKind::ExecFailed } else { e.kind() };
+            e.wrap("unable to start container process").with_kind(kind)
+        })
 }

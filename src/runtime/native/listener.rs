@@ -18,8 +18,8 @@ pub fn hand_over(record: &Record, spec: &Spec, process: &Child, number: i32) -> 
         Error::new(ErrorKind::InvalidBundle, "linux.seccomp.listenerPath must be set for a notify action")
     })?;
     let metadata = profile.and_then(|profile| profile.listener_metadata().clone()).unwrap_or_default();
-    let listener =
-        pidfd_getfd(&process.pidfd, number).context(|| "cannot get the seccomp listener from the container")?;
+    let listener = pidfd_getfd(&process.pidfd, number)
+        .context(|| "cannot get the seccomp listener from the container")?;
     let status = if record.init.is_none() { Status::Creating } else { Status::Running };
     let init_pid = record.init.map_or(process.pid, |init| init.pid);
     let container = state::for_hooks(record, init_pid, status);

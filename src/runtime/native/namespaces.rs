@@ -180,7 +180,10 @@ fn open(kind: LinuxNamespaceType, path: PathBuf) -> Result<Join> {
         .or_kind(ErrorKind::InvalidBundle, || format!("cannot open {kind} namespace '{}'", path.display()))?;
     match namespace_type(&fd) {
         Ok(found) if found == flag(kind) => Ok(Join { kind, fd, path }),
-        _ => Err(Error::new(ErrorKind::InvalidBundle, format!("'{}' is not a {kind} namespace", path.display()))),
+        _ => Err(Error::new(
+            ErrorKind::InvalidBundle,
+            format!("'{}' is not a {kind} namespace", path.display()),
+        )),
     }
 }
 
@@ -189,7 +192,10 @@ fn time_offsets(offsets: &HashMap<String, LinuxTimeOffset>) -> Result<String> {
     let mut lines = String::new();
     for (clock, offset) in offsets {
         if !matches!(clock.as_str(), "monotonic" | "boottime") {
-            crate::bail!(InvalidBundle, "linux.timeOffsets: clock '{clock}' has no offset in a time namespace");
+            crate::bail!(
+                InvalidBundle,
+                "linux.timeOffsets: clock '{clock}' has no offset in a time namespace"
+            );
         }
         let (secs, nanos) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
         lines.push_str(&format!("{clock} {secs} {nanos}\n"));
@@ -214,7 +220,9 @@ mod tests {
 
     #[test]
     fn an_ordinary_container_is_made_by_one_clone() {
-        let plan = plan(json!([{"type": "pid"}, {"type": "mount"}, {"type": "cgroup"}, {"type": "uts", "path": ""}]));
+        let plan = plan(
+            json!([{"type": "pid"}, {"type": "mount"}, {"type": "cgroup"}, {"type": "uts", "path": ""}]),
+        );
         assert_eq!(plan.new, (libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWUTS) as u64);
         assert!(plan.new_cgroup && plan.join.is_empty());
         assert_eq!(plan.route(true), Route::Direct);
@@ -236,10 +244,9 @@ mod tests {
 
     #[test]
     fn a_namespace_of_another_kind_is_refused() {
-        let linux: Linux = serde_json::from_value(
-            json!({"namespaces": [{"type": "network", "path": "/proc/self/ns/uts"}]}),
-        )
-        .unwrap();
+        let linux: Linux =
+            serde_json::from_value(json!({"namespaces": [{"type": "network", "path": "/proc/self/ns/uts"}]}))
+                .unwrap();
         let e = Namespaces::from_linux(&linux).unwrap_err();
         assert_eq!(e.message(), "'/proc/self/ns/uts' is not a net namespace");
     }

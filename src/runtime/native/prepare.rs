@@ -89,7 +89,8 @@ pub fn prepare<'a>(
     let cgroup =
         Cgroup::locate(host.cgroup_driver, linux.cgroups_path().as_deref(), &options.id, host.rootless)?;
     let record = record(host, options, bundle, &namespaces, cgroup);
-    let mut rootfs = RootfsPlan::from_spec(spec, &bundle.path, context(options, &namespaces, &record, process))?;
+    let mut rootfs =
+        RootfsPlan::from_spec(spec, &bundle.path, context(options, &namespaces, &record, process))?;
     rootfs.open_sources()?;
     let seccomp = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
     let hooks = hooks::Hooks::new(spec);

@@ -69,7 +69,8 @@ impl Program {
     /// the user may enter it.
     pub fn enter_directory(&self) -> Result<()> {
         rustix::process::chdir(&self.cwd).map_err(|e| {
-            Error::from(e).wrap(format!("chdir to cwd (\"{}\") set in config.json failed", self.cwd.display()))
+            Error::from(e)
+                .wrap(format!("chdir to cwd (\"{}\") set in config.json failed", self.cwd.display()))
         })?;
         // A directory outside the root has no path here: a leaked descriptor under /proc/self/fd (CVE-2024-21626).
         let inside = rustix::process::getcwd(Vec::new()).is_ok_and(|path| path.to_bytes().starts_with(b"/"));

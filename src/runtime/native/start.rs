@@ -52,9 +52,8 @@ impl StartSocket {
     /// Waits until somebody says go, and returns the channel on which to tell what became of it.
     pub fn wait(&self) -> Result<Channel> {
         loop {
-            let peer =
-                rustix::io::retry_on_intr(|| rustix::net::accept_with(&self.0, SocketFlags::CLOEXEC))
-                    .context(|| "cannot wait for the start")?;
+            let peer = rustix::io::retry_on_intr(|| rustix::net::accept_with(&self.0, SocketFlags::CLOEXEC))
+                .context(|| "cannot wait for the start")?;
             let channel = Channel::from(peer);
             // A starter that dies before it has said anything leaves the container waiting for the next one.
             if channel.wait_for_go().is_ok() {

@@ -18,7 +18,10 @@ pub fn apply(parameters: &[(String, String)]) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let proc = rustix::fs::open("/proc", flags, Mode::empty()).context(|| "cannot open '/proc'")?;
     if rustix::fs::fstatfs(&proc).map_err(Error::from)?.f_type != PROC_SUPER_MAGIC {
-        return Err(Error::new(ErrorKind::CreateFailed, "cannot set sysctl: '/proc' is not a proc file system"));
+        return Err(Error::new(
+            ErrorKind::CreateFailed,
+            "cannot set sysctl: '/proc' is not a proc file system",
+        ));
     }
     for (name, value) in parameters {
         let path = format!("sys/{}", path_of(name));
@@ -35,9 +38,14 @@ pub fn apply(parameters: &[(String, String)]) -> Result<()> {
 /// sysctl(8) has it.
 fn path_of(name: &str) -> String {
     match (name.find('.'), name.find('/')) {
-        (Some(dot), Some(slash)) if dot < slash => {
-            name.chars().map(|c| match c { '.' => '/', '/' => '.', c => c }).collect()
-        }
+        (Some(dot), Some(slash)) if dot < slash => name
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                c => c,
+            })
+            .collect(),
         (Some(_), None) => name.replace('.', "/"),
         _ => name.to_owned(),
     }

@@ -8,7 +8,12 @@ use std::process::Command;
 ///
 /// With privileges the kernel is told directly. Without, newuidmap(1) and newgidmap(1) are asked, which know what
 /// `/etc/subuid` and `/etc/subgid` allow; if they are missing, one's own id can still be mapped.
-pub fn write_mappings(pid: i32, uids: &[LinuxIdMapping], gids: &[LinuxIdMapping], rootless: bool) -> Result<()> {
+pub fn write_mappings(
+    pid: i32,
+    uids: &[LinuxIdMapping],
+    gids: &[LinuxIdMapping],
+    rootless: bool,
+) -> Result<()> {
     if rootless {
         write_rootless(pid, "gid", "newgidmap", gids, rustix::process::getegid().as_raw())?;
         return write_rootless(pid, "uid", "newuidmap", uids, rustix::process::geteuid().as_raw());
@@ -24,7 +29,8 @@ fn lines(mappings: &[LinuxIdMapping]) -> String {
 
 fn write_direct(pid: i32, kind: &str, mappings: &[LinuxIdMapping]) -> Result<()> {
     let path = format!("/proc/{pid}/{kind}_map");
-    std::fs::write(&path, lines(mappings)).or_kind(ErrorKind::CreateFailed, || format!("cannot write '{path}'"))
+    std::fs::write(&path, lines(mappings))
+        .or_kind(ErrorKind::CreateFailed, || format!("cannot write '{path}'"))
 }
 
 fn write_rootless(pid: i32, kind: &str, tool: &str, mappings: &[LinuxIdMapping], own: u32) -> Result<()> {

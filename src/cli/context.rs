@@ -1,0 +1,137 @@
+//! The global options, and what follows from them and the environment.
+
+use crate::error::Result;
+use crate::runtime::cgroups::Driver;
+use crate::runtime::options::Host;
+use crate::storage::config::Config;
+use crate::storage::state_root::StateRoot;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// Where the state of containers lives for root.
+const STATE_ROOT: &str = "/run/magikrun";
+
+/// Options that stand before the command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Directory for the state of containers [default: /run/magikrun, or $XDG_RUNTIME_DIR/magikrun for rootless]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Where to log: FILE, journald:NAME or syslog:NAME [default: standard error]
+    #[arg(long, value_name = "DESTINATION")]
+    pub(super) log: Option<String>,
+    /// Format of the log
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(super) log_format: LogFormat,
+    /// Log messages of this level and above: error, warning, info, debug
+    #[arg(long, value_name = "LEVEL")]
+    pub(super) log_level: Option<LogLevel>,
+    /// Log debug messages too
+    #[arg(long)]
+    pub(super) debug: bool,
+    /// Manage cgroups through systemd; cgroupsPath is then "slice:prefix:name"
+    #[arg(long)]
+    systemd_cgroup: bool,
+    /// Who manages cgroups
+    #[arg(long, value_name = "MANAGER", conflicts_with = "systemd_cgroup")]
+    cgroup_manager: Option<CgroupManager>,
+    /// The criu program for checkpoint and restore
+    #[arg(long, value_name = "FILE", default_value = "criu")]
+    pub(super) criu: PathBuf,
+    /// Ignore missing permissions for cgroups
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    rootless: Rootless,
+}
+
+/// Formats of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines of `key=value`.
+    Text,
+    /// Lines of JSON.
+    Json,
+}
+
+/// Levels of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Errors only.
+    Error,
+    /// Warnings too.
+    #[value(alias = "warn")]
+    Warning,
+    /// Information too.
+    Info,
+    /// Everything but traces.
+    Debug,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CgroupManager {
+    Cgroupfs,
+    Systemd,
+    Disabled,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rootless {
+    True,
+    False,
+    Auto,
+}
+
+impl Global {
+    /// What holds for every operation of this call.
+    pub fn host(&self) -> Result<Host> {
+        let unprivileged = !rustix::process::geteuid().is_root() || in_user_namespace();
+        let rootless = match self.rootless {
+            Rootless::True => true,
+            Rootless::False => false,
+            Rootless::Auto => unprivileged,
+        };
+        let root = self
+            .root
+            .clone()
+            .unwrap_or_else(|| default_root(unprivileged, std::env::var_os("XDG_RUNTIME_DIR")));
+        let cgroup_driver = match self.cgroup_manager {
+            None | Some(CgroupManager::Cgroupfs) if !self.systemd_cgroup => Driver::Cgroupfs,
+            Some(CgroupManager::Disabled) => Driver::Disabled,
+            _ => Driver::Systemd,
+        };
+        let config = Config::load()?;
+        Ok(Host {
+            root: StateRoot::new(root),
+            cgroup_driver,
+            rootless,
+            max_containers: config.limits.max_containers,
+        })
+    }
+}
+
+/// An empty variable is an unset one: conmon sets it so for root.
+fn default_root(unprivileged: bool, runtime_dir: Option<std::ffi::OsString>) -> PathBuf {
+    match runtime_dir.filter(|dir| unprivileged && !dir.is_empty()) {
+        Some(dir) => PathBuf::from(dir).join("magikrun"),
+        None => PathBuf::from(STATE_ROOT),
+    }
+}
+
+/// True if our user ids are mapped: user_namespaces(7).
+fn in_user_namespace() -> bool {
+    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return false };
+    let all: Vec<&str> = map.split_whitespace().collect();
+    all != ["0", "0", "4294967295"]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn the_state_root_follows_the_user_and_an_empty_variable_is_unset() {
+        assert_eq!(default_root(false, Some("/run/user/0".into())), Path::new(STATE_ROOT));
+        assert_eq!(default_root(true, Some("/run/user/7".into())), Path::new("/run/user/7/magikrun"));
+        assert_eq!(default_root(true, Some("".into())), Path::new(STATE_ROOT));
+    }
+}

@@ -1,0 +1,116 @@
+//! `magikrun features`: what this runtime supports, in the form of the runtime specification's features document.
+
+use super::version::{COMMIT, SPEC_VERSION, SPEC_VERSION_MIN, VERSION, libseccomp};
+use crate::error::Result;
+use crate::runtime::rootfs::known_mount_options;
+use crate::runtime::seccomp::{known_actions, known_archs, known_flags, known_operators};
+use crate::runtime::validate::KNOWN_ANNOTATIONS;
+use serde_json::{Value, json};
+
+/// capability.h of Linux 6.
+const CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// `magikrun features`
+pub fn run() -> Result<()> {
+    super::print(&serde_json::to_string_pretty(&features())?)
+}
+
+fn features() -> Value {
+    json!({
+        "ociVersionMin": SPEC_VERSION_MIN,
+        "ociVersionMax": SPEC_VERSION,
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "mountOptions": known_mount_options().collect::<Vec<_>>(),
+        "linux": linux(),
+        "annotations": {
+            "io.github.seccomp.libseccomp.version": libseccomp(),
+            "org.opencontainers.runc.checkpoint.enabled": "true",
+            "org.magikrun.version": VERSION,
+            "org.magikrun.commit": COMMIT,
+            "org.magikrun.backends": "native",
+        },
+        "potentiallyUnsafeConfigAnnotations": unsafe_annotations(),
+    })
+}
+
+/// Annotations that change how a container is run, and so must not come from an untrusted image.
+fn unsafe_annotations() -> Vec<&'static str> {
+    let mut names = KNOWN_ANNOTATIONS.to_vec();
+    names.extend(["run.oci.handler", "module.wasm.image/variant"]);
+    names
+}
+
+fn linux() -> Value {
+    json!({
+        "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
+        "capabilities": CAPABILITIES.as_slice(),
+        "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
+        "seccomp": {
+            "enabled": true,
+            "actions": known_actions(),
+            "operators": known_operators(),
+            "archs": known_archs().collect::<Vec<_>>(),
+            "knownFlags": known_flags(),
+            "supportedFlags": known_flags(),
+        },
+        "apparmor": {"enabled": true},
+        "selinux": {"enabled": true},
+        "intelRdt": {"enabled": true},
+        "memoryPolicy": {
+            "modes": [
+                "MPOL_BIND",
+                "MPOL_DEFAULT",
+                "MPOL_INTERLEAVE",
+                "MPOL_LOCAL",
+                "MPOL_PREFERRED",
+                "MPOL_PREFERRED_MANY",
+                "MPOL_WEIGHTED_INTERLEAVE",
+            ],
+            "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"],
+        },
+        "mountExtensions": {"idmap": {"enabled": true}},
+        "netDevices": {"enabled": true},
+    })
+}

@@ -1,0 +1,65 @@
+//! `magikrun list`
+
+use super::{print, users};
+use crate::error::{Context as _, Result};
+use crate::runtime::container::{Container, State};
+use crate::runtime::options::Host;
+use clap::ValueEnum;
+use std::io::Write as _;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Form of the list
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    format: Format,
+    /// Print the ids only
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Forms of lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// `magikrun list`
+pub fn run(host: &Host, args: &Args) -> Result<()> {
+    if args.quiet {
+        let ids = host.root.ids()?;
+        return if ids.is_empty() { Ok(()) } else { print(&ids.join("\n")) };
+    }
+    let states = Container::all(host)?.iter().filter_map(state).collect::<Vec<_>>();
+    match args.format {
+        Format::Json => print(&serde_json::to_string(&states)?),
+        Format::Table => print(table(&states)?.trim_end()),
+    }
+}
+
+/// The state of a container; one that cannot be told is reported and left out.
+fn state(container: &Container) -> Option<State> {
+    match container.state() {
+        Ok(state) => Some(State { owner: users::name(container.record.owner), ..state }),
+        Err(e) => {
+            tracing::error!("state of container {}: {e}", container.record.id);
+            None
+        }
+    }
+}
+
+fn table(states: &[State]) -> Result<String> {
+    let cannot = || "cannot format the table";
+    let mut writer = tabwriter::TabWriter::new(Vec::new()).minwidth(12).padding(3);
+    writeln!(writer, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER").context(cannot)?;
+    for s in states {
+        writeln!(writer, "{}\t{}\t{}\t{}\t{}\t{}", s.id, s.pid, s.status, s.bundle, s.created, s.owner)
+            .context(cannot)?;
+    }
+    let bytes =
+        writer.into_inner().map_err(|e| crate::error::Error::from(std::io::Error::other(e.to_string())))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

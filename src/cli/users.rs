@@ -1,0 +1,25 @@
+//! Names of users. Not by the C library: in a static program its name services load code at run time.
+
+/// The name of a user in `/etc/passwd`, or `#UID`.
+pub fn name(uid: u32) -> String {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    name_in(&passwd, uid).unwrap_or_else(|| format!("#{uid}"))
+}
+
+fn name_in(passwd: &str, uid: u32) -> Option<String> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_user_is_found_by_id() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\nme:x:1000:1000::/:\n";
+        assert_eq!(super::name_in(passwd, 1000).as_deref(), Some("me"));
+        assert_eq!(super::name_in(passwd, 7), None);
+    }
+}

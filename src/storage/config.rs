@@ -1,0 +1,74 @@
+//! The operator's configuration: a TOML file that can raise limits. There is none by default.
+
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::limits::MAX_CONTAINERS;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// Environment variable that names the file.
+pub const CONFIG_VARIABLE: &str = "MAGIKRUN_CONFIG";
+/// Where the file is looked for when the variable is not set; it may be missing there.
+pub const DEFAULT_CONFIG: &str = "/etc/magikrun/config.toml";
+
+/// The configuration.
+#[derive(Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Table `[limits]`.
+    pub limits: Limits,
+}
+
+/// Limits that can be raised.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Most containers under one state root.
+    pub max_containers: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_containers: MAX_CONTAINERS }
+    }
+}
+
+impl Config {
+    /// Reads the file that the environment names, or the default one if it exists.
+    pub fn load() -> Result<Self> {
+        match std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()) {
+            Some(path) => Self::read(&PathBuf::from(path)),
+            None => match Self::read(Path::new(DEFAULT_CONFIG)) {
+                Err(e) if e.errno() == Some(libc::ENOENT) => Ok(Self::default()),
+                config => config,
+            },
+        }
+    }
+
+    fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .or_kind(ErrorKind::Usage, || format!("cannot read configuration '{}'", path.display()))?;
+        Self::parse(&text).map_err(|e| e.wrap(format!("cannot parse configuration '{}'", path.display())))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        // The parser's message has several lines: the place with a picture of it, and the fault.
+        toml::from_str(text).map_err(|e| {
+            let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            Error::new(ErrorKind::Usage, format!("line {line}: {}", e.message()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_can_be_raised_and_what_is_unknown_is_refused() {
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+        let raised = Config::parse("[limits]\nmax_containers = 5000\n").unwrap();
+        assert_eq!(raised.limits.max_containers, 5000);
+        let e = Config::parse("[limits]\nmax_container = 1\n").unwrap_err();
+        assert!(e.message().starts_with("line 2: unknown field `max_container`"), "{e}");
+    }
+}

@@ -35,7 +35,7 @@ pub struct Args {
     no_new_keyring: bool,
     /// Pass this many descriptors on, after the standard ones and those of LISTEN_FDS
     #[arg(long, value_name = "N", default_value_t = 0)]
-    preserve_fds: u32,
+    pub(super) preserve_fds: u32,
 }
 
 impl Args {

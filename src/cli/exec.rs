@@ -58,7 +58,7 @@ pub struct Args {
     cap: Vec<String>,
     /// Pass this many descriptors on, after the standard ones
     #[arg(long, value_name = "N", default_value_t = 0)]
-    preserve_fds: u32,
+    pub(super) preserve_fds: u32,
     /// Run in a sub-cgroup of the container
     #[arg(long, value_name = "[CONTROLLER,...:]PATH")]
     cgroup: Vec<String>,

@@ -35,6 +35,8 @@ pub fn run(host: &Host, args: &Args) -> Result<()> {
     }
     let states = Container::all(host)?.iter().filter_map(state).collect::<Vec<_>>();
     match args.format {
+        // As runc has it: callers in Go read no list and an empty list alike.
+        Format::Json if states.is_empty() => print("null"),
         Format::Json => print(&serde_json::to_string(&states)?),
         Format::Table => print(table(&states)?.trim_end()),
     }

@@ -93,12 +93,14 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(status) => return status,
     };
+    // Before anything is opened: a number that is free now would become one of ours and be passed on.
+    let preserved = check_preserved(cli.command.preserve_fds());
     if let Err(e) = report::init(&cli.global) {
         eprintln!("magikrun: {e}");
         return ExitCode::from(FAILURE);
     }
     let own_failure = if matches!(cli.command, Command::Exec(_)) { EXEC_FAILURE } else { FAILURE };
-    match dispatch(cli) {
+    match preserved.and_then(|()| dispatch(cli)) {
         Ok(status) => ExitCode::from(status),
         Err(e) => {
             report::error(&e);
@@ -122,6 +124,27 @@ fn parse() -> Result<Cli, ExitCode> {
             Err(ExitCode::from(FAILURE))
         }
     }
+}
+
+impl Command {
+    fn preserve_fds(&self) -> u32 {
+        match self {
+            Self::Create(args) => args.preserve_fds,
+            Self::Run(args) => args.create.preserve_fds,
+            Self::Exec(args) => args.preserve_fds,
+            _ => 0,
+        }
+    }
+}
+
+/// All descriptors that are to be passed on must be open.
+fn check_preserved(count: u32) -> Result<()> {
+    for number in (3..).take(count as usize) {
+        if std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
+            crate::bail!(Usage, "unable to preserve fd {number}: it is not open (--preserve-fds {count})");
+        }
+    }
+    Ok(())
 }
 
 /// One line of clap's message: what is wrong, without the usage that follows.

@@ -9,7 +9,7 @@ use crate::runtime::options::{Host, RunOptions};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    create: create::Args,
+    pub(super) create: create::Args,
     /// Return as soon as the container runs
     #[arg(short, long)]
     detach: bool,

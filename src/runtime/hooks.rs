@@ -147,7 +147,18 @@ fn run_one(hook: &Hook, state: &[u8]) -> Result<()> {
     let mut text = String::new();
     output.seek(SeekFrom::Start(0))?;
     let _ = (&output).take(MAX_OUTPUT).read_to_string(&mut text);
-    Err(Error::new(ErrorKind::HookFailed, format!("{status}, output: {}", text.trim().replace('\n', "; "))))
+    let output = text.trim().replace('\n', "; ");
+    Err(Error::new(ErrorKind::HookFailed, format!("{}, output: {output}", describe(status))))
+}
+
+/// In the words of runc.
+fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("signal: {signal}"),
+        (None, None) => status.to_string(),
+    }
 }
 
 /// Input and output are files in memory and not pipes: a hook that does not read, writes without end, or leaves children
@@ -212,7 +223,7 @@ mod tests {
         let hooks = [hook("true", None), hook("echo no good >&2; exit 3", None), hook("kill $PPID", None)];
         let e = run(HookKind::Prestart, &hooks, b"").unwrap_err();
         assert_eq!(e.kind(), ErrorKind::HookFailed);
-        assert!(e.message().starts_with("error running prestart hook #1: exit status: 3"), "{e}");
+        assert!(e.message().starts_with("error running prestart hook #1: exit status 3"), "{e}");
         assert!(e.message().contains("no good"));
     }
 

@@ -94,15 +94,15 @@ fn set_up(plan: &mut InitPlan<'_>, channel: &Channel, start: &StartSocket) -> Re
     plan.process.join_keyring()?;
     name_host(plan)?;
     make_root(plan, channel)?;
-    sysctl::apply(&plan.sysctl)?;
     plan.process.apply_attributes()?;
     close_foreign_descriptors(plan.preserve_fds, &[channel.raw(), start.as_fd().as_raw_fd()])?;
     plan.process.become_user_in(&plan.program)?;
     plan.program.set_home(plan.process.uid);
     plan.program.find()?;
+    // From here on the closed channel tells that the runtime has died; the signal could come after it has said go.
+    rustix::process::set_parent_process_death_signal(None).context(|| "cannot outlive the parent")?;
     channel.send(&Message::Ready)?;
-    channel.wait_for_go()?;
-    rustix::process::set_parent_process_death_signal(None).context(|| "cannot outlive the parent")
+    channel.wait_for_go()
 }
 
 fn enter_namespaces(plan: &InitPlan<'_>) -> Result<()> {
@@ -146,6 +146,8 @@ fn make_root(plan: &mut InitPlan<'_>, channel: &Channel) -> Result<()> {
     if let Some(console) = &plan.console {
         terminal::set_up(console, plan.rootfs.console_target())?;
     }
+    // Before /proc/sys becomes read-only.
+    sysctl::apply(&plan.sysctl)?;
     rootfs::finish(&plan.rootfs)
 }
 

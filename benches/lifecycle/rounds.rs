@@ -1,0 +1,189 @@
+//! The interleaved rounds: the life of one container, operation by operation, in every runtime.
+
+use crate::bundle::Scratch;
+use crate::runtime::{Measure, Reaper, Runtime, proportional_memory};
+use crate::stats::Samples;
+use std::ffi::OsStr;
+use std::thread::sleep;
+use std::time::Duration;
+
+/// Pause before each operation in [`Mode::Paused`].
+const PAUSE: Duration = Duration::from_millis(40);
+
+/// The operations of a round, in the order of a container's life.
+pub(crate) const OPERATIONS: [&str; 9] =
+    ["--version", "run", "create", "start", "state", "list", "exec", "kill", "delete"];
+
+/// Those without which the following ones make no sense.
+const VITAL: [&str; 4] = ["create", "start", "kill", "delete"];
+
+/// Begins the message about an operation that another failure made impossible.
+pub(crate) const NOT_TRIED: &str = "not tried: ";
+
+/// Circumstances under which the operations are measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// One operation follows the other at once.
+    Busy,
+    /// A pause before each operation: how a runtime is really called.
+    Paused,
+    /// Memory instead of time.
+    Memory,
+}
+
+/// The samples of one mode: for each operation, for each runtime.
+#[derive(Debug)]
+pub(crate) struct Results {
+    pub(crate) operations: Vec<Vec<Samples>>,
+    /// What `create` leaves in memory, for each runtime; filled in [`Mode::Memory`] only.
+    pub(crate) left_by_create: Vec<Samples>,
+}
+
+impl Results {
+    pub(crate) fn new(runtimes: usize) -> Self {
+        Self {
+            operations: vec![vec![Samples::default(); runtimes]; OPERATIONS.len()],
+            left_by_create: vec![Samples::default(); runtimes],
+        }
+    }
+}
+
+/// A container of one runtime during a round.
+#[derive(Debug)]
+struct Life {
+    id: String,
+    reaper: Option<Reaper>,
+    /// Why the container cannot be used any further.
+    broken: Option<String>,
+}
+
+/// Everything that the operations need to know.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bench<'a> {
+    pub(crate) scratch: &'a Scratch,
+    pub(crate) runtimes: &'a [Runtime],
+    pub(crate) memory: Measure,
+}
+
+impl Bench<'_> {
+    /// Does one round: every operation in every runtime, in an order that rotates with the rounds.
+    pub(crate) fn round(&self, number: usize, mode: Mode, results: &mut Results) {
+        let count = self.runtimes.len();
+        let mut lives: Vec<Life> = (0..count)
+            .map(|_| Life { id: format!("{mode:?}-{number}"), reaper: None, broken: None })
+            .collect();
+        for (step, operation) in OPERATIONS.iter().enumerate() {
+            for turn in 0..count {
+                let who = (turn + number + step) % count;
+                let samples = &mut results.operations[step][who];
+                if samples.hopeless() {
+                    if VITAL.contains(operation) {
+                        lives[who].broken.get_or_insert_with(|| format!("{operation} always fails"));
+                    }
+                    continue;
+                }
+                if mode == Mode::Paused {
+                    sleep(PAUSE);
+                }
+                let outcome = self.operation(operation, &self.runtimes[who], &mut lives[who], mode);
+                samples.add(outcome);
+                if mode == Mode::Memory && *operation == "create" && lives[who].broken.is_none() {
+                    results.left_by_create[who].add(self.left(&self.runtimes[who], &lives[who]));
+                }
+            }
+        }
+        for (runtime, life) in self.runtimes.iter().zip(&lives) {
+            if life.broken.is_some() {
+                let _ = self.delete_by_force(runtime, &life.id);
+            }
+            self.scratch.drop_bundle(runtime, &life.id);
+        }
+    }
+
+    fn measure(&self, mode: Mode) -> Measure {
+        if mode == Mode::Memory { self.memory } else { Measure::Time }
+    }
+
+    fn operation(
+        &self,
+        operation: &str,
+        runtime: &Runtime,
+        life: &mut Life,
+        mode: Mode,
+    ) -> Result<f64, String> {
+        let call = |args: &[&str]| {
+            let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
+            runtime.call(self.scratch, self.measure(mode), &args)
+        };
+        let id = life.id.clone();
+        match operation {
+            "--version" => return call(&["--version"]),
+            "run" => return self.run(runtime, &format!("run-{id}"), mode),
+            _ => {}
+        }
+        if let Some(reason) = &life.broken {
+            return Err(format!("{NOT_TRIED}{reason}"));
+        }
+        let outcome = match operation {
+            "create" => self.create(runtime, &id, self.measure(mode)).map(|(time, reaper)| {
+                life.reaper = Some(reaper);
+                time
+            }),
+            "list" => call(&["list"]),
+            "exec" => call(&["exec", &id, "true"]),
+            "kill" => call(&["kill", &id, "KILL"]),
+            other => call(&[other, &id]),
+        };
+        // The container's death belongs to no operation: it is awaited between kill and delete.
+        let outcome = match (operation, &life.reaper) {
+            ("kill", Some(reaper)) => outcome.and_then(|time| reaper.gone().map(|()| time)),
+            _ => outcome,
+        };
+        if let Err(message) = &outcome
+            && VITAL.contains(&operation)
+        {
+            life.broken = Some(format!("{operation} fails: {message}"));
+        }
+        outcome
+    }
+
+    /// Runs a container that ends at once.
+    pub(crate) fn run(&self, runtime: &Runtime, id: &str, mode: Mode) -> Result<f64, String> {
+        let bundle = self.scratch.bundle(runtime, id, &["true"])?;
+        let args = ["run".as_ref(), "--bundle".as_ref(), bundle.as_os_str(), id.as_ref()];
+        let outcome = runtime.call(self.scratch, self.measure(mode), &args);
+        if outcome.is_err() {
+            let _ = self.delete_by_force(runtime, id);
+        }
+        self.scratch.drop_bundle(runtime, id);
+        outcome
+    }
+
+    /// Creates a container that sleeps.
+    pub(crate) fn create(&self, runtime: &Runtime, id: &str, how: Measure) -> Result<(f64, Reaper), String> {
+        let bundle = self.scratch.bundle(runtime, id, &["sleep", "1000"])?;
+        let pid_file = bundle.join("pid");
+        let args = [
+            "create".as_ref(),
+            "--bundle".as_ref(),
+            bundle.as_os_str(),
+            "--pid-file".as_ref(),
+            pid_file.as_os_str(),
+            id.as_ref(),
+        ];
+        let time = runtime.call(self.scratch, how, &args)?;
+        Ok((time, Reaper::of_pid_file(&pid_file)?))
+    }
+
+    /// Removes a container, whatever its state.
+    pub(crate) fn delete_by_force(&self, runtime: &Runtime, id: &str) -> Result<f64, String> {
+        runtime.call(self.scratch, Measure::Time, &["delete".as_ref(), "--force".as_ref(), id.as_ref()])
+    }
+
+    fn left(&self, runtime: &Runtime, life: &Life) -> Result<f64, String> {
+        // The runtime may still be on its way out of the parts it shares with what it leaves.
+        sleep(Duration::from_millis(20));
+        let first = life.reaper.as_ref().map(|reaper| reaper.pid);
+        proportional_memory(&self.scratch.cgroup_of(runtime, &life.id), first)
+    }
+}

@@ -20,15 +20,15 @@ impl Conmon {
     }
 
     /// The runtime in conmon's environment.
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.runtime.bare();
+    fn command(args: &[&str]) -> Command {
+        let mut command = common::bare();
         command.args(args).env("XDG_RUNTIME_DIR", "").env("_OCI_SYNCPIPE", "3").env("_OCI_STARTPIPE", "4");
         command.env("_OCI_ATTACHPIPE", "5");
         command
     }
 
     fn call(&self, args: &[&str]) -> Output {
-        finish(self.command(args), None)
+        finish(Self::command(args), None)
     }
 
     fn path(&self, name: &str) -> String {
@@ -63,7 +63,7 @@ impl Conmon {
 
 impl Drop for Conmon {
     fn drop(&mut self) {
-        let _ = self.command(&["delete", "--force", &self.bundle.id]).status();
+        let _ = Self::command(&["delete", "--force", &self.bundle.id]).status();
     }
 }
 
@@ -175,10 +175,9 @@ fn podman_reads_the_error_from_the_log() {
 
 #[test]
 fn podman_probes_the_version_and_the_options_of_checkpoint() {
-    let runtime = Runtime::new();
-    let version = run_bare(&runtime, &["--version"]).success().stdout;
+    let version = run_bare(&["--version"]).success().stdout;
     assert!(version.contains(" version ") && version.contains("\nspec: "), "{version}");
-    let help = run_bare(&runtime, &["checkpoint", "--help"]).success();
+    let help = run_bare(&["checkpoint", "--help"]).success();
     for option in ["--image-path", "--work-path", "--leave-running", "--tcp-established", "--pre-dump"] {
         assert!(help.stdout.contains(option), "{option} is missing in: {}", help.stdout);
     }
@@ -195,8 +194,8 @@ fn buildah_creates_with_a_name_starts_and_asks_for_the_state() {
     buildah.call(&["delete", id]).success();
 }
 
-fn run_bare(runtime: &Runtime, args: &[&str]) -> Output {
-    let mut command = runtime.bare();
+fn run_bare(args: &[&str]) -> Output {
+    let mut command = common::bare();
     command.args(args);
     finish(command, None)
 }
@@ -206,7 +205,7 @@ struct Shim(Runtime);
 
 impl Shim {
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.0.bare();
+        let mut command = common::bare();
         command.arg("--root").arg(self.0.root()).arg("--log").arg(self.0.path("log.json"));
         command.args(["--log-format", "json"]).args(args);
         command
@@ -334,9 +333,8 @@ fn containerd_and_docker_read_the_error_from_the_last_record_of_the_log() {
 
 #[test]
 fn docker_and_crio_ask_for_the_features_without_options() {
-    let runtime = Runtime::new();
     let features: Value =
-        serde_json::from_str(&run_bare(&runtime, &["features"]).success().stdout).expect("features are JSON");
+        serde_json::from_str(&run_bare(&["features"]).success().stdout).expect("features are JSON");
     assert!(features["ociVersionMin"].is_string() && features["ociVersionMax"].is_string(), "{features}");
     for (pointer, needle) in [
         ("/hooks", "createRuntime"),
@@ -405,7 +403,7 @@ fn both_forms_of_the_log_options_are_taken() {
 fn an_empty_xdg_runtime_dir_is_an_unset_one() {
     let conmon = Conmon::new(Runtime::sleeper);
     conmon.create(&[]).success();
-    let mut command = conmon.runtime.bare();
+    let mut command = common::bare();
     command.args(["state", &conmon.bundle.id]).env_remove("XDG_RUNTIME_DIR");
     finish(command, None).success();
 }

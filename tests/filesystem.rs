@@ -144,13 +144,17 @@ fn the_propagation_of_a_mount_is_that_of_its_options() {
 #[test]
 fn the_propagation_of_the_rootfs_is_that_of_the_config() {
     let script = "awk '$5 == \"/\"' /proc/self/mountinfo";
-    let root = |propagation: &str| {
-        Runtime::new().inside(script, |config| config["linux"]["rootfsPropagation"] = json!(propagation))
-    };
-    let shared = root("shared");
-    assert!(shared.contains("shared:"), "{shared}");
-    let private = root("private");
-    assert!(!private.contains("shared:") && !private.contains("master:"), "{private}");
+    for propagation in ["private", "rprivate"] {
+        let text = Runtime::new().inside(script, |config| {
+            config["linux"]["rootfsPropagation"] = json!(propagation);
+        });
+        assert!(!text.contains("shared:") && !text.contains("master:"), "{text}");
+    }
+    let runtime = Runtime::new();
+    let mut bundle = runtime.bundle();
+    bundle.edit(|config| config["linux"]["rootfsPropagation"] = json!("sideways"));
+    let _ = runtime.run(&bundle).fails_with(1, &["rootfsPropagation", "sideways"]);
+    runtime.assert_nothing_left();
 }
 
 #[test]

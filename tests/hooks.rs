@@ -7,7 +7,8 @@ use std::fs;
 
 /// Adds a hook that runs `script` in a shell.
 fn add(bundle: &mut Bundle, kind: &str, script: &str) {
-    let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin", "FROM=hook"]});
+    let hook =
+        json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin", "FROM=hook"]});
     bundle.edit(|config| {
         if config["hooks"][kind].is_null() {
             config["hooks"][kind] = json!([]);
@@ -16,8 +17,8 @@ fn add(bundle: &mut Bundle, kind: &str, script: &str) {
     });
 }
 
-fn record(path: std::path::PathBuf) -> Value {
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+fn record(path: &std::path::Path) -> Value {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).expect("the state is JSON")
 }
 
@@ -27,7 +28,11 @@ fn all_six_hooks_run_and_get_the_state_on_standard_input() {
     let mut bundle = runtime.sleeper();
     let of_host = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
     for kind in of_host {
-        let script = format!("cat > {0}; echo {kind} >> {1}", bundle.path(kind).display(), bundle.path("order").display());
+        let script = format!(
+            "cat > {0}; echo {kind} >> {1}",
+            bundle.path(kind).display(),
+            bundle.path("order").display()
+        );
         add(&mut bundle, kind, &script);
     }
     add(&mut bundle, "startContainer", "cat > /tmp/startContainer");
@@ -42,13 +47,13 @@ fn all_six_hooks_run_and_get_the_state_on_standard_input() {
     let order = fs::read_to_string(bundle.path("order")).expect("the order");
     assert_eq!(order, of_host.map(|kind| format!("{kind}\n")).concat());
     for (kind, status) in [("createRuntime", "creating"), ("poststart", "running"), ("poststop", "stopped")] {
-        let state = record(bundle.path(kind));
+        let state = record(&bundle.path(kind));
         assert_eq!(state["id"], *bundle.id, "{kind}");
         assert_eq!(state["bundle"], bundle.dir(), "{kind}");
         assert_eq!(state["status"], status, "{kind}");
         assert!(kind == "poststop" || state["pid"] == pid, "{kind}: {state}");
     }
-    assert_eq!(record(bundle.rootfs("tmp/startContainer"))["id"], *bundle.id);
+    assert_eq!(record(&bundle.rootfs("tmp/startContainer"))["id"], *bundle.id);
     runtime.assert_nothing_left();
 }
 
@@ -104,7 +109,7 @@ fn a_hook_over_its_timeout_is_ended() {
     let hook = json!({"path": "/bin/sleep", "args": ["sleep", "50"], "timeout": 1});
     bundle.edit(|config| config["hooks"] = json!({"createRuntime": [hook]}));
     let output = runtime.call(&["create", "--bundle", bundle.dir(), &bundle.id]);
-    let _ = output.fails_with(1, &["1s"]);
+    let _ = output.fails_with(1, &["ran past specified timeout"]);
     runtime.assert_nothing_left();
 }
 
@@ -125,5 +130,5 @@ fn run_calls_the_hooks_of_a_container_that_ends() {
     let stop = format!("cat > {}", bundle.path("stopped").display());
     add(&mut bundle, "poststop", &stop);
     runtime.run(&bundle).exits(4);
-    assert_eq!(record(bundle.path("stopped"))["status"], "stopped");
+    assert_eq!(record(&bundle.path("stopped"))["status"], "stopped");
 }

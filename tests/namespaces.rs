@@ -129,7 +129,7 @@ fn mappings_without_a_user_namespace_are_refused() {
     let mut bundle = runtime.bundle();
     let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
     bundle.edit(|config| config["linux"]["uidMappings"] = mapping);
-    let _ = runtime.run(&bundle).fails_with(1, &["user namespace"]);
+    let _ = runtime.run(&bundle).fails_with(1, &["ser namespace"]);
     runtime.assert_nothing_left();
 }
 

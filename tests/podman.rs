@@ -1,7 +1,9 @@
 //! The runtime under a real podman with its own storage, driven through the commands that people use.
 mod common;
 
-use common::{Output, finish, poll, require_program, require_root, runtime_path, unique_name};
+use common::{
+    Output, finish, poll, remove_cgroups, require_program, require_root, runtime_path, unique_name,
+};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -78,7 +80,8 @@ impl Podman {
     /// `podman run` without network, with `more` options, image and command.
     #[track_caller]
     fn run(&self, more: &[&str]) -> Output {
-        let mut args = vec!["run", "--network", "none"];
+        let parent = format!("/{}", self.name);
+        let mut args = vec!["run", "--network", "none", "--cgroup-parent", &parent];
         args.extend(more);
         self.call(&args)
     }
@@ -108,8 +111,7 @@ impl Drop for Podman {
         for args in [&["rm", "--all", "--force", "--time", "0"][..], &["rmi", "--all", "--force"]] {
             let _ = self.command(args).output();
         }
-        // vfs has no mounts of its own, but a container that lives on would hold one.
-        let _ = Command::new("umount").arg("-q").arg(self.dir.path().join("root/vfs")).output();
+        remove_cgroups(&self.name);
     }
 }
 
@@ -221,7 +223,18 @@ fn a_terminal_has_a_name_and_a_size() {
 #[test]
 fn interactive_input_reaches_the_process() {
     let podman = Podman::new();
-    let command = podman.command(&["run", "--rm", "--network", "none", "--interactive", "box", "cat"]);
+    let parent = format!("/{}", podman.name);
+    let command = podman.command(&[
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--cgroup-parent",
+        &parent,
+        "--interactive",
+        "box",
+        "cat",
+    ]);
     assert_eq!(finish(command, Some(b"through\n")).success().stdout, "through\n");
 }
 
@@ -256,6 +269,17 @@ fn a_container_can_share_the_namespaces_of_another() {
     let podman = Podman::new();
     let name = podman.detached(&[], "sleep 600");
     let target = format!("container:{name}");
-    let args = ["run", "--rm", "--network", &target, "--pid", &target, "box", "sh", "-c", "ps | grep -c 'sleep 600$'"];
+    let args = [
+        "run",
+        "--rm",
+        "--network",
+        &target,
+        "--pid",
+        &target,
+        "box",
+        "sh",
+        "-c",
+        "ps | grep -c 'sleep 600$'",
+    ];
     assert_eq!(podman.ok(&args).stdout.trim(), "1");
 }

@@ -231,8 +231,11 @@ fn with_open_files(runtime: &Runtime, environment: &str, args: &[&str]) -> commo
 fn listen_fds_are_passed_on_with_their_variables() {
     let runtime = Runtime::new();
     let bundle = runtime.shell("echo $LISTEN_FDS $LISTEN_PID $$; cat <&3; cat <&4; ls /proc/self/fd | wc -l");
-    let output =
-        with_open_files(&runtime, "export LISTEN_FDS=2 LISTEN_PID=$$; ", &["run", "--bundle", bundle.dir(), &bundle.id]);
+    let output = with_open_files(
+        &runtime,
+        "export LISTEN_FDS=2 LISTEN_PID=$$; ",
+        &["run", "--bundle", bundle.dir(), &bundle.id],
+    );
     assert_eq!(output.success().stdout, "2 1 1\nthree\nfour\n6\n");
 }
 

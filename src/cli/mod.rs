@@ -1,6 +1,6 @@
 //! The command line: runc's, and what crun adds. One file a command: its arguments and its action.
 
-//mod checkpoint;
+mod checkpoint;
 mod completion;
 mod context;
 mod create;
@@ -12,7 +12,7 @@ mod kill;
 mod list;
 mod ps;
 mod report;
-//mod restore;
+mod restore;
 mod run;
 mod signals;
 mod simple;
@@ -48,6 +48,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Save the state of a running container with criu
+    Checkpoint(checkpoint::Args),
     /// Print a completion script for a shell
     Completion(completion::Args),
     /// Create a container
@@ -68,6 +70,8 @@ enum Command {
     Pause(simple::Args),
     /// Show the processes of a container
     Ps(ps::Args),
+    /// Bring a container back from a checkpoint
+    Restore(restore::Args),
     /// Let the processes of a paused container go on
     Resume(simple::Args),
     /// Create and start a container
@@ -164,13 +168,14 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::Features => return done(features::run()),
         Command::Spec(args) => return done(spec::run(args)),
         // These put processes into containers, from where our executable can be reached.
-        Command::Create(_) | Command::Run(_) | Command::Exec(_) => {
+        Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_) => {
             crate::platform::selfexe::protect()?;
         }
         _ => {}
     }
     let host = cli.global.host()?;
     match cli.command {
+        Command::Checkpoint(args) => done(checkpoint::run(&host, args, &cli.global.criu)),
         Command::Create(args) => done(create::run(&host, args)),
         Command::Delete(args) => done(delete::run(&host, &args)),
         Command::Events(args) => done(events::run(&host, &args)),
@@ -179,6 +184,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::List(args) => done(list::run(&host, &args)),
         Command::Pause(args) => done(simple::pause(&host, &args)),
         Command::Ps(args) => done(ps::run(&host, &args)),
+        Command::Restore(args) => restore::run(&host, args, &cli.global.criu),
         Command::Resume(args) => done(simple::resume(&host, &args)),
         Command::Run(args) => run::run(&host, args),
         Command::Start(args) => done(simple::start(&host, &args)),

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod cgroups;
+pub mod checkpoint;
 pub mod container;
 pub mod delete;
 pub mod events;

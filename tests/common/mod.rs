@@ -37,6 +37,11 @@ pub fn is_foreign_runtime() -> bool {
     std::env::var_os("MAGIKRUN_TEST_RUNTIME").is_some_and(|path| !path.is_empty())
 }
 
+/// The runtime without any global option.
+pub fn bare() -> Command {
+    Command::new(runtime_path())
+}
+
 /// A name no other test and no other run of the suite uses.
 pub fn unique_name() -> String {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -105,14 +110,9 @@ impl Runtime {
         path
     }
 
-    /// The runtime without any global option.
-    pub fn bare(&self) -> Command {
-        Command::new(runtime_path())
-    }
-
     /// The runtime with `--root`.
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Command {
-        let mut command = self.bare();
+        let mut command = bare();
         command.arg("--root").arg(self.root()).args(args);
         command
     }

@@ -124,7 +124,8 @@ pub fn prepare<'a>(
     Ok((Preparation { record, namespaces, resources, limits, seccomp }, init))
 }
 
-fn record(
+/// The record of a new container, without its first process.
+pub fn record(
     host: &Host,
     options: &CreateOptions,
     bundle: &Bundle,

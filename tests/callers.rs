@@ -27,7 +27,7 @@ impl Conmon {
         command
     }
 
-    fn call(&self, args: &[&str]) -> Output {
+    fn call(args: &[&str]) -> Output {
         finish(Self::command(args), None)
     }
 
@@ -42,7 +42,7 @@ impl Conmon {
         args.extend(["--pid-file", &pid]);
         args.extend(more);
         args.push(&self.bundle.id);
-        self.call(&args)
+        Conmon::call(&args)
     }
 
     fn pid(&self) -> i32 {
@@ -51,7 +51,7 @@ impl Conmon {
     }
 
     fn status(&self) -> String {
-        let state: Value = serde_json::from_str(&self.call(&["state", &self.bundle.id]).success().stdout)
+        let state: Value = serde_json::from_str(&Conmon::call(&["state", &self.bundle.id]).success().stdout)
             .expect("state prints JSON");
         state["status"].as_str().expect("a status").to_owned()
     }
@@ -74,16 +74,16 @@ fn podman_creates_starts_kills_and_deletes() {
     podman.create(&[]).success();
     let pid = podman.pid();
     assert_eq!(podman.status(), "created");
-    podman.call(&["start", id]).success();
+    Conmon::call(&["start", id]).success();
     assert_eq!(podman.status(), "running");
-    podman.call(&["pause", id]).success();
+    Conmon::call(&["pause", id]).success();
     assert_eq!(podman.status(), "paused");
-    podman.call(&["resume", id]).success();
-    podman.call(&["kill", id, "9"]).success();
+    Conmon::call(&["resume", id]).success();
+    Conmon::call(&["kill", id, "9"]).success();
     podman.wait_status("stopped");
-    podman.call(&["delete", "--force", id]).success();
+    Conmon::call(&["delete", "--force", id]).success();
     wait_dead(pid);
-    podman.call(&["state", id]).fails_with(1, &["container does not exist"]);
+    Conmon::call(&["state", id]).fails_with(1, &["container does not exist"]);
     podman.runtime.assert_nothing_left();
 }
 
@@ -100,7 +100,7 @@ fn podman_creates_with_a_console_socket() {
     let socket = ConsoleSocket::listen(podman.runtime.dir(), "console.sock");
     podman.create(&["--console-socket", socket.path()]).success();
     let mut terminal = socket.terminal();
-    podman.call(&["start", &podman.bundle.id]).success();
+    Conmon::call(&["start", &podman.bundle.id]).success();
     assert!(terminal.read_until("33 77").contains("/dev/pts/0"));
     terminal.write("hello\n");
     terminal.read_until("got hello");
@@ -112,16 +112,16 @@ fn podman_executes_detached_with_a_process_file() {
     let podman = Conmon::new(Runtime::sleeper);
     let id = podman.bundle.id.as_str();
     podman.create(&[]).success();
-    podman.call(&["start", id]).success();
+    Conmon::call(&["start", id]).success();
     let file = podman.bundle.process_file("process.json", &["sh", "-c", "echo from exec; sleep 600"], |_| {});
     let (log, pid) = (podman.path("exec-log"), podman.path("exec-pid"));
     let file = file.to_str().expect("UTF-8");
     let args =
         ["--log-format=json", "--log", &log, "exec", "--pid-file", &pid, "--process", file, "--detach", id];
-    podman.call(&args).success().wait_stdout("from exec");
+    Conmon::call(&args).success().wait_stdout("from exec");
     let pid: i32 = fs::read_to_string(&pid).expect("the pid file").parse().expect("a number");
     assert!(is_alive(pid));
-    podman.call(&["kill", id, "9"]).success();
+    Conmon::call(&["kill", id, "9"]).success();
     wait_dead(pid);
 }
 
@@ -130,7 +130,7 @@ fn podman_executes_detached_with_a_terminal() {
     let podman = Conmon::new(Runtime::sleeper);
     let id = podman.bundle.id.as_str();
     podman.create(&[]).success();
-    podman.call(&["start", id]).success();
+    Conmon::call(&["start", id]).success();
     let file =
         podman.bundle.process_file("process.json", &["sh", "-c", "tty; read x; echo got $x"], |process| {
             process["terminal"] = json!(true);
@@ -140,7 +140,7 @@ fn podman_executes_detached_with_a_terminal() {
     let file = file.to_str().expect("UTF-8");
     let mut args = vec!["--log-format=json", "--log", &log, "exec", "--pid-file", &pid, "--process", file];
     args.extend(["--detach", "--tty", "--console-socket", socket.path(), id]);
-    podman.call(&args).success();
+    Conmon::call(&args).success();
     let mut terminal = socket.terminal();
     terminal.read_until("/dev/pts/");
     terminal.resize(20, 40);
@@ -156,7 +156,7 @@ fn podman_updates_with_a_resources_file() {
     let resources = json!({"memory": {"limit": 67_108_864}, "pids": {"limit": 44}, "cpu": {"shares": 512}});
     let file = podman.runtime.file("resources.json", resources.to_string());
     let option = format!("--resources={}", file.display());
-    podman.call(&["update", &option, &podman.bundle.id]).success();
+    Conmon::call(&["update", &option, &podman.bundle.id]).success();
     assert_limits(podman.pid(), "67108864", "44");
 }
 
@@ -188,10 +188,10 @@ fn buildah_creates_with_a_name_starts_and_asks_for_the_state() {
     let buildah = Conmon::new(|runtime| runtime.shell("exit 3"));
     let id = buildah.bundle.id.as_str();
     let pid = buildah.path("pidfile");
-    buildah.call(&["create", "--bundle", buildah.bundle.dir(), "--pid-file", &pid, id]).success();
-    buildah.call(&["start", id]).success();
+    Conmon::call(&["create", "--bundle", buildah.bundle.dir(), "--pid-file", &pid, id]).success();
+    Conmon::call(&["start", id]).success();
     buildah.wait_status("stopped");
-    buildah.call(&["delete", id]).success();
+    Conmon::call(&["delete", id]).success();
 }
 
 fn run_bare(args: &[&str]) -> Output {

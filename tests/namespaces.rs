@@ -124,16 +124,6 @@ fn a_user_namespace_without_mappings_is_refused() {
 }
 
 #[test]
-fn mappings_without_a_user_namespace_are_refused() {
-    let runtime = Runtime::new();
-    let mut bundle = runtime.bundle();
-    let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
-    bundle.edit(|config| config["linux"]["uidMappings"] = mapping);
-    let _ = runtime.run(&bundle).fails_with(1, &["ser namespace"]);
-    runtime.assert_nothing_left();
-}
-
-#[test]
 fn a_time_namespace_moves_the_clocks_also_in_exec() {
     let runtime = Runtime::new();
     let script = "cut -d. -f1 /proc/uptime; sleep 600";

@@ -1,4 +1,5 @@
 //! What this host can do, and the system calls that no library wraps safely.
 
+pub mod detect;
 pub mod selfexe;
 pub mod sys;

@@ -3,7 +3,7 @@
 //! It fails closed: a handler that is not known is an error and never an ordinary container.
 
 use crate::error::Result;
-use crate::storage::record::Backend;
+use crate::runtime::record::Backend;
 use oci_spec::runtime::Spec;
 
 /// Our own annotation.

@@ -14,8 +14,8 @@ use crate::runtime::native::create::write_pid_file;
 use crate::runtime::native::namespaces::Namespaces;
 use crate::runtime::native::prepare::{self, Bundle};
 use crate::runtime::options::{Host, RunOptions};
+use crate::runtime::record::{ProcessId, Record};
 use crate::runtime::{spec, state};
-use crate::storage::record::{ProcessId, Record};
 use crate::storage::state_root::StateDir;
 use crate::undo::Undo;
 use oci_spec::runtime::Spec;
@@ -113,7 +113,8 @@ fn save_descriptors(pid: i32, images: &Path) -> Result<()> {
     };
     let targets: Vec<String> = (0..3).map(target).collect();
     let path = images.join(DESCRIPTORS);
-    std::fs::write(&path, serde_json::to_vec(&targets)?).context(|| format!("cannot write '{}'", path.display()))
+    std::fs::write(&path, serde_json::to_vec(&targets)?)
+        .context(|| format!("cannot write '{}'", path.display()))
 }
 
 fn run_criu(options: &CriuOptions, arguments: &[String], log: &str) -> Result<()> {
@@ -138,7 +139,8 @@ pub fn restore(host: &Host, options: &RestoreOptions) -> Result<u8> {
     if bundle.spec.process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false)) {
         crate::bail!(NotSupported, "a container with a terminal cannot be restored by this version");
     }
-    let foreground = if options.run.detach { None } else { Some(Foreground::new(!options.run.no_subreaper)?) };
+    let foreground =
+        if options.run.detach { None } else { Some(Foreground::new(!options.run.no_subreaper)?) };
     let (mut dir, lock) = host.root.reserve(&create.id, host.max_containers, delete::clean_leftover)?;
     let path = dir.path().to_owned();
     let mut undo = Undo::new();
@@ -151,7 +153,7 @@ pub fn restore(host: &Host, options: &RestoreOptions) -> Result<u8> {
             let hook_state = state::for_hooks(&record, child.pid, Status::Running);
             Hooks::new(&bundle.spec).run_poststart(&hook_state, bundle.spec.version())?;
             let Some(foreground) = foreground else { return Ok(0) };
-            let status = foreground.wait(&child, None);
+            let status = foreground.wait(&child, None, None);
             delete(host, &create.id, true)?;
             status
         }
@@ -168,10 +170,11 @@ fn restore_in(
     let create = &options.run.create;
     let spec = &bundle.spec;
     let linux = spec.linux().clone().unwrap_or_default();
-    let cgroup = Cgroup::locate(host.cgroup_driver, linux.cgroups_path().as_deref(), &create.id, host.rootless)?;
+    let cgroup =
+        Cgroup::locate(host.cgroup_driver, linux.cgroups_path().as_deref(), &create.id, host.rootless)?;
     let namespaces = Namespaces::from_linux(&linux)?;
     let mut record = prepare::record(host, create, bundle, &namespaces, cgroup);
-    dir.save(&record)?;
+    record.save(dir)?;
     record.cgroup.create(undo)?;
     record.cgroup.apply(&linux.resources().clone().unwrap_or_default())?;
     let pid = run_restore(options, spec, &bundle.rootfs, dir)?;
@@ -184,7 +187,7 @@ fn restore_in(
     let (_, start_time) = stat(pid).ok_or_else(|| Error::from_errno(libc::ESRCH))?;
     record.init = Some(ProcessId { pid, start_time });
     dir.write(CONFIG, &bundle.raw)?;
-    dir.save(&record)?;
+    record.save(dir)?;
     if let Some(path) = &create.pid_file {
         write_pid_file(path, pid)?;
     }
@@ -216,5 +219,7 @@ fn run_restore(options: &RestoreOptions, spec: &Spec, rootfs: &Path, dir: &State
     let arguments = arguments::restore(options, spec, &root, &pid_file, &descriptors, log)?;
     run_criu(&options.criu, &arguments, log)?;
     let text = std::fs::read_to_string(&pid_file).context(|| "criu has written no pid")?;
-    text.trim().parse().map_err(|_| Error::new(ErrorKind::System, format!("criu has written the pid '{text}'")))
+    text.trim()
+        .parse()
+        .map_err(|_| Error::new(ErrorKind::System, format!("criu has written the pid '{text}'")))
 }

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::options::Host;
+use crate::runtime::record::{ProcessId, Record};
 use crate::runtime::state;
-use crate::storage::record::{ProcessId, Record};
 use crate::storage::state_root::StateDir;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -85,8 +85,7 @@ impl Container {
     /// Fails with [`ErrorKind::ContainerNotFound`] and runc's words when there is none.
     pub fn open(host: &Host, id: &str) -> Result<Self> {
         let dir = host.root.open(id)?;
-        let record = dir
-            .record()?
+        let record = Record::load(&dir)?
             .ok_or_else(|| Error::new(ErrorKind::Storage, format!("container '{id}' has no state record")))?;
         Ok(Self { dir, record })
     }

@@ -4,9 +4,9 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::runtime::container::{CONFIG, Container, Status};
 use crate::runtime::hooks::Hooks;
 use crate::runtime::options::Host;
+use crate::runtime::record::Record;
 use crate::runtime::signal::{SIGKILL, kill_and_wait};
 use crate::runtime::{spec, state};
-use crate::storage::record::Record;
 use crate::storage::state_root::StateDir;
 use oci_spec::runtime::Spec;
 use std::path::{Path, PathBuf};
@@ -89,7 +89,7 @@ fn release(record: &Record) -> Result<()> {
 
 /// Cleans up what an interrupted operation left; the directory itself stays.
 pub fn clean_leftover(left: &StateDir) -> Result<()> {
-    let Ok(Some(record)) = left.record() else {
+    let Ok(Some(record)) = Record::load(left) else {
         // Without a record nothing was made yet.
         return Ok(());
     };

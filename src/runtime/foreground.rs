@@ -4,6 +4,7 @@
 use crate::error::{Context as _, Error, Result};
 use crate::platform::sys::clone::Child;
 use crate::platform::sys::signal::pidfd_send_signal;
+use crate::runtime::notify::Notify;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -65,12 +66,13 @@ impl Foreground {
 
     /// Waits for the child and returns its exit code, or 128 and the number of the signal that ended it.
     ///
-    /// With `master`, the master of its terminal, our standard input and output are connected to it meanwhile.
-    pub fn wait(self, child: &Child, master: Option<OwnedFd>) -> Result<u8> {
+    /// With `master`, the master of its terminal, our standard input and output are connected to it meanwhile; with
+    /// `notify`, its readiness is passed on.
+    pub fn wait(self, child: &Child, master: Option<OwnedFd>, mut notify: Option<Notify>) -> Result<u8> {
         let mut relay = master.map(Relay::new).transpose()?;
         let mut status = None;
         while status.is_none() {
-            self.poll(relay.as_ref())?;
+            self.poll(relay.as_ref(), notify.as_ref())?;
             while let Some(signal) = self.signals.read_signal().context(|| "cannot read signals")? {
                 match i32::try_from(signal.ssi_signo).unwrap_or(0) {
                     libc::SIGCHLD => status = reap(child).or(status),
@@ -83,6 +85,9 @@ impl Foreground {
             if let Some(relay) = &mut relay {
                 relay.pump()?;
             }
+            if notify.as_ref().map(|notify| notify.pump(child.pid)).transpose()? == Some(true) {
+                notify = None;
+            }
         }
         if let Some(mut relay) = relay {
             relay.drain();
@@ -90,11 +95,14 @@ impl Foreground {
         Ok(status.unwrap_or_default())
     }
 
-    fn poll(&self, relay: Option<&Relay>) -> Result<()> {
+    fn poll(&self, relay: Option<&Relay>, notify: Option<&Notify>) -> Result<()> {
         let signals = self.signals.as_fd();
         let mut fds = vec![PollFd::from_borrowed_fd(signals, PollFlags::IN)];
         if let Some(relay) = relay {
             relay.add_to(&mut fds);
+        }
+        if let Some(notify) = notify {
+            fds.push(PollFd::from_borrowed_fd(notify.as_fd(), PollFlags::IN));
         }
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => Ok(()),

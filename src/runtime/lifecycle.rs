@@ -12,14 +12,16 @@ use crate::runtime::native::process::ProcessPlan;
 use crate::runtime::native::program::Program;
 use crate::runtime::native::start::Started;
 use crate::runtime::native::{self, affinity, listener};
+use crate::runtime::notify::Notify;
 use crate::runtime::options::{CreateOptions, ExecOptions, Host, RunOptions};
+use crate::runtime::record::Record;
 use crate::runtime::seccomp::Filter;
 use crate::runtime::signal::{self, SIGKILL};
 use crate::runtime::terminal::{Console, ConsolePlan};
 use crate::runtime::{exec_process, spec, state};
-use crate::storage::record::Record;
 use crate::storage::state_root::StateDir;
 use oci_spec::runtime::{Process, Spec};
+use std::os::fd::AsFd as _;
 
 pub use crate::runtime::delete::delete;
 
@@ -47,14 +49,20 @@ pub fn run(host: &Host, options: &RunOptions) -> Result<u8> {
     let created =
         native::create::create(host, &options.create, bundle, console.for_child()?, foreground.as_ref())?;
     let Created { dir, record, child, lock, spec } = created;
+    let notify = Notify::open(&dir)?;
     let started = start_created(&dir, &record, &spec);
     drop(lock);
     if let Err(e) = started {
         let _ = delete(host, &options.create.id, true);
         return Err(e);
     }
-    let Some(foreground) = foreground else { return Ok(0) };
-    let status = foreground.wait(&child, console.master()?);
+    let Some(foreground) = foreground else {
+        if let Some(notify) = notify {
+            notify.wait(child.pidfd.as_fd(), child.pid)?;
+        }
+        return Ok(0);
+    };
+    let status = foreground.wait(&child, console.master()?, notify);
     if !options.keep {
         delete(host, &options.create.id, true)?;
     }
@@ -64,7 +72,7 @@ pub fn run(host: &Host, options: &RunOptions) -> Result<u8> {
 /// Starts a created container.
 pub fn start(host: &Host, id: &str) -> Result<()> {
     let container = Container::open(host, id)?;
-    let _lock = container.dir.lock()?;
+    let lock = container.dir.lock()?;
     let container = Container::open(host, id)?;
     match container.status()? {
         Status::Created => {}
@@ -74,7 +82,13 @@ pub fn start(host: &Host, id: &str) -> Result<()> {
     }
     let data = container.dir.read(CONFIG)?.unwrap_or_default();
     let spec = spec::parse(&data, CONFIG)?;
-    start_created(&container.dir, &container.record, &spec)
+    let notify = Notify::open(&container.dir)?;
+    start_created(&container.dir, &container.record, &spec)?;
+    drop(lock);
+    match (notify, container.record.init.map(signal::open).transpose()?.flatten()) {
+        (Some(notify), Some(process)) => notify.wait(process.pidfd.as_fd(), process.pid),
+        _ => Ok(()),
+    }
 }
 
 fn start_created(dir: &StateDir, record: &Record, spec: &Spec) -> Result<()> {
@@ -126,7 +140,7 @@ pub fn exec(host: &Host, options: &ExecOptions) -> Result<u8> {
         write_pid_file(path, child.pid)?;
     }
     match foreground {
-        Some(foreground) => foreground.wait(&child, console.master()?),
+        Some(foreground) => foreground.wait(&child, console.master()?, None),
         None => Ok(0),
     }
 }

@@ -1,5 +1,6 @@
 //! Single containers: their life cycle over the backends.
 
+pub mod api;
 pub mod backend;
 pub mod cgroups;
 pub mod checkpoint;
@@ -11,7 +12,9 @@ pub mod foreground;
 pub mod hooks;
 pub mod lifecycle;
 pub mod native;
+pub mod notify;
 pub mod options;
+pub mod record;
 pub mod rootfs;
 pub mod seccomp;
 pub mod signal;
@@ -20,3 +23,5 @@ pub mod state;
 pub mod terminal;
 pub mod update;
 pub mod validate;
+
+pub use api::{NativeRuntime, OciRuntime, Signal};

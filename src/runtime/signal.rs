@@ -4,7 +4,7 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::clone::Child;
 use crate::platform::sys::signal::pidfd_send_signal;
 use crate::runtime::container::is_alive;
-use crate::storage::record::{ProcessId, Record};
+use crate::runtime::record::{ProcessId, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::time::Duration;

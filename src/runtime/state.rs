@@ -1,7 +1,7 @@
 //! The state of a container as hooks and seccomp agents read it, and the time that records hold.
 
 use crate::runtime::container::{State, Status};
-use crate::storage::record::Record;
+use crate::runtime::record::Record;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 

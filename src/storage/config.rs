@@ -53,7 +53,8 @@ impl Config {
     fn parse(text: &str) -> Result<Self> {
         // The parser's message has several lines: the place with a picture of it, and the fault.
         toml::from_str(text).map_err(|e| {
-            let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            let line =
+                e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             Error::new(ErrorKind::Usage, format!("line {line}: {}", e.message()))
         })
     }

@@ -1,6 +1,6 @@
 //! What is on disk: state records, locks, atomic writes, the blob store and the operator's configuration.
 
 pub mod atomic;
+pub mod blobs;
 pub mod config;
-pub mod record;
 pub mod state_root;

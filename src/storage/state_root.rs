@@ -7,7 +7,6 @@
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::limits::MAX_CONTAINER_ID_LEN;
 use crate::storage::atomic;
-use crate::storage::record::Record;
 use rustix::fs::{
     AtFlags, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, mkdirat, openat, renameat,
     renameat_with, unlinkat,
@@ -18,7 +17,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 const LOCK: &str = "lock";
-const RECORD: &str = "state.json";
 const ROOT_LOCK: &str = "lock~";
 
 /// The directory under which the state of all containers lives.
@@ -268,23 +266,6 @@ impl StateDir {
             .or_kind(ErrorKind::Storage, || format!("cannot retract container '{id}'"))?;
         self.path = to;
         Ok(())
-    }
-
-    /// Reads the record; `None` when there is none yet.
-    pub fn record(&self) -> Result<Option<Record>> {
-        match self.read(RECORD)? {
-            Some(data) => Record::parse(&data)
-                .context(|| format!("cannot read '{}'", self.path.join(RECORD).display()))
-                .map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// Writes the record.
-    pub fn save(&self, record: &Record) -> Result<()> {
-        let data =
-            serde_json::to_vec(record).or_kind(ErrorKind::Storage, || "cannot write the state record")?;
-        atomic::write_at(&self.dir, RECORD, &data)
     }
 
     /// Reads the file `name`; `None` when it does not exist.

@@ -19,6 +19,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 
@@ -32,9 +33,14 @@ pub fn runtime_path() -> PathBuf {
         .expect("MAGIKRUN_TEST_RUNTIME must name the runtime when it is not built by this package")
 }
 
-/// Whether the suite runs against another runtime than the one of this package.
+/// Whether the suite runs against a runtime that does not call itself magikrun.
 pub fn is_foreign_runtime() -> bool {
-    std::env::var_os("MAGIKRUN_TEST_RUNTIME").is_some_and(|path| !path.is_empty())
+    static FOREIGN: OnceLock<bool> = OnceLock::new();
+    *FOREIGN.get_or_init(|| {
+        let mut command = bare();
+        command.arg("--version");
+        !finish(command, None).stdout.starts_with("magikrun ")
+    })
 }
 
 /// The runtime without any global option.

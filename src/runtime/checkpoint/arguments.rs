@@ -23,9 +23,10 @@ pub(super) fn dump(options: &CheckpointOptions, spec: &Spec, pid: i32, log: &str
         all.extend(["--prev-images-dir".to_owned(), parent.display().to_string()]);
     }
     if let Some(server) = &options.page_server {
-        let (address, port) = server.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).ok_or_else(
-            || Error::new(ErrorKind::Usage, "Use --page-server ADDRESS:PORT to specify page server"),
-        )?;
+        let (address, port) =
+            server.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).ok_or_else(|| {
+                Error::new(ErrorKind::Usage, "Use --page-server ADDRESS:PORT to specify page server")
+            })?;
         all.extend(["--page-server", "--address", address, "--port", port].map(str::to_owned));
     }
     for mount in external_mounts(spec) {
@@ -166,7 +167,8 @@ mod tests {
     fn a_restore_connects_mounts_and_pipes_again() {
         let options = RestoreOptions { criu: criu(), run: RunOptions::default() };
         let descriptors = ["/dev/null".to_owned(), "pipe:[5]".to_owned()];
-        let line = restore(&options, &spec(), Path::new("/r"), Path::new("/p"), &descriptors, "restore.log").unwrap();
+        let line = restore(&options, &spec(), Path::new("/r"), Path::new("/p"), &descriptors, "restore.log")
+            .unwrap();
         assert!(line.join(" ").ends_with(
             "--restore-detached --restore-sibling --root /r --pidfile /p --external mnt[/data]:/host/data \
              --inherit-fd fd[1]:pipe:[5]"

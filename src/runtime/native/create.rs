@@ -14,8 +14,8 @@ use crate::runtime::native::network;
 use crate::runtime::native::prepare::{self, Bundle, Preparation};
 use crate::runtime::native::start::StartSocket;
 use crate::runtime::options::{CreateOptions, Host};
-use crate::runtime::state;
-use crate::storage::record::{ProcessId, Record};
+use crate::runtime::record::{ProcessId, Record};
+use crate::runtime::{notify, state};
 use crate::storage::state_root::{Lock, StateDir};
 use crate::undo::Undo;
 use oci_spec::runtime::Spec;
@@ -51,8 +51,10 @@ pub fn create(
     let mut undo = Undo::new();
     undo.push("remove the state directory", move || delete::remove_directory(&path));
     let made = (|| {
-        let (mut prepared, init) = prepare::prepare(host, options, &bundle, console, foreground)?;
-        dir.save(&prepared.record)?;
+        let notify = notify::prepare(&dir)?;
+        let (mut prepared, init) =
+            prepare::prepare(host, options, &bundle, console, notify.as_ref(), foreground)?;
+        prepared.record.save(&dir)?;
         prepared.record.cgroup.create(&mut undo)?;
         let (child, channel) = launch_init(&prepared, init, &dir, &mut undo)?;
         set_limits(&mut prepared, &bundle, &child, &mut undo)?;
@@ -185,7 +187,7 @@ fn publish(
     if let Some(filter) = &prepared.seccomp {
         dir.write(SECCOMP, &filter.encode())?;
     }
-    dir.save(&prepared.record)?;
+    prepared.record.save(dir)?;
     if let Some(path) = &options.pidfd_socket {
         listener::send_pidfd(path, child)?;
     }

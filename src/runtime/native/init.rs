@@ -158,6 +158,8 @@ fn own_pid() -> i32 {
 /// Closes every descriptor that is neither the program's nor needed until it runs: the caller's leaked ones must not
 /// be reachable from the container (CVE-2024-21626), ours neither.
 pub fn close_foreign_descriptors(preserve: u32, needed: &[i32]) -> Result<()> {
+    // The log's descriptor goes too, and its number may become another one's: nothing is logged from here on.
+    std::mem::forget(tracing::dispatcher::set_default(&tracing::Dispatch::none()));
     let first = 3 + preserve;
     let mut keep: Vec<u32> = needed.iter().map(|n| *n as u32).filter(|n| *n >= first).collect();
     keep.sort_unstable();

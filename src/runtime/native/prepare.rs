@@ -9,13 +9,14 @@ use crate::runtime::native::launch::privileged;
 use crate::runtime::native::namespaces::{Namespaces, UserNamespace};
 use crate::runtime::native::process::{Keyring, Limits, ProcessPlan};
 use crate::runtime::native::program::Program;
+use crate::runtime::notify::NotifyMount;
 use crate::runtime::options::{CreateOptions, Host};
+use crate::runtime::record::{Backend, RECORD_VERSION, Record};
 use crate::runtime::rootfs::{IdMappings, PlanContext, RootfsPlan};
 use crate::runtime::seccomp::{self, Filter};
 use crate::runtime::terminal::ConsolePlan;
 use crate::runtime::validate::{KernelSecurity, validate};
 use crate::runtime::{backend, spec, state};
-use crate::storage::record::{Backend, RECORD_VERSION, Record};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -79,6 +80,7 @@ pub fn prepare<'a>(
     options: &CreateOptions,
     bundle: &Bundle,
     console: Option<OwnedFd>,
+    notify: Option<&NotifyMount>,
     foreground: Option<&'a Foreground>,
 ) -> Result<(Preparation, InitPlan<'a>)> {
     let spec = &bundle.spec;
@@ -91,10 +93,14 @@ pub fn prepare<'a>(
     let record = record(host, options, bundle, &namespaces, cgroup);
     let mut rootfs =
         RootfsPlan::from_spec(spec, &bundle.path, context(options, &namespaces, &record, process))?;
+    let (listen_fds, mut extra_env) = listen_fds();
+    if let Some(notify) = notify {
+        rootfs.add_directory(&notify.source, &notify.target);
+        extra_env.push(notify.variable.clone());
+    }
     rootfs.open_sources()?;
     let seccomp = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
     let hooks = hooks::Hooks::new(spec);
-    let (listen_fds, listen_env) = listen_fds();
     let process_plan = ProcessPlan::new(
         process,
         linux.personality().as_ref(),
@@ -107,7 +113,7 @@ pub fn prepare<'a>(
         namespaces: Rc::clone(&namespaces),
         rootfs,
         process: process_plan,
-        program: Program::new(process, &listen_env)?,
+        program: Program::new(process, &extra_env)?,
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
         domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
         sysctl: linux.sysctl().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),

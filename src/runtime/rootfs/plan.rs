@@ -124,6 +124,19 @@ impl RootfsPlan {
         })
     }
 
+    /// Adds a read-only view of a directory of the host.
+    pub fn add_directory(&mut self, source: &Path, destination: &Path) {
+        self.mounts.push(MountPlan {
+            kind: MountKind::Bind,
+            fs: "bind".to_owned(),
+            source: source.to_owned(),
+            destination: destination.to_owned(),
+            options: Options::parse(["bind", "nosuid", "noexec", "nodev", "ro"]),
+            mappings: None,
+            tree: None,
+        });
+    }
+
     /// Opens the sources that only the parent can: those to be mapped to other ids, and those that root of the
     /// container's user namespace may not reach.
     pub fn open_sources(&mut self) -> Result<()> {

@@ -1,10 +1,14 @@
-//! The state record of a container: `state.json` in its state directory.
+//! The state record of a container, in its state directory.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::runtime::cgroups::Cgroup;
+use crate::storage::state_root::StateDir;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+/// Name of the file.
+const RECORD: &str = "state.json";
 
 /// Version of the record's format that this program writes. Older versions stay readable.
 pub const RECORD_VERSION: u32 = 1;
@@ -73,6 +77,21 @@ pub struct Record {
 }
 
 impl Record {
+    /// Reads the record; `None` when there is none yet.
+    pub fn load(dir: &StateDir) -> Result<Option<Self>> {
+        let Some(data) = dir.read(RECORD)? else { return Ok(None) };
+        let record =
+            Self::parse(&data).context(|| format!("cannot read '{}'", dir.path().join(RECORD).display()))?;
+        Ok(Some(record))
+    }
+
+    /// Writes the record.
+    pub fn save(&self, dir: &StateDir) -> Result<()> {
+        let data =
+            serde_json::to_vec(self).or_kind(ErrorKind::Storage, || "cannot write the state record")?;
+        dir.write(RECORD, &data)
+    }
+
     /// Parses a record; refuses one that a newer version wrote.
     pub fn parse(data: &[u8]) -> Result<Self> {
         let record: Self = serde_json::from_slice(data)

@@ -1,0 +1,57 @@
+# make           builds the release binary
+# make run       shows the life of a container
+# make test      runs every test; needs root
+# make lint      formatting, clippy, licences
+# make bench     measures against the other runtimes that are installed; needs root
+# make install   installs to PREFIX (and DESTDIR)
+
+PREFIX ?= /usr/local
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BINARY := $(TARGET_DIR)/release/magikrun
+MANPAGES := $(wildcard man/*.8)
+
+BUILD_PACKAGES := gcc libc6-dev libseccomp-dev
+RUN_PACKAGES := $(BUILD_PACKAGES) busybox-static
+TEST_PACKAGES := $(RUN_PACKAGES) conmon containerd crun git man-db podman procps uidmap util-linux
+BENCH_PACKAGES := $(RUN_PACKAGES) crun runc util-linux
+
+.PHONY: all build run test lint bench install clean
+
+all: build
+
+build:
+	@tools/packages.sh $(BUILD_PACKAGES)
+	$(CARGO) build --release --locked
+
+run:
+	@tools/packages.sh $(RUN_PACKAGES)
+	$(CARGO) build --release --locked
+	@tools/demo.sh $(BINARY)
+
+# The release binary is tested for what only it has: how it is linked, and its size.
+test:
+	@tools/packages.sh $(TEST_PACKAGES)
+	$(CARGO) build --release --locked
+	MAGIKRUN_RELEASE=$(abspath $(BINARY)) $(CARGO) test --locked --all-features
+
+lint:
+	@tools/packages.sh $(BUILD_PACKAGES)
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
+
+bench:
+	@tools/packages.sh $(BENCH_PACKAGES)
+	$(CARGO) bench --locked --bench lifecycle -- $(BENCH_ARGS)
+
+install: build
+	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/magikrun
+	for page in $(MANPAGES); do install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man8/$$(basename $$page); done
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	$(BINARY) completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/magikrun
+	$(BINARY) completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_magikrun
+	$(BINARY) completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/magikrun.fish
+
+clean:
+	$(CARGO) clean

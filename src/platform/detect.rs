@@ -1,0 +1,146 @@
+//! What this host can do, asked once.
+
+use crate::platform::sys::seccomp::action_available;
+use std::path::Path;
+
+/// `SECCOMP_RET_ERRNO` of linux/seccomp.h: every kernel with filters has it.
+const SECCOMP_RET_ERRNO: u32 = 0x0005_0000;
+
+/// Operating systems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Os {
+    /// Linux.
+    Linux,
+    /// macOS.
+    Darwin,
+    /// Windows.
+    Windows,
+}
+
+/// Processor architectures, by their names in OCI images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Arch {
+    /// 64-bit x86.
+    Amd64,
+    /// 64-bit ARM.
+    Arm64,
+    /// Any other.
+    Other(&'static str),
+}
+
+impl Arch {
+    /// The name in OCI images.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+/// What a host may be able to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Capability {
+    /// Containers in Linux namespaces.
+    NativeContainers,
+    /// The unified cgroup hierarchy at its usual place.
+    CgroupsV2,
+    /// System call filters.
+    Seccomp,
+    /// A hypervisor that ordinary guests boot on.
+    Hypervisor,
+    /// WebAssembly.
+    WasmRuntime,
+}
+
+/// This host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Platform {
+    /// Operating system.
+    pub os: Os,
+    /// Architecture.
+    pub arch: Arch,
+    /// What it can do.
+    pub capabilities: Vec<Capability>,
+}
+
+impl Platform {
+    /// Asks this host.
+    pub fn detect() -> Self {
+        let os = if cfg!(target_os = "macos") {
+            Os::Darwin
+        } else if cfg!(target_os = "windows") {
+            Os::Windows
+        } else {
+            Os::Linux
+        };
+        let arch = match std::env::consts::ARCH {
+            "x86_64" => Arch::Amd64,
+            "aarch64" => Arch::Arm64,
+            other => Arch::Other(other),
+        };
+        let probes: [(Capability, fn() -> bool); 5] = [
+            (Capability::NativeContainers, || Path::new("/proc/self/ns/pid").exists()),
+            (Capability::CgroupsV2, || Path::new("/sys/fs/cgroup/cgroup.controllers").exists()),
+            (Capability::Seccomp, || action_available(SECCOMP_RET_ERRNO)),
+            (Capability::Hypervisor, hypervisor),
+            (Capability::WasmRuntime, || true),
+        ];
+        let capabilities = probes.iter().filter(|(_, probe)| probe()).map(|(what, _)| *what).collect();
+        Self { os, arch, capabilities }
+    }
+
+    /// The platform of images for this host, as in `linux/amd64`.
+    pub fn oci_platform(&self) -> String {
+        let os = match self.os {
+            Os::Linux => "linux",
+            Os::Darwin => "darwin",
+            Os::Windows => "windows",
+        };
+        format!("{os}/{}", self.arch.name())
+    }
+
+    /// True if it can do this.
+    pub fn has(&self, capability: Capability) -> bool {
+        self.capabilities.contains(&capability)
+    }
+
+    /// True if it runs containers in namespaces.
+    pub fn supports_native_containers(&self) -> bool {
+        self.has(Capability::NativeContainers)
+    }
+
+    /// True if microVMs boot on it.
+    pub fn has_hypervisor(&self) -> bool {
+        self.has(Capability::Hypervisor)
+    }
+}
+
+/// A `/dev/kvm` that can be opened is not enough: on a host that is itself a guest of a paravirtual KVM (`kvm_pvm`), only
+/// guests made for that boot.
+fn hypervisor() -> bool {
+    let opens = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
+    let paravirtual = Path::new("/sys/module/kvm_pvm").exists();
+    let hardware = cfg!(not(target_arch = "x86_64")) || {
+        let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        info.split_whitespace().any(|flag| flag == "vmx" || flag == "svm")
+    };
+    opens && hardware && !paravirtual
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_host_is_named_as_images_name_it() {
+        let platform = Platform::detect();
+        assert!(platform.oci_platform().starts_with("linux/"));
+        assert!(platform.has(Capability::WasmRuntime));
+        assert_eq!(platform.has(Capability::NativeContainers), platform.supports_native_containers());
+    }
+}

@@ -1,0 +1,212 @@
+//! Content by digest: every blob is a file that is named after the SHA-256 of what is in it.
+
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use sha2::{Digest as _, Sha256};
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Bytes that are read at once.
+const CHUNK: usize = 128 << 10;
+
+/// A SHA-256 digest, as in `sha256:9f86d0...`: always 64 lower-case hexadecimal digits, so that it is safe in a path.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest(String);
+
+impl Digest {
+    /// The digest of `data`.
+    pub fn of(data: &[u8]) -> Self {
+        Self(hex(&Sha256::digest(data)))
+    }
+
+    /// The hexadecimal digits alone.
+    pub fn hex(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.0)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let digits = text.strip_prefix("sha256:").unwrap_or_default();
+        let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if digits.len() == 64 && digits.bytes().all(is_hex) {
+            Ok(Self(digits.to_owned()))
+        } else {
+            Err(Error::new(ErrorKind::DigestMismatch, format!("invalid digest {text:?}")))
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A store of blobs below `ROOT/sha256/AB/ABCD...`.
+#[derive(Debug, Clone)]
+pub struct BlobStore {
+    root: PathBuf,
+}
+
+impl BlobStore {
+    /// The store at `root`; nothing is touched until a blob is put.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Where a blob is, or would be.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("sha256").join(&digest.hex()[..2]).join(digest.hex())
+    }
+
+    /// True if the blob is there.
+    pub fn contains(&self, digest: &Digest) -> bool {
+        self.path(digest).is_file()
+    }
+
+    /// Opens a blob. Fails with [`ErrorKind::BlobNotFound`] when it is not there.
+    pub fn open(&self, digest: &Digest) -> Result<File> {
+        File::open(self.path(digest)).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Error::new(ErrorKind::BlobNotFound, format!("no blob {digest}")),
+            _ => Error::from(e).wrap(format!("cannot open blob {digest}")).with_kind(ErrorKind::Storage),
+        })
+    }
+
+    /// Stores what `content` yields, at most `limit` bytes, if it has the digest. Nobody ever sees a part of it, and two
+    /// that store the same at once both succeed.
+    ///
+    /// Fails with [`ErrorKind::DigestMismatch`] when the content is another, and with [`ErrorKind::ImageTooLarge`] when
+    /// there is more of it.
+    pub fn put(&self, digest: &Digest, content: impl Read, limit: u64) -> Result<u64> {
+        let path = self.path(digest);
+        let directory = path.parent().unwrap_or(&self.root);
+        let cannot = || format!("cannot store blob {digest}");
+        std::fs::create_dir_all(directory).or_kind(ErrorKind::Storage, cannot)?;
+        let temporary = Temporary::create(directory, digest).or_kind(ErrorKind::Storage, cannot)?;
+        let (found, length) = copy(content, &temporary.file, limit).map_err(|e| e.wrap(cannot()))?;
+        if found != *digest {
+            crate::bail!(DigestMismatch, "the content of blob {digest} has the digest {found}");
+        }
+        temporary.file.sync_all().or_kind(ErrorKind::Storage, cannot)?;
+        temporary.publish(&path).or_kind(ErrorKind::Storage, cannot)?;
+        Ok(length)
+    }
+
+    /// Removes a blob; one that is not there is no error.
+    pub fn remove(&self, digest: &Digest) -> Result<()> {
+        match std::fs::remove_file(self.path(digest)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(e).or_kind(ErrorKind::Storage, || format!("cannot remove blob {digest}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn copy(mut from: impl Read, mut to: &File, limit: u64) -> Result<(Digest, u64)> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0u8; CHUNK];
+    let mut length = 0u64;
+    loop {
+        let read = match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(Error::from(e)),
+        };
+        length += read as u64;
+        if length > limit {
+            crate::bail!(ImageTooLarge, "it has more than {limit} bytes");
+        }
+        hash.update(&buffer[..read]);
+        to.write_all(&buffer[..read])?;
+    }
+    Ok((Digest(hex(&hash.finalize())), length))
+}
+
+/// A file that goes away unless it is published.
+struct Temporary {
+    file: File,
+    path: PathBuf,
+}
+
+impl Temporary {
+    fn create(directory: &Path, digest: &Digest) -> std::io::Result<Self> {
+        let name = format!(".{}.{}", digest.hex(), uuid::Uuid::now_v7());
+        let path = directory.join(name);
+        Ok(Self { file: File::create_new(&path)?, path })
+    }
+
+    fn publish(mut self, path: &Path) -> std::io::Result<()> {
+        std::fs::rename(&self.path, path)?;
+        self.path = PathBuf::new();
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.path.as_os_str().is_empty() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, BlobStore) {
+        let tmp = tempfile::tempdir().unwrap();
+        let store = BlobStore::new(tmp.path().join("blobs"));
+        (tmp, store)
+    }
+
+    #[test]
+    fn a_blob_is_stored_under_its_digest() {
+        let (_tmp, store) = store();
+        let digest: Digest =
+            "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".parse().unwrap();
+        assert_eq!(digest, Digest::of(b"test"));
+        assert_eq!(store.open(&digest).unwrap_err().kind(), ErrorKind::BlobNotFound);
+        assert_eq!(store.put(&digest, &b"test"[..], 100).unwrap(), 4);
+        assert!(store.path(&digest).ends_with(format!("sha256/9f/{}", digest.hex())));
+        assert_eq!(std::io::read_to_string(store.open(&digest).unwrap()).unwrap(), "test");
+        store.remove(&digest).unwrap();
+        store.remove(&digest).unwrap();
+        assert!(!store.contains(&digest));
+    }
+
+    #[test]
+    fn wrong_or_too_much_content_leaves_nothing() {
+        let (tmp, store) = store();
+        let digest = Digest::of(b"test");
+        assert_eq!(store.put(&digest, &b"evil"[..], 100).unwrap_err().kind(), ErrorKind::DigestMismatch);
+        assert_eq!(store.put(&digest, &b"test"[..], 3).unwrap_err().kind(), ErrorKind::ImageTooLarge);
+        let directory = store.path(&digest);
+        assert_eq!(std::fs::read_dir(directory.parent().unwrap()).unwrap().count(), 0);
+        drop(tmp);
+    }
+
+    #[test]
+    fn a_digest_is_hexadecimal_and_nothing_else() {
+        for wrong in
+            ["", "sha256:", "sha512:00", "sha256:../../etc/passwd", &format!("sha256:{}", "G".repeat(64))]
+        {
+            assert!(wrong.parse::<Digest>().is_err(), "{wrong}");
+        }
+    }
+}

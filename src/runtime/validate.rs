@@ -47,13 +47,6 @@ pub fn validate(spec: &Spec, security: impl FnOnce() -> KernelSecurity) -> Resul
     host_name(spec, has(LinuxNamespaceType::Uts))?;
     if has(LinuxNamespaceType::User) {
         user_namespace(linux)?;
-    } else if [linux.uid_mappings(), linux.gid_mappings()]
-        .iter()
-        .any(|m| m.as_ref().is_some_and(|m| !m.is_empty()))
-    {
-        return Err(invalid(
-            "user namespace mappings specified, but user namespace isn't enabled in the config",
-        ));
     }
     if !has(LinuxNamespaceType::Mount) {
         let masked = linux.masked_paths().iter().chain(linux.readonly_paths()).any(|paths| !paths.is_empty());

@@ -1,0 +1,113 @@
+//! Every public path that users of the library rely on, used once. It grows with the library.
+
+use magikrun::image::{Capability, Platform};
+use magikrun::limits;
+use magikrun::runtime::{NativeRuntime, OciRuntime, Signal};
+use magikrun::storage::blobs::{BlobStore, Digest};
+use magikrun::storage::config::Config;
+use magikrun::{Error, ErrorKind, Result};
+use std::time::Duration;
+
+/// The life of a container as a library caller writes it. It is compiled and not called: a test has threads, which
+/// [`NativeRuntime`] refuses.
+#[allow(dead_code, reason = "it has to compile; the test below shows why it is not called")]
+fn life(bundle: &std::path::Path) -> Result<()> {
+    let runtime = NativeRuntime::new();
+    runtime.create("my-container", bundle)?;
+    runtime.start("my-container")?;
+    runtime.kill("my-container", Signal::Term)?;
+    println!("{}", runtime.state("my-container")?.status);
+    runtime.delete("my-container")
+}
+
+#[test]
+fn a_process_with_threads_is_told_to_execute_the_program_instead() {
+    let root = tempfile::tempdir().unwrap();
+    let runtime = NativeRuntime::with_config(root.path(), &Config::default());
+    let error = runtime.create("x", root.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CreateFailed);
+    assert!(error.message().contains("threads"), "{error}");
+    assert_eq!(runtime.state("x").unwrap_err().kind(), ErrorKind::ContainerNotFound);
+}
+
+#[test]
+fn the_platform_tells_what_the_host_can_do() {
+    let platform = Platform::detect();
+    assert_eq!(platform.oci_platform(), format!("linux/{}", platform.arch.name()));
+    assert!(platform.supports_native_containers());
+    assert!(platform.capabilities.contains(&Capability::WasmRuntime));
+    assert_eq!(platform.has_hypervisor(), platform.has(Capability::Hypervisor));
+}
+
+#[test]
+fn errors_tell_what_the_caller_can_do() {
+    use ErrorKind as K;
+    for kind in [
+        K::ContainerNotFound,
+        K::CreateFailed,
+        K::InvalidState,
+        K::ImagePullFailed,
+        K::PathTraversal,
+        K::ImageTooLarge,
+        K::BundleBuildFailed,
+        K::InvalidBundle,
+        K::RuntimeUnavailable,
+        K::NotSupported,
+        K::BlobNotFound,
+        K::DigestMismatch,
+        K::Timeout,
+    ] {
+        assert!(!Error::new(kind, "x").recovery().is_empty(), "{kind:?}");
+    }
+}
+
+#[test]
+fn blobs_are_kept_by_digest() {
+    let tmp = tempfile::tempdir().unwrap();
+    let store = BlobStore::new(tmp.path());
+    let digest = Digest::of(b"content");
+    store.put(&digest, &b"content"[..], limits::MAX_CONFIG_SIZE).unwrap();
+    assert!(store.contains(&digest));
+}
+
+/// Every constant, and where it is enforced: `-` where the part of the program that will enforce it is still to come.
+#[test]
+fn the_limits_are_those_that_were_promised() {
+    let secs = Duration::from_secs;
+    let sizes: [(&str, u64, u64, &str); 17] = [
+        ("MAX_IMAGE_REF_LEN", limits::MAX_IMAGE_REF_LEN as u64, 512, "-"),
+        ("MAX_LAYER_SIZE", limits::MAX_LAYER_SIZE, 512 << 20, "-"),
+        ("MAX_ROOTFS_SIZE", limits::MAX_ROOTFS_SIZE, 4 << 30, "-"),
+        ("MAX_LAYERS", limits::MAX_LAYERS as u64, 128, "-"),
+        ("MAX_FILES_PER_LAYER", limits::MAX_FILES_PER_LAYER as u64, 100_000, "-"),
+        ("MAX_MANIFEST_SIZE", limits::MAX_MANIFEST_SIZE, 1 << 20, "-"),
+        ("MAX_CONFIG_SIZE", limits::MAX_CONFIG_SIZE, 1 << 20, "src/runtime/spec.rs"),
+        ("MAX_CONTAINERS", limits::MAX_CONTAINERS as u64, 1024, "src/storage/config.rs"),
+        ("MAX_CONTAINER_ID_LEN", limits::MAX_CONTAINER_ID_LEN as u64, 128, "src/storage/state_root.rs"),
+        ("MAX_WASM_MODULE_SIZE", limits::MAX_WASM_MODULE_SIZE, 256 << 20, "-"),
+        ("MAX_WASM_MEMORY_PAGES", u64::from(limits::MAX_WASM_MEMORY_PAGES), 65_536, "-"),
+        ("DEFAULT_WASM_FUEL", limits::DEFAULT_WASM_FUEL, 1_000_000_000, "-"),
+        ("MAX_VM_MEMORY_MIB", u64::from(limits::MAX_VM_MEMORY_MIB), 4096, "-"),
+        ("MAX_VCPUS", u64::from(limits::MAX_VCPUS), 8, "-"),
+        ("DEFAULT_MEMORY_BYTES", limits::DEFAULT_MEMORY_BYTES, 256 << 20, "-"),
+        ("MAX_MEMORY_BYTES", limits::MAX_MEMORY_BYTES, 8 << 30, "-"),
+        ("MAX_INFLIGHT_BLOBS", limits::MAX_INFLIGHT_BLOBS as u64, 256, "-"),
+    ];
+    let times = [
+        (limits::IMAGE_PULL_TIMEOUT, secs(300)),
+        (limits::CONTAINER_START_TIMEOUT, secs(60)),
+        (limits::DEFAULT_GRACE_PERIOD, secs(30)),
+        (limits::EXEC_TIMEOUT, secs(300)),
+    ];
+    assert_eq!(sizes.len() + times.len(), 21);
+    for (name, value, promised, place) in sizes {
+        assert_eq!(value, promised, "{name}");
+        if place != "-" {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(place);
+            assert!(std::fs::read_to_string(path).unwrap().contains(name), "{name} is not used in {place}");
+        }
+    }
+    for (value, promised) in times {
+        assert_eq!(value, promised);
+    }
+}

@@ -42,7 +42,7 @@ fn dependencies_point_one_way() {
         }
         let text = std::fs::read_to_string(&path).unwrap();
         for (at, _) in text.match_indices("crate::") {
-            let name: String = text[at + 7..].chars().take_while(|c| c.is_ascii_lowercase()).collect();
+            let name: String = text[at + 7..].chars().take_while(char::is_ascii_lowercase).collect();
             // Macros and re-exports of the crate's root.
             if name == own || name.is_empty() || name == "bail" {
                 continue;

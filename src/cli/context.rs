@@ -1,6 +1,7 @@
 //! The global options, and what follows from them and the environment.
 
 use crate::error::Result;
+use crate::platform::small_file;
 use crate::runtime::cgroups::Driver;
 use crate::runtime::options::Host;
 use crate::storage::config::Config;
@@ -118,7 +119,7 @@ fn default_root(unprivileged: bool, runtime_dir: Option<std::ffi::OsString>) -> 
 
 /// True if our user ids are mapped: user_namespaces(7).
 fn in_user_namespace() -> bool {
-    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return false };
+    let Ok(map) = small_file::read("/proc/self/uid_map") else { return false };
     let all: Vec<&str> = map.split_whitespace().collect();
     all != ["0", "0", "4294967295"]
 }

@@ -1,6 +1,7 @@
 //! `magikrun list`
 
-use super::{print, users};
+use super::print;
+use super::users::Users;
 use crate::error::{Context as _, Result};
 use crate::runtime::container::{Container, State};
 use crate::runtime::options::Host;
@@ -33,7 +34,8 @@ pub fn run(host: &Host, args: &Args) -> Result<()> {
         let ids = host.root.ids()?;
         return if ids.is_empty() { Ok(()) } else { print(&ids.join("\n")) };
     }
-    let states = Container::all(host)?.iter().filter_map(state).collect::<Vec<_>>();
+    let mut users = Users::default();
+    let states = Container::all(host)?.iter().filter_map(|c| state(c, &mut users)).collect::<Vec<_>>();
     match args.format {
         // As runc has it: callers in Go read no list and an empty list alike.
         Format::Json if states.is_empty() => print("null"),
@@ -43,9 +45,9 @@ pub fn run(host: &Host, args: &Args) -> Result<()> {
 }
 
 /// The state of a container; one that cannot be told is reported and left out.
-fn state(container: &Container) -> Option<State> {
+fn state(container: &Container, users: &mut Users) -> Option<State> {
     match container.state() {
-        Ok(state) => Some(State { owner: users::name(container.record.owner), ..state }),
+        Ok(state) => Some(State { owner: users.name(container.record.owner), ..state }),
         Err(e) => {
             tracing::error!("state of container {}: {e}", container.record.id);
             None

@@ -1,9 +1,26 @@
 //! Names of users. Not by the C library: in a static program its name services load code at run time.
 
-/// The name of a user in `/etc/passwd`, or `#UID`.
-pub fn name(uid: u32) -> String {
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    name_in(&passwd, uid).unwrap_or_else(|| format!("#{uid}"))
+use std::collections::HashMap;
+
+/// Names of users by id; `/etc/passwd` is read once.
+#[derive(Debug, Default)]
+pub struct Users {
+    passwd: Option<String>,
+    names: HashMap<u32, String>,
+}
+
+impl Users {
+    /// The name of a user in `/etc/passwd`, or `#UID`.
+    pub fn name(&mut self, uid: u32) -> String {
+        if let Some(name) = self.names.get(&uid) {
+            return name.clone();
+        }
+        let passwd =
+            self.passwd.get_or_insert_with(|| std::fs::read_to_string("/etc/passwd").unwrap_or_default());
+        let name = name_in(passwd, uid).unwrap_or_else(|| format!("#{uid}"));
+        self.names.insert(uid, name.clone());
+        name
+    }
 }
 
 fn name_in(passwd: &str, uid: u32) -> Option<String> {

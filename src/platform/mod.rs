@@ -2,4 +2,5 @@
 
 pub mod detect;
 pub mod selfexe;
+pub mod small_file;
 pub mod sys;

@@ -216,7 +216,7 @@ fn run_restore(options: &RestoreOptions, spec: &Spec, rootfs: &Path, dir: &State
     mount_bind_recursive(rootfs, &root).context(|| format!("cannot bind '{}'", rootfs.display()))?;
     let pid_file = dir.path().join(PID_FILE);
     let log = "restore.log";
-    let arguments = arguments::restore(options, spec, &root, &pid_file, &descriptors, log)?;
+    let arguments = arguments::restore(options, spec, &root, &pid_file, &descriptors, log);
     run_criu(&options.criu, &arguments, log)?;
     let text = std::fs::read_to_string(&pid_file).context(|| "criu has written no pid")?;
     text.trim()

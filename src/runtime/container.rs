@@ -1,6 +1,7 @@
 //! An existing container: its record and what state it is in.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::platform::small_file;
 use crate::runtime::options::Host;
 use crate::runtime::record::{ProcessId, Record};
 use crate::runtime::state;
@@ -141,10 +142,9 @@ pub fn is_alive(process: ProcessId) -> bool {
 
 /// State letter and start time of a process: fields 3 and 22 of proc(5) `/proc/PID/stat`.
 pub fn stat(pid: i32) -> Option<(char, u64)> {
-    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = small_file::read(format!("/proc/{pid}/stat")).ok()?;
     // The command name is in parentheses and may itself hold any byte, so count from the last one.
-    let rest = &text[text.iter().rposition(|b| *b == b')')? + 1..];
-    let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
+    let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     let start = fields.nth(18)?.parse().ok()?;
     Some((state, start))

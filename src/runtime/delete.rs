@@ -5,7 +5,7 @@ use crate::runtime::container::{CONFIG, Container, Status};
 use crate::runtime::hooks::Hooks;
 use crate::runtime::options::Host;
 use crate::runtime::record::Record;
-use crate::runtime::signal::{SIGKILL, kill_and_wait};
+use crate::runtime::signal::kill_and_wait;
 use crate::runtime::{spec, state};
 use crate::storage::state_root::StateDir;
 use oci_spec::runtime::Spec;
@@ -40,14 +40,24 @@ pub fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
 }
 
 fn delete_leftover(host: &Host, id: &str, force: bool, not_found: Error) -> Result<()> {
-    if let Some(left) = host.root.open_leftover(id)? {
-        // A free lock tells that nobody is making it any more.
-        if let Some(_lock) = left.try_lock()? {
-            clean_leftover(&left)?;
-            return left.remove();
-        }
+    let Some(left) = host.root.open_leftover(id)? else { return if force { Ok(()) } else { Err(not_found) } };
+    // A free lock tells that nobody is making or deleting it any more. By force, that is waited for: the lock of a create that
+    // was killed is free once its child is dead too.
+    let lock = match left.try_lock()? {
+        None if !force => return Err(not_found),
+        None => match left.lock() {
+            Err(e) if e.kind() == ErrorKind::ContainerNotFound => return Ok(()),
+            lock => lock?,
+        },
+        Some(lock) => lock,
+    };
+    if host.root.open(id).is_ok() {
+        // It was finished meanwhile.
+        drop(lock);
+        return delete(host, id, force);
     }
-    if force { Ok(()) } else { Err(not_found) }
+    clean_leftover(&left)?;
+    left.remove()
 }
 
 fn remove_damaged(host: &Host, id: &str) -> Result<()> {
@@ -82,7 +92,6 @@ fn read_spec(dir: &StateDir) -> Result<Spec> {
 
 /// Ends the processes that are left and removes the cgroups and the resctrl groups.
 fn release(record: &Record) -> Result<()> {
-    record.cgroup.kill_all(SIGKILL)?;
     record.cgroup.remove()?;
     remove_resctrl(&record.intel_rdt)
 }

@@ -24,6 +24,9 @@ const FAULTS: [Signal; 7] = [
     Signal::SIGABRT,
 ];
 
+/// Bytes copied at once between a terminal and us.
+const BUFFER: usize = 8 << 10;
+
 /// Offset of the exit code of a program that a signal ended, as shells have it.
 const SIGNAL_BASE: i32 = 128;
 
@@ -183,7 +186,7 @@ impl Relay {
 
     /// Moves what there is, without waiting.
     fn pump(&mut self) -> Result<()> {
-        let mut buffer = [0u8; 32 << 10];
+        let mut buffer = [0u8; BUFFER];
         match rustix::io::read(&self.master, &mut buffer) {
             Ok(0) | Err(Errno::IO) => self.master_open = false,
             Ok(n) => write_all(rustix::stdio::stdout(), &buffer[..n])?,
@@ -214,7 +217,7 @@ impl Relay {
 
     /// Copies what the program wrote last.
     fn drain(&mut self) {
-        let mut buffer = [0u8; 32 << 10];
+        let mut buffer = [0u8; BUFFER];
         while let Ok(n @ 1..) = rustix::io::read(&self.master, &mut buffer) {
             if write_all(rustix::stdio::stdout(), &buffer[..n]).is_err() {
                 break;

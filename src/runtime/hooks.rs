@@ -86,6 +86,14 @@ impl Hooks {
             .is_some_and(|hooks| !hooks.is_empty())
     }
 
+    /// True if the configuration has hooks for after the start.
+    pub fn has_poststart(spec: &Spec) -> bool {
+        spec.hooks()
+            .as_ref()
+            .and_then(|hooks| hooks.poststart().as_ref())
+            .is_some_and(|hooks| !hooks.is_empty())
+    }
+
     /// Runs the prestart and createRuntime hooks.
     pub fn run_runtime(&self, state: &[u8]) -> Result<()> {
         run(HookKind::Prestart, &self.prestart, state)?;

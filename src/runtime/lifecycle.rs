@@ -80,8 +80,11 @@ pub fn start(host: &Host, id: &str) -> Result<()> {
         Status::Running => crate::bail!(InvalidState, "cannot start an already running container"),
         status => crate::bail!(InvalidState, "cannot start a container in the {status} state"),
     }
-    let data = container.dir.read(CONFIG)?.unwrap_or_default();
-    let spec = spec::parse(&data, CONFIG)?;
+    let spec = if container.record.start_needs_config {
+        spec::parse(&container.dir.read(CONFIG)?.unwrap_or_default(), CONFIG)?
+    } else {
+        Spec::default()
+    };
     let notify = Notify::open(&container.dir)?;
     start_created(&container.dir, &container.record, &spec)?;
     drop(lock);
@@ -215,7 +218,7 @@ pub fn stats(host: &Host, id: &str) -> Result<Stats> {
     let container = Container::open(host, id)?;
     match container.status()? {
         Status::Stopped => Err(signal::not_running()),
-        _ => container.record.cgroup.stats(),
+        _ => Ok(container.record.cgroup.stats()),
     }
 }
 

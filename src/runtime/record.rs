@@ -71,6 +71,9 @@ pub struct Record {
     /// True when the configuration has poststop hooks, so that `delete` must read it.
     #[serde(default)]
     pub poststop: bool,
+    /// True when `start` must read the configuration: it has poststart hooks, or a seccomp agent.
+    #[serde(default)]
+    pub start_needs_config: bool,
     /// Annotations of the configuration.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,

@@ -91,14 +91,13 @@ pub fn connect(path: &Path) -> Result<OwnedFd> {
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .context(cannot)?;
     let by_descriptor;
-    let address = match SocketAddrUnix::new(path) {
-        Ok(address) => address,
-        Err(_) => {
-            by_descriptor =
-                rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(cannot)?;
-            let number = std::os::fd::AsRawFd::as_raw_fd(&by_descriptor);
-            SocketAddrUnix::new(format!("/proc/self/fd/{number}")).context(cannot)?
-        }
+    let address = if let Ok(address) = SocketAddrUnix::new(path) {
+        address
+    } else {
+        by_descriptor =
+            rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(cannot)?;
+        let number = std::os::fd::AsRawFd::as_raw_fd(&by_descriptor);
+        SocketAddrUnix::new(format!("/proc/self/fd/{number}")).context(cannot)?
     };
     rustix::net::connect(&socket, &address).context(cannot)?;
     Ok(socket)

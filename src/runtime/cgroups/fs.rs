@@ -2,6 +2,7 @@
 
 use super::plan::{OnFailure, Setting};
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::small_file;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -26,8 +27,9 @@ pub fn write(path: &Path, value: &str) -> Result<()> {
 
 /// Reads a file of a cgroup without the final newline.
 pub fn read(path: &Path) -> Result<String> {
-    let text = std::fs::read_to_string(path).context(|| format!("cannot read '{}'", path.display()))?;
-    Ok(text.trim_end().to_owned())
+    let mut text = small_file::read(path).context(|| format!("cannot read '{}'", path.display()))?;
+    text.truncate(text.trim_end().len());
+    Ok(text)
 }
 
 /// Opens a cgroup directory.
@@ -99,7 +101,7 @@ pub fn processes(directory: &Path) -> Result<Vec<i32>> {
     for path in tree(directory)? {
         match std::fs::read_to_string(path.join("cgroup.procs")) {
             Ok(text) => {
-                pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0))
+                pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
             }
             // Gone meanwhile; or a threaded cgroup, whose processes its domain lists.
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)) => {}
@@ -151,6 +153,11 @@ pub fn kill_and_wait(directory: &Path) -> Result<()> {
             let _ = poll(&mut fds, Some(&timespec(deadline.saturating_duration_since(Instant::now()))));
         }
     }
+}
+
+/// Removes a cgroup that has no processes and nothing below it; true if it is gone.
+pub fn try_remove(directory: &Path) -> bool {
+    matches!(rustix::fs::rmdir(directory), Ok(()) | Err(Errno::NOENT))
 }
 
 /// Removes a cgroup and all below it.

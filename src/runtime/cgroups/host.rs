@@ -1,6 +1,7 @@
 //! What cgroup hierarchies this host has mounted, and where we are in them.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::small_file;
 use std::path::{Component, Path, PathBuf};
 
 /// Version of a hierarchy's interface.
@@ -28,7 +29,7 @@ pub struct Mount {
 
 /// Finds the mounted hierarchies: v1 in mount order, then v2.
 pub fn mounts() -> Result<Vec<Mount>> {
-    let read = |path: &str| std::fs::read_to_string(path).context(|| format!("cannot read '{path}'"));
+    let read = |path: &str| small_file::read(path).context(|| format!("cannot read '{path}'"));
     let mounts = parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
     if mounts.is_empty() {
         return Err(Error::new(ErrorKind::NotSupported, "no cgroup hierarchy is mounted"));

@@ -2,7 +2,6 @@
 
 use super::host::Version;
 use super::{Place, fs};
-use crate::error::Result;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -104,7 +103,7 @@ fn is_zero(value: &u64) -> bool {
 }
 
 /// Reads what the hierarchies have; what is missing stays zero.
-pub(super) fn read(places: &[Place]) -> Result<Stats> {
+pub(super) fn read(places: &[Place]) -> Stats {
     let mut stats = Stats::default();
     for place in places {
         let directory = Directory(&place.directory);
@@ -113,7 +112,7 @@ pub(super) fn read(places: &[Place]) -> Result<Stats> {
             Version::V2 => v2(&directory, &mut stats, places.len() == 1),
         }
     }
-    Ok(stats)
+    stats
 }
 
 /// A cgroup whose files are numbers, lists of names and numbers, or missing.

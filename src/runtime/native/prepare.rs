@@ -155,8 +155,14 @@ pub fn record(
         rootless: host.rootless,
         intel_rdt: Vec::new(),
         poststop: hooks::Hooks::has_poststop(&bundle.spec),
+        start_needs_config: hooks::Hooks::has_poststart(&bundle.spec) || has_listener(&bundle.spec),
         annotations,
     }
+}
+
+fn has_listener(spec: &Spec) -> bool {
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    profile.is_some_and(|profile| profile.listener_path().is_some())
 }
 
 fn context(

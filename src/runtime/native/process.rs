@@ -292,7 +292,7 @@ fn rlimit(limit: &PosixRlimit) -> (Resource, Rlimit) {
 }
 
 fn set_rlimit(target: Option<Pid>, resource: Resource, limit: &Rlimit) -> Result<()> {
-    let mut result = rustix::process::prlimit(target, resource, limit.clone());
+    let mut result = rustix::process::prlimit(target, resource, *limit);
     if result == Err(rustix::io::Errno::PERM) {
         // Without CAP_SYS_RESOURCE a limit cannot be raised. The container then gets as much as there is: less than asked for,
         // never more. A caller that asks for the usual large defaults still gets its container.

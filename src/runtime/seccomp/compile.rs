@@ -136,9 +136,8 @@ fn has_repeated_index(args: &[LinuxSeccompArg]) -> bool {
 
 fn comparison(arg: &LinuxSeccompArg) -> Result<ScmpArgCompare> {
     use LinuxSeccompOperator as O;
-    let index = match u32::try_from(arg.index()) {
-        Ok(index @ 0..=5) => index,
-        _ => crate::bail!(InvalidBundle, "linux.seccomp: argument index {} is not 0 to 5", arg.index()),
+    let Ok(index @ 0..=5) = u32::try_from(arg.index()) else {
+        crate::bail!(InvalidBundle, "linux.seccomp: argument index {} is not 0 to 5", arg.index())
     };
     let (operator, value) = match arg.op() {
         O::ScmpCmpNe => (ScmpCompareOp::NotEqual, arg.value()),

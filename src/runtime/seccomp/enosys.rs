@@ -57,7 +57,7 @@ fn block_with_x32(audit: u32, largest: u32, x32: bool) -> Vec<Instruction> {
 
 /// The largest number on this architecture of a call that the profile names.
 fn largest(profile: &LinuxSeccomp, arch: ScmpArch) -> Option<u32> {
-    let names = profile.syscalls().iter().flatten().flat_map(|call| call.names());
+    let names = profile.syscalls().iter().flatten().flat_map(oci_spec::runtime::LinuxSyscall::names);
     names
         .filter_map(|name| ScmpSyscall::from_name_by_arch(name, arch).ok())
         // Calls that the architecture lacks have negative numbers.

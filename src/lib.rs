@@ -1,7 +1,7 @@
 //! magikrun: an OCI runtime for Linux containers, WebAssembly and microVMs, with atomic pods.
 //!
 //! Dependencies between the modules point one way:
-//! `cli -> {runtime, image} -> storage -> platform -> {undo, error, limits}`.
+//! `cli -> {runtime, image} -> storage -> platform -> undo -> {error, limits}`.
 
 pub mod error;
 pub mod limits;

@@ -46,7 +46,7 @@ fn delete_leftover(host: &Host, id: &str, force: bool, not_found: Error) -> Resu
     let lock = match left.try_lock()? {
         None if !force => return Err(not_found),
         None => match left.lock() {
-            Err(e) if e.kind() == ErrorKind::ContainerNotFound => return Ok(()),
+            Err(e) if e.kind() == ErrorKind::ContainerNotFound => return host.root.remove_unlocked(id),
             lock => lock?,
         },
         Some(lock) => lock,

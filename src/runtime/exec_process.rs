@@ -112,6 +112,10 @@ fn with_capabilities(own: Option<&LinuxCapabilities>, names: &[String]) -> Resul
     capabilities.set_bounding(with(capabilities.bounding()));
     capabilities.set_effective(with(capabilities.effective()));
     capabilities.set_permitted(with(capabilities.permitted()));
+    if capabilities.inheritable().is_some() {
+        // Takes effect for those that are inheritable already.
+        capabilities.set_ambient(with(capabilities.ambient()));
+    }
     Ok(capabilities)
 }
 

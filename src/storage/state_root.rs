@@ -146,7 +146,7 @@ impl StateRoot {
     ) -> Result<(StateDir, Lock)> {
         validate_id(id)?;
         let root = self.make_root()?;
-        let root_lock = lock_file(root.as_fd(), ROOT_LOCK)?;
+        let root_lock = lock_file(root.as_fd(), ROOT_LOCK, OFlags::CREATE)?;
         lock(&root_lock)?;
         let root_lock = Lock(root_lock);
         let exists = || Error::new(ErrorKind::ContainerExists, "container with given ID already exists");
@@ -154,8 +154,10 @@ impl StateRoot {
             return Err(exists());
         }
         if let Some(left) = self.open_leftover(id)? {
-            let _lock = left.try_lock()?.ok_or_else(exists)?;
-            clean_up(&left)?;
+            if left.has(LOCK) {
+                let _lock = left.try_lock()?.ok_or_else(exists)?;
+                clean_up(&left)?;
+            }
             left.remove()?;
         }
         let count = self.names()?.len();
@@ -175,11 +177,25 @@ impl StateRoot {
         mkdirat(root, &name, Mode::RWXU)
             .or_kind(ErrorKind::Storage, || format!("cannot make state directory '{name}'"))?;
         let dir = self.open_name(&name)?.ok_or_else(not_found)?;
-        let locked = dir.lock();
+        let locked =
+            lock_file(dir.fd(), LOCK, OFlags::CREATE).and_then(|file| lock(&file).map(|()| Lock(file)));
         if locked.is_err() {
             let _ = dir.remove();
         }
         Ok((dir, locked?))
+    }
+
+    /// Removes a directory `ID~` that has no lock file: what is left of a `create` that died before it had one.
+    pub fn remove_unlocked(&self, id: &str) -> Result<()> {
+        let root = self.make_root()?;
+        let root_lock = lock_file(root.as_fd(), ROOT_LOCK, OFlags::CREATE)?;
+        lock(&root_lock)?;
+        // While this is held nobody is between making the directory and its lock.
+        let _root_lock = Lock(root_lock);
+        match self.open_leftover(id)? {
+            Some(left) if !left.has(LOCK) => left.remove(),
+            _ => Ok(()),
+        }
     }
 
     fn make_root(&self) -> Result<OwnedFd> {
@@ -205,8 +221,8 @@ fn open_dir(path: &Path) -> std::result::Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn lock_file(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+fn lock_file(dir: BorrowedFd<'_>, name: &str, create: OFlags) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | create | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
         .or_kind(ErrorKind::Storage, || format!("cannot open '{name}' in the state directory"))
 }
@@ -229,10 +245,7 @@ impl StateDir {
 
     /// Waits for the container's lock. Fails as if the container did not exist when it was deleted meanwhile.
     pub fn lock(&self) -> Result<Lock> {
-        let file = lock_file(self.fd(), LOCK).map_err(|e| match e.errno() {
-            Some(libc::ENOENT) => not_found(),
-            _ => e,
-        })?;
+        let file = self.open_lock()?;
         lock(&file)?;
         if fstat(&file).map_err(Error::from)?.st_nlink == 0 {
             return Err(not_found());
@@ -240,9 +253,21 @@ impl StateDir {
         Ok(Lock(file))
     }
 
-    /// Takes the lock if nobody has it.
+    /// Opens the lock file. It is made with the directory and never again: a new one in a directory that is just being
+    /// removed would keep it.
+    fn open_lock(&self) -> Result<OwnedFd> {
+        lock_file(self.fd(), LOCK, OFlags::empty()).map_err(|e| match e.errno() {
+            Some(libc::ENOENT) => not_found(),
+            _ => e,
+        })
+    }
+
+    /// Takes the lock if nobody has it; there may also be none any more.
     pub fn try_lock(&self) -> Result<Option<Lock>> {
-        let file = lock_file(self.fd(), LOCK)?;
+        let file = match self.open_lock() {
+            Err(e) if e.kind() == ErrorKind::ContainerNotFound => return Ok(None),
+            file => file?,
+        };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Lock(file))),
             Err(Errno::WOULDBLOCK) => Ok(None),

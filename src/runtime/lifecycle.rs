@@ -171,7 +171,7 @@ fn exec_plan<'a>(
         )?,
         program: Program::new(process, &[])?,
         seccomp: filter,
-        console: console.for_child()?.map(|socket| ConsolePlan::new(socket, process)),
+        console: console.for_child()?.map(|end| ConsolePlan::new(end, process)),
         preserve_fds: options.preserve_fds,
         affinity: affinity::Plan::new(process)?,
         cgroup: options.cgroup.clone(),

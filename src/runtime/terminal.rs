@@ -19,6 +19,15 @@ use std::path::Path;
 /// `DEVPTS_SUPER_MAGIC` of statfs(2).
 const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
 
+/// What a process needs to hand its terminal out.
+#[derive(Debug)]
+pub struct ChildEnd {
+    /// Where it sends the master.
+    socket: OwnedFd,
+    /// Size of the terminal, where the configuration has none.
+    size: Option<Winsize>,
+}
+
 /// What the caller wants to happen with the terminal of a process.
 #[derive(Debug)]
 pub enum Console {
@@ -63,13 +72,17 @@ impl Console {
         }
     }
 
-    /// The socket on which the process sends the master.
-    pub fn for_child(&self) -> Result<Option<OwnedFd>> {
-        let socket = match self {
+    /// The end for the process.
+    pub fn for_child(&self) -> Result<Option<ChildEnd>> {
+        let (socket, size) = match self {
             Self::None => return Ok(None),
-            Self::Socket(socket) | Self::Foreground { theirs: socket, .. } => socket,
+            Self::Socket(socket) => (socket, None),
+            // Ours, from the program's first moment on; later changes are passed on.
+            Self::Foreground { theirs, .. } => {
+                (theirs, rustix::termios::tcgetwinsize(rustix::stdio::stdin()).ok())
+            }
         };
-        Ok(Some(socket.try_clone()?))
+        Ok(Some(ChildEnd { socket: socket.try_clone()?, size }))
     }
 
     /// The master that a foreground process has sent.
@@ -143,15 +156,15 @@ pub struct ConsolePlan {
 }
 
 impl ConsolePlan {
-    /// The master goes to `socket`; size and owner are those of the process object.
-    pub fn new(socket: OwnedFd, process: &Process) -> Self {
+    /// The master goes to the socket of `end`; size and owner are those of the process object.
+    pub fn new(end: ChildEnd, process: &Process) -> Self {
         let size = process.console_size().map(|size| Winsize {
             ws_row: u16::try_from(size.height()).unwrap_or(u16::MAX),
             ws_col: u16::try_from(size.width()).unwrap_or(u16::MAX),
             ws_xpixel: 0,
             ws_ypixel: 0,
         });
-        Self { socket, size, owner: process.user().uid() }
+        Self { socket: end.socket, size: size.or(end.size), owner: process.user().uid() }
     }
 }
 

@@ -15,11 +15,12 @@ use crate::runtime::native::prepare::{self, Bundle, Preparation};
 use crate::runtime::native::start::StartSocket;
 use crate::runtime::options::{CreateOptions, Host};
 use crate::runtime::record::{ProcessId, Record};
+use crate::runtime::terminal::ChildEnd;
 use crate::runtime::{notify, state};
 use crate::storage::state_root::{Lock, StateDir};
 use crate::undo::Undo;
 use oci_spec::runtime::Spec;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 /// A container that was created by this process, and so is its child.
@@ -43,7 +44,7 @@ pub fn create(
     host: &Host,
     options: &CreateOptions,
     bundle: Bundle,
-    console: Option<OwnedFd>,
+    console: Option<ChildEnd>,
     foreground: Option<&Foreground>,
 ) -> Result<Created> {
     let (mut dir, lock) = host.root.reserve(&options.id, host.max_containers, delete::clean_leftover)?;

@@ -14,12 +14,11 @@ use crate::runtime::options::{CreateOptions, Host};
 use crate::runtime::record::{Backend, RECORD_VERSION, Record};
 use crate::runtime::rootfs::{IdMappings, PlanContext, RootfsPlan};
 use crate::runtime::seccomp::{self, Filter};
-use crate::runtime::terminal::ConsolePlan;
+use crate::runtime::terminal::{ChildEnd, ConsolePlan};
 use crate::runtime::validate::{KernelSecurity, validate};
 use crate::runtime::{backend, spec, state};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -79,7 +78,7 @@ pub fn prepare<'a>(
     host: &Host,
     options: &CreateOptions,
     bundle: &Bundle,
-    console: Option<OwnedFd>,
+    console: Option<ChildEnd>,
     notify: Option<&NotifyMount>,
     foreground: Option<&'a Foreground>,
 ) -> Result<(Preparation, InitPlan<'a>)> {
@@ -117,7 +116,7 @@ pub fn prepare<'a>(
         hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
         domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
         sysctl: linux.sysctl().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
-        console: console.map(|socket| ConsolePlan::new(socket, process)),
+        console: console.map(|end| ConsolePlan::new(end, process)),
         seccomp: seccomp.clone(),
         runtime_hooks: hooks.runtime(),
         create_container: hooks.create_container,

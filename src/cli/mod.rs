@@ -25,6 +25,7 @@ mod version;
 use crate::error::{Error, ErrorKind, Result};
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use context::Global;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Exit status of errors of our own.
@@ -39,9 +40,6 @@ const EXEC_FAILURE: u8 = 255;
 pub struct Cli {
     #[command(flatten)]
     global: Global,
-    /// Print version, commit and the version of the runtime specification
-    #[arg(short = 'v', long, action = ArgAction::Version)]
-    version: Option<bool>,
     #[command(subcommand)]
     command: Command,
 }
@@ -88,7 +86,12 @@ enum Command {
 
 /// The command line as data; for the man pages' test and for completions.
 pub fn command() -> clap::Command {
-    Cli::command().version(version::text())
+    let version = clap::Arg::new("version")
+        .short('v')
+        .long("version")
+        .action(ArgAction::Version)
+        .help("Print version, commit and the version of the runtime specification");
+    Cli::command().version(version::text()).arg(version)
 }
 
 /// Runs the command line of this process.
@@ -113,8 +116,38 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command line with one of the commands that callers call most, by its name; `None` for the others.
+fn narrow(name: &str) -> Option<clap::Command> {
+    use clap::Args as _;
+    let augment = match name {
+        "create" => create::Args::augment_args,
+        "start" | "state" | "pause" | "resume" => simple::Args::augment_args,
+        "run" => run::Args::augment_args,
+        "exec" => exec::Args::augment_args,
+        "kill" => kill::Args::augment_args,
+        "delete" => delete::Args::augment_args,
+        "list" => list::Args::augment_args,
+        _ => return None,
+    };
+    let global = Global::augment_args(clap::Command::new("magikrun").subcommand_required(true));
+    Some(global.subcommand(augment(clap::Command::new(name.to_owned()))))
+}
+
+/// Parses with only the command that is named, since making all of them takes longer than most operations. What does not
+/// parse that way is parsed in full, also for its message.
+fn parse_narrow(args: &[OsString]) -> Option<Cli> {
+    let command = args.iter().skip(1).find_map(|arg| narrow(arg.to_str()?))?;
+    let matches =
+        command.disable_help_flag(true).disable_version_flag(true).try_get_matches_from(args).ok()?;
+    Cli::from_arg_matches(&matches).ok()
+}
+
 fn parse() -> Result<Cli, ExitCode> {
-    let matches = command().try_get_matches();
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if let Some(cli) = parse_narrow(&args) {
+        return Ok(cli);
+    }
+    let matches = command().try_get_matches_from(args);
     match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => Ok(cli),
         Err(e) if !e.use_stderr() => {
@@ -212,6 +245,29 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn the_short_way_takes_what_the_long_way_takes() {
+        let args = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        for line in [
+            "magikrun --root start --log=l --log-format json create --bundle b --pid-file=p id --no-pivot",
+            "magikrun run -d id",
+            "magikrun exec -t -u 1:2 id sh -c exit",
+            "magikrun --systemd-cgroup kill id 9",
+        ] {
+            let short = parse_narrow(&args(line));
+            let long = Cli::from_arg_matches(&command().try_get_matches_from(args(line)).unwrap()).unwrap();
+            // A value that looks like a command only costs time.
+            if let Some(short) = short {
+                assert_eq!(format!("{short:?}"), format!("{long:?}"), "{line}");
+            }
+        }
+        assert!(parse_narrow(&args("magikrun run -d id")).is_some());
+        for line in ["magikrun run", "magikrun run --help", "magikrun --version", "magikrun list --nonsense"]
+        {
+            assert!(parse_narrow(&args(line)).is_none(), "{line}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use rustix::fs::{Mode, OFlags};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 /// Bytes that are enough for the files of procfs and cgroups that are read this way.
@@ -12,17 +13,21 @@ const BUFFER: usize = 4096;
 /// Such a file has no size that could be asked for, and nearly always comes with one read(2).
 pub fn read(path: impl AsRef<Path>) -> Result<String> {
     let file = rustix::fs::open(path.as_ref(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut text = Vec::new();
+    String::from_utf8(read_open(file.as_fd())?).map_err(|_| Error::from_errno(libc::EILSEQ))
+}
+
+/// Reads an open file to its end. One read(2) is all that a small file takes.
+pub fn read_open(file: BorrowedFd<'_>) -> Result<Vec<u8>> {
+    let mut data = Vec::new();
     let mut buffer = [0u8; BUFFER];
     loop {
-        let length = rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut buffer))?;
-        text.extend_from_slice(&buffer[..length]);
-        // The kernel fills the buffer, or has reached the end. A record that did not fit in what was left comes next.
-        if length == 0 || (text.len() == length && length < BUFFER / 2) {
-            break;
+        let length = rustix::io::retry_on_intr(|| rustix::io::read(file, &mut buffer))?;
+        data.extend_from_slice(&buffer[..length]);
+        // Files of the kernel come in whole records, so a buffer that is not half full was the end.
+        if length < BUFFER / 2 {
+            return Ok(data);
         }
     }
-    String::from_utf8(text).map_err(|_| Error::from_errno(libc::EILSEQ))
 }
 
 #[cfg(test)]

@@ -83,8 +83,7 @@ pub struct RestoreOptions {
 
 /// Saves the state of a running container. Unless it is left running, it is deleted afterwards.
 pub fn checkpoint(host: &Host, options: &CheckpointOptions) -> Result<()> {
-    let container = Container::open(host, &options.id)?;
-    let lock = container.dir.lock()?;
+    let (container, lock) = Container::open_locked(host, &options.id)?;
     let status = container.status()?;
     if !matches!(status, Status::Running | Status::Paused) {
         crate::bail!(InvalidState, "container cannot be checkpointed in {status} state");

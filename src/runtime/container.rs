@@ -5,7 +5,7 @@ use crate::platform::small_file;
 use crate::runtime::options::Host;
 use crate::runtime::record::{ProcessId, Record};
 use crate::runtime::state;
-use crate::storage::state_root::StateDir;
+use crate::storage::state_root::{Lock, StateDir};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -85,7 +85,17 @@ impl Container {
     ///
     /// Fails with [`ErrorKind::ContainerNotFound`] and runc's words when there is none.
     pub fn open(host: &Host, id: &str) -> Result<Self> {
+        Self::of(host.root.open(id)?, id)
+    }
+
+    /// Opens the container `id` and waits until nobody else operates on it; nobody does until the lock is dropped.
+    pub fn open_locked(host: &Host, id: &str) -> Result<(Self, Lock)> {
         let dir = host.root.open(id)?;
+        let lock = dir.lock()?;
+        Ok((Self::of(dir, id)?, lock))
+    }
+
+    fn of(dir: StateDir, id: &str) -> Result<Self> {
         let record = Record::load(&dir)?
             .ok_or_else(|| Error::new(ErrorKind::Storage, format!("container '{id}' has no state record")))?;
         Ok(Self { dir, record })

@@ -13,19 +13,18 @@ use std::path::{Path, PathBuf};
 
 /// Removes a container. See [`crate::runtime::lifecycle::delete`].
 pub fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
-    let container = match Container::open(host, id) {
-        Ok(container) => container,
+    let (mut container, lock) = match Container::open_locked(host, id) {
+        Ok(locked) => locked,
         Err(e) if e.kind() == ErrorKind::ContainerNotFound => return delete_leftover(host, id, force, e),
         // A damaged record says nothing of what there is to remove; only force may remove the rest.
         Err(e) if force && e.kind() == ErrorKind::Storage => return remove_damaged(host, id),
         Err(e) => return Err(e),
     };
-    let lock = match container.dir.lock() {
-        Err(e) if force && e.kind() == ErrorKind::ContainerNotFound => return Ok(()),
-        lock => lock?,
-    };
-    // What was read before the lock may be old.
-    let mut container = Container::open(host, id)?;
+    if !container.dir.is_in_place() {
+        // Another deleter was here first, and may not have come to its end.
+        drop(lock);
+        return delete(host, id, force);
+    }
     match container.status()? {
         Status::Stopped => {}
         Status::Created => kill_and_wait(&container.record)?,

@@ -71,9 +71,7 @@ pub fn run(host: &Host, options: &RunOptions) -> Result<u8> {
 
 /// Starts a created container.
 pub fn start(host: &Host, id: &str) -> Result<()> {
-    let container = Container::open(host, id)?;
-    let lock = container.dir.lock()?;
-    let container = Container::open(host, id)?;
+    let (container, lock) = Container::open_locked(host, id)?;
     match container.status()? {
         Status::Created => {}
         Status::Stopped => crate::bail!(InvalidState, "cannot start a container that has stopped"),
@@ -88,9 +86,10 @@ pub fn start(host: &Host, id: &str) -> Result<()> {
     let notify = Notify::open(&container.dir)?;
     start_created(&container.dir, &container.record, &spec)?;
     drop(lock);
-    match (notify, container.record.init.map(signal::open).transpose()?.flatten()) {
-        (Some(notify), Some(process)) => notify.wait(process.pidfd.as_fd(), process.pid),
-        _ => Ok(()),
+    let Some(notify) = notify else { return Ok(()) };
+    match container.record.init.map(signal::open).transpose()?.flatten() {
+        Some(process) => notify.wait(process.pidfd.as_fd(), process.pid),
+        None => Ok(()),
     }
 }
 
@@ -195,8 +194,7 @@ pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
 
 /// Freezes all processes of a container.
 pub fn pause(host: &Host, id: &str) -> Result<()> {
-    let container = Container::open(host, id)?;
-    let _lock = container.dir.lock()?;
+    let (container, _lock) = Container::open_locked(host, id)?;
     match container.status()? {
         Status::Running | Status::Created => container.record.cgroup.freeze(),
         _ => Err(signal::not_running()),
@@ -205,8 +203,7 @@ pub fn pause(host: &Host, id: &str) -> Result<()> {
 
 /// Lets the processes of a paused container go on.
 pub fn resume(host: &Host, id: &str) -> Result<()> {
-    let container = Container::open(host, id)?;
-    let _lock = container.dir.lock()?;
+    let (container, _lock) = Container::open_locked(host, id)?;
     match container.status()? {
         Status::Paused => container.record.cgroup.thaw(),
         _ => crate::bail!(InvalidState, "container not paused"),

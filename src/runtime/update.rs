@@ -17,8 +17,7 @@ const RESCTRL: &str = "/sys/fs/resctrl";
 /// Applies `changes`, in the form of `linux.resources`, on top of the present limits. Values that are zero or empty leave
 /// things as they are, for that is how containerd and docker write what they do not change.
 pub fn update(host: &Host, id: &str, changes: &Value, schemata: &[&str]) -> Result<()> {
-    let container = Container::open(host, id)?;
-    let _lock = container.dir.lock()?;
+    let (container, _lock) = Container::open_locked(host, id)?;
     if matches!(container.status()?, Status::Stopped | Status::Creating) {
         return Err(signal::not_running());
     }

@@ -6,13 +6,13 @@
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::limits::MAX_CONTAINER_ID_LEN;
+use crate::platform::small_file;
 use crate::storage::atomic;
 use rustix::fs::{
     AtFlags, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, mkdirat, openat, renameat,
     renameat_with, unlinkat,
 };
 use rustix::io::Errno;
-use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -238,6 +238,12 @@ impl StateDir {
         &self.path
     }
 
+    /// False when it was renamed or removed by another since it was opened.
+    pub fn is_in_place(&self) -> bool {
+        let (Ok(here), Ok(there)) = (fstat(&self.dir), rustix::fs::stat(&self.path)) else { return false };
+        (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+    }
+
     /// The directory itself.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
@@ -297,11 +303,7 @@ impl StateDir {
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let cannot = || format!("cannot read '{}'", self.path.join(name).display());
         match openat(&self.dir, name, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()) {
-            Ok(fd) => {
-                let mut data = Vec::new();
-                std::fs::File::from(fd).read_to_end(&mut data).or_kind(ErrorKind::Storage, cannot)?;
-                Ok(Some(data))
-            }
+            Ok(fd) => small_file::read_open(fd.as_fd()).or_kind(ErrorKind::Storage, cannot).map(Some),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e).or_kind(ErrorKind::Storage, cannot),
         }

@@ -13,7 +13,7 @@ MANPAGES := $(wildcard man/*.8)
 
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev
 RUN_PACKAGES := $(BUILD_PACKAGES) busybox-static
-TEST_PACKAGES := $(RUN_PACKAGES) conmon containerd crun git man-db podman procps uidmap util-linux
+TEST_PACKAGES := $(RUN_PACKAGES) conmon containerd crun git iproute2 man-db podman procps uidmap util-linux
 BENCH_PACKAGES := $(RUN_PACKAGES) crun runc util-linux
 
 .PHONY: all build run test lint bench install clean

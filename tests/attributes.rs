@@ -299,3 +299,25 @@ fn a_process_killed_for_want_of_memory_is_an_event() {
     let event: Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!(event, json!({"type": "oom", "id": *bundle.id}));
 }
+
+#[test]
+fn what_the_kernel_lacks_is_refused_in_one_line() {
+    let runtime = Runtime::new();
+    let rows: [(&str, &str, Value, &str); 3] = [
+        ("/sys/module/apparmor", "/process/apparmorProfile", json!("some-profile"), "apparmor"),
+        ("/sys/fs/selinux/enforce", "/process/selinuxLabel", json!("system_u:object_r:x_t:s0"), "selinux"),
+        ("/sys/fs/resctrl/schemata", "/linux/intelRdt", json!({"closID": "x"}), "Intel RDT"),
+    ];
+    for (probe, pointer, value, word) in rows {
+        if std::path::Path::new(probe).exists() {
+            println!("this kernel has {word}");
+            continue;
+        }
+        let mut bundle = runtime.bundle();
+        let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
+        bundle.edit(|config| config.pointer_mut(parent).expect("the object")[name] = value);
+        let output = runtime.run(&bundle).fails_with(1, &[word]);
+        assert_eq!(output.stderr.lines().count(), 1, "{}", output.stderr);
+        runtime.assert_nothing_left();
+    }
+}

@@ -47,7 +47,7 @@ pub fn init(global: &Global) -> Result<()> {
         let layer = layer.with_syslog_identifier(name);
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer.with_filter(level)))
     } else {
-        let layer = LogLayer { destination, format: global.log_format };
+        let layer = LogLayer { destination, format: global.log_format, debug: level == LevelFilter::DEBUG };
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer.with_filter(level)))
     };
     installed.map_err(|e| Error::new(crate::error::ErrorKind::System, e.to_string()))
@@ -108,13 +108,19 @@ pub fn before_init(e: &Error) {
 struct LogLayer {
     destination: Destination,
     format: LogFormat,
+    debug: bool,
 }
 
 impl<S: Subscriber> Layer<S> for LogLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let (level, target) = (*event.metadata().level(), event.metadata().target());
+        // What libraries say of an error is in the error that they return; the rest is for who looks for faults.
+        if !target.starts_with(env!("CARGO_PKG_NAME")) && !self.debug {
+            return;
+        }
         let mut message = Message(String::new());
         event.record(&mut message);
-        self.write(*event.metadata().level(), &message.0);
+        self.write(level, &message.0);
     }
 }
 

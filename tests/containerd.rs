@@ -322,3 +322,18 @@ fn a_terminal_reaches_the_process() {
     let output = finish(command, None);
     assert!(output.stdout.contains("/dev/pts/"), "{output:?}");
 }
+
+#[test]
+fn an_update_as_the_shim_makes_it_is_read_back_from_inside() {
+    let containerd = Containerd::new();
+    let mount = "type=cgroup,src=cgroup,dst=/sys/fs/cgroup,options=ro:nosuid:noexec:nodev";
+    containerd.detached(&["--memory-limit", "67108864", "--mount", mount], "box", "sleep 600");
+    // ctr 1.6 has no command for it. This is the call of the shim, on the state that the shim has made.
+    let mut command = Command::new(runtime_path());
+    command.arg("--root").arg(containerd.dir.path().join("runtime-root").join(&containerd.name));
+    command.args(["update", "--resources", "-", "box"]);
+    let resources = json!({"memory": {"limit": 134_217_728}, "pids": {"limit": 42}}).to_string();
+    let _ = finish(command, Some(resources.as_bytes())).success();
+    let output = containerd.exec("box", "limits", LIMITS).success();
+    assert_eq!(output.stdout, "134217728\n42\n");
+}

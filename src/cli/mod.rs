@@ -26,7 +26,6 @@ use crate::error::{Error, ErrorKind, Result};
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use context::Global;
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 /// Exit status of errors of our own.
 const FAILURE: u8 = 1;
@@ -94,8 +93,12 @@ pub fn command() -> clap::Command {
     Cli::command().version(version::text()).arg(version)
 }
 
-/// Runs the command line of this process.
-pub fn main() -> ExitCode {
+/// Runs the command line of this process and returns its exit status.
+pub fn main() -> u8 {
+    crate::platform::sys::signal::ignore_sigpipe();
+    if crate::platform::stdio::open_all().is_err() {
+        return FAILURE;
+    }
     let cli = match parse() {
         Ok(cli) => cli,
         Err(status) => return status,
@@ -104,14 +107,14 @@ pub fn main() -> ExitCode {
     let preserved = check_preserved(cli.command.preserve_fds());
     if let Err(e) = report::init(&cli.global) {
         eprintln!("magikrun: {e}");
-        return ExitCode::from(FAILURE);
+        return FAILURE;
     }
     let own_failure = if matches!(cli.command, Command::Exec(_)) { EXEC_FAILURE } else { FAILURE };
     match preserved.and_then(|()| dispatch(cli)) {
-        Ok(status) => ExitCode::from(status),
+        Ok(status) => status,
         Err(e) => {
             report::error(&e);
-            ExitCode::from(own_failure)
+            own_failure
         }
     }
 }
@@ -142,7 +145,7 @@ fn parse_narrow(args: &[OsString]) -> Option<Cli> {
     Cli::from_arg_matches(&matches).ok()
 }
 
-fn parse() -> Result<Cli, ExitCode> {
+fn parse() -> Result<Cli, u8> {
     let args: Vec<OsString> = std::env::args_os().collect();
     if let Some(cli) = parse_narrow(&args) {
         return Ok(cli);
@@ -153,12 +156,12 @@ fn parse() -> Result<Cli, ExitCode> {
         Err(e) if !e.use_stderr() => {
             // Help or version was asked for.
             let _ = e.print();
-            Err(ExitCode::SUCCESS)
+            Err(0)
         }
         Err(e) => {
             let error = usage_error(&e);
             report::before_init(&error);
-            Err(ExitCode::from(FAILURE))
+            Err(FAILURE)
         }
     }
 }

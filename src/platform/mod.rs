@@ -3,4 +3,5 @@
 pub mod detect;
 pub mod selfexe;
 pub mod small_file;
+pub mod stdio;
 pub mod sys;

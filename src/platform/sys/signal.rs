@@ -12,7 +12,13 @@ pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> Result<()> {
     if ret == 0 { Ok(()) } else { Err(Error::from(std::io::Error::last_os_error())) }
 }
 
-/// Gives SIGPIPE its default action again. The Rust runtime ignores it, and an ignored signal stays ignored across
+/// Ignores SIGPIPE: writing to a closed pipe is an error to be reported, and must not end us half-way.
+pub fn ignore_sigpipe() {
+    // SAFETY: sets a disposition; no handler runs.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// Gives SIGPIPE its default action again. We ignore it, and an ignored signal stays ignored across
 /// execve(2), which programs do not expect.
 pub fn default_sigpipe() {
     // SAFETY: sets a default disposition; no handler runs.

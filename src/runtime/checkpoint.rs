@@ -6,7 +6,7 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::clone::Child;
 use crate::platform::sys::security;
 use crate::runtime::cgroups::Cgroup;
-use crate::runtime::container::{CONFIG, Container, Status, stat};
+use crate::runtime::container::{CONFIG, Container, Status};
 use crate::runtime::delete::{self, delete};
 use crate::runtime::foreground::Foreground;
 use crate::runtime::hooks::Hooks;
@@ -14,7 +14,8 @@ use crate::runtime::native::create::write_pid_file;
 use crate::runtime::native::namespaces::Namespaces;
 use crate::runtime::native::prepare::{self, Bundle};
 use crate::runtime::options::{Host, RunOptions};
-use crate::runtime::record::{ProcessId, Record};
+use crate::runtime::process_id::ProcessId;
+use crate::runtime::record::Record;
 use crate::runtime::{spec, state};
 use crate::storage::state_root::StateDir;
 use crate::undo::Undo;
@@ -183,8 +184,7 @@ fn restore_in(
     let cgroup = record.cgroup.clone();
     undo.push("end the restored processes", move || cgroup.kill_all(super::signal::SIGKILL));
     record.cgroup.attach(pid)?;
-    let (_, start_time) = stat(pid).ok_or_else(|| Error::from_errno(libc::ESRCH))?;
-    record.init = Some(ProcessId { pid, start_time });
+    record.init = Some(ProcessId::of(&child)?);
     dir.write(CONFIG, &bundle.raw)?;
     record.save(dir)?;
     if let Some(path) = &create.pid_file {

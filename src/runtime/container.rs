@@ -1,9 +1,9 @@
 //! An existing container: its record and what state it is in.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::platform::small_file;
 use crate::runtime::options::Host;
-use crate::runtime::record::{ProcessId, Record};
+use crate::runtime::process_id::ProcessId;
+use crate::runtime::record::Record;
 use crate::runtime::state;
 use crate::storage::state_root::{Lock, StateDir};
 use serde::Serialize;
@@ -116,7 +116,7 @@ impl Container {
 
     /// The first process if it is alive (not even a zombie).
     pub fn live_init(&self) -> Option<ProcessId> {
-        self.record.init.filter(|init| is_alive(*init))
+        self.record.init.filter(|init| init.is_alive())
     }
 
     /// What state the container is in now.
@@ -143,19 +143,4 @@ impl Container {
         };
         Ok(state::of(r, pid, status))
     }
-}
-
-/// True while the process exists and is neither a zombie nor another one with the same pid.
-pub fn is_alive(process: ProcessId) -> bool {
-    matches!(stat(process.pid), Some((state, start)) if start == process.start_time && !matches!(state, 'Z' | 'X'))
-}
-
-/// State letter and start time of a process: fields 3 and 22 of proc(5) `/proc/PID/stat`.
-pub fn stat(pid: i32) -> Option<(char, u64)> {
-    let text = small_file::read(format!("/proc/{pid}/stat")).ok()?;
-    // The command name is in parentheses and may itself hold any byte, so count from the last one.
-    let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let start = fields.nth(18)?.parse().ok()?;
-    Some((state, start))
 }

@@ -3,6 +3,7 @@
 use crate::error::{Context as _, Result};
 use crate::runtime::cgroups::OomWatch;
 use crate::runtime::container::Container;
+use crate::runtime::process_id::ProcessId;
 use crate::runtime::signal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -29,7 +30,7 @@ pub struct Watch {
 impl Watch {
     /// Starts to watch. Without a memory cgroup there are no out-of-memory events.
     pub fn new(container: &Container) -> Result<Self> {
-        let init = container.record.init.map(signal::open).transpose()?.flatten();
+        let init = container.record.init.map(ProcessId::open).transpose()?.flatten();
         let init = init.ok_or_else(signal::not_running)?.pidfd;
         let oom = container.record.cgroup.oom_watch();
         let oom = oom.inspect_err(|e| tracing::warn!("no out-of-memory events: {e}")).ok();

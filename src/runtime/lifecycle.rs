@@ -14,6 +14,7 @@ use crate::runtime::native::start::Started;
 use crate::runtime::native::{self, affinity, listener};
 use crate::runtime::notify::Notify;
 use crate::runtime::options::{CreateOptions, ExecOptions, Host, RunOptions};
+use crate::runtime::process_id::ProcessId;
 use crate::runtime::record::Record;
 use crate::runtime::seccomp::Filter;
 use crate::runtime::signal::{self, SIGKILL};
@@ -87,7 +88,7 @@ pub fn start(host: &Host, id: &str) -> Result<()> {
     start_created(&container.dir, &container.record, &spec)?;
     drop(lock);
     let Some(notify) = notify else { return Ok(()) };
-    match container.record.init.map(signal::open).transpose()?.flatten() {
+    match container.record.init.map(ProcessId::open).transpose()?.flatten() {
         Some(process) => notify.wait(process.pidfd.as_fd(), process.pid),
         None => Ok(()),
     }
@@ -96,7 +97,7 @@ pub fn start(host: &Host, id: &str) -> Result<()> {
 fn start_created(dir: &StateDir, record: &Record, spec: &Spec) -> Result<()> {
     let init = record.init.ok_or_else(|| Error::new(ErrorKind::InvalidState, "container not running"))?;
     let hand_over = |number| {
-        let process = signal::open(init)?.ok_or_else(signal::not_running)?;
+        let process = init.open()?.ok_or_else(signal::not_running)?;
         listener::hand_over(record, spec, &process, number)
     };
     match native::start::start(dir, hand_over)? {

@@ -14,6 +14,7 @@ pub mod lifecycle;
 pub mod native;
 pub mod notify;
 pub mod options;
+pub mod process_id;
 pub mod record;
 pub mod rootfs;
 pub mod seccomp;

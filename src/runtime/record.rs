@@ -2,6 +2,7 @@
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::runtime::cgroups::Cgroup;
+use crate::runtime::process_id::ProcessId;
 use crate::storage::state_root::StateDir;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,15 +24,6 @@ pub enum Backend {
     Wasm,
     /// A microVM run by libkrun.
     Krun,
-}
-
-/// A process, told apart from a later one with the same pid by its start time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessId {
-    /// Process id in the host's pid namespace.
-    pub pid: i32,
-    /// Start time in clock ticks after boot: field 22 of proc(5) `/proc/PID/stat`.
-    pub start_time: u64,
 }
 
 /// What is known of a container. Kept small: `state`, `kill` and `list` read nothing else. The full

@@ -1,12 +1,10 @@
 //! Sending signals to the first process of a container, never to another one that has its pid.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::platform::sys::clone::Child;
 use crate::platform::sys::signal::pidfd_send_signal;
-use crate::runtime::container::is_alive;
-use crate::runtime::record::{ProcessId, Record};
+use crate::runtime::process_id::ProcessId;
+use crate::runtime::record::Record;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::time::Duration;
 
 /// Number of SIGKILL on every architecture.
@@ -20,21 +18,10 @@ pub fn not_running() -> Error {
     Error::new(ErrorKind::InvalidState, "container not running")
 }
 
-/// Opens the process if it is still the one that was recorded.
-pub fn open(process: ProcessId) -> Result<Option<Child>> {
-    let Some(pid) = Pid::from_raw(process.pid) else { return Ok(None) };
-    match pidfd_open(pid, PidfdFlags::empty()) {
-        // The descriptor pins whatever has the pid now; whether that is the right process is asked after.
-        Ok(pidfd) if is_alive(process) => Ok(Some(Child { pid: process.pid, pidfd })),
-        Ok(_) | Err(rustix::io::Errno::SRCH) => Ok(None),
-        Err(e) => Err(e).context(|| "cannot open a pidfd of the container"),
-    }
-}
-
 /// Sends a signal to the first process of a container.
 pub fn send(record: &Record, signal: i32) -> Result<()> {
     let init = record.init.ok_or_else(not_running)?;
-    let process = open(init)?.ok_or_else(not_running)?;
+    let process = init.open()?.ok_or_else(not_running)?;
     pidfd_send_signal(&process.pidfd, signal).map_err(|e| match e.errno() {
         Some(libc::ESRCH) => not_running(),
         _ => e.wrap(format!("cannot send signal {signal}")),
@@ -48,7 +35,7 @@ pub fn send(record: &Record, signal: i32) -> Result<()> {
 
 /// Kills the first process of a container, if it lives, and waits until it is gone.
 pub fn kill_and_wait(record: &Record) -> Result<()> {
-    let Some(process) = record.init.map(open).transpose()?.flatten() else { return Ok(()) };
+    let Some(process) = record.init.map(ProcessId::open).transpose()?.flatten() else { return Ok(()) };
     match send(record, SIGKILL) {
         Err(e) if e.kind() == ErrorKind::InvalidState => return Ok(()),
         sent => sent?,

@@ -2,7 +2,7 @@
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::clone::Child;
-use crate::runtime::container::{CONFIG, SECCOMP, Status, stat};
+use crate::runtime::container::{CONFIG, SECCOMP, Status};
 use crate::runtime::delete;
 use crate::runtime::foreground::Foreground;
 use crate::runtime::hooks::Hooks;
@@ -14,7 +14,8 @@ use crate::runtime::native::network;
 use crate::runtime::native::prepare::{self, Bundle, Preparation};
 use crate::runtime::native::start::StartSocket;
 use crate::runtime::options::{CreateOptions, Host};
-use crate::runtime::record::{ProcessId, Record};
+use crate::runtime::process_id::ProcessId;
+use crate::runtime::record::Record;
 use crate::runtime::terminal::ChildEnd;
 use crate::runtime::{notify, state};
 use crate::storage::state_root::{Lock, StateDir};
@@ -181,9 +182,7 @@ fn publish(
     dir: &mut StateDir,
     child: &Child,
 ) -> Result<()> {
-    let (_, start_time) = stat(child.pid)
-        .ok_or_else(|| Error::new(ErrorKind::CreateFailed, "the container's first process is gone"))?;
-    prepared.record.init = Some(ProcessId { pid: child.pid, start_time });
+    prepared.record.init = Some(ProcessId::of(child)?);
     dir.write(CONFIG, &bundle.raw)?;
     if let Some(filter) = &prepared.seccomp {
         dir.write(SECCOMP, &filter.encode())?;

@@ -1,0 +1,107 @@
+//! A process, told apart from a later one that has its pid.
+
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::small_file;
+use crate::platform::sys::clone::Child;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{fstat, fstatfs};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+use std::os::fd::AsFd;
+
+/// `PID_FS_MAGIC` of linux/magic.h.
+const PIDFS_MAGIC: i64 = 0x5049_4446;
+
+/// What is recorded of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Process id in the host's pid namespace.
+    pub pid: i32,
+    /// Start time in clock ticks after boot: field 22 of proc(5) `/proc/PID/stat`.
+    pub start_time: u64,
+    /// Inode of its pidfd, which no other process has until the next boot (pidfs, Linux 6.9); 0 where there is none.
+    #[serde(default)]
+    pub inode: u64,
+}
+
+impl ProcessId {
+    /// What there is to record of a process.
+    pub fn of(process: &Child) -> Result<Self> {
+        let gone = || Error::new(ErrorKind::CreateFailed, "the container's first process is gone");
+        let (_, start_time) = stat(process.pid).ok_or_else(gone)?;
+        let pidfs = fstatfs(&process.pidfd).is_ok_and(|fs| fs.f_type == PIDFS_MAGIC);
+        let inode = if pidfs { fstat(&process.pidfd)?.st_ino } else { 0 };
+        Ok(Self { pid: process.pid, start_time, inode })
+    }
+
+    /// Opens the process if it is alive (not even a zombie) and still the one that was recorded.
+    pub fn open(self) -> Result<Option<Child>> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
+        // The descriptor pins whatever has the pid now; whether that is the right process is asked after.
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) if self.is_open_on(&pidfd)? => Ok(Some(Child { pid: self.pid, pidfd })),
+            Ok(_) | Err(rustix::io::Errno::SRCH) => Ok(None),
+            Err(e) => Err(e).context(|| "cannot open a pidfd of the container"),
+        }
+    }
+
+    fn is_open_on(self, pidfd: impl AsFd) -> Result<bool> {
+        if self.inode == 0 {
+            return Ok(self.is_in_proc());
+        }
+        if fstat(&pidfd)?.st_ino != self.inode {
+            return Ok(false);
+        }
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+        Ok(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? == 0)
+    }
+
+    fn is_in_proc(self) -> bool {
+        stat(self.pid)
+            .is_some_and(|(state, start_time)| start_time == self.start_time && !matches!(state, 'Z' | 'X'))
+    }
+
+    /// True while the process exists and is neither a zombie nor another one with the same pid.
+    pub fn is_alive(self) -> bool {
+        match self.open() {
+            Ok(process) => process.is_some(),
+            Err(_) => self.is_in_proc(),
+        }
+    }
+}
+
+/// State letter and start time of a process: fields 3 and 22 of proc(5) `/proc/PID/stat`.
+fn stat(pid: i32) -> Option<(char, u64)> {
+    let text = small_file::read(format!("/proc/{pid}/stat")).ok()?;
+    // The command name is in parentheses and may itself hold any byte, so count from the last one.
+    let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let start = fields.nth(18)?.parse().ok()?;
+    Some((state, start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_alive_until_it_has_ended_and_another_is_not_it() {
+        let mut sleep = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = sleep.id() as i32;
+        let pidfd = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+        let id = ProcessId::of(&Child { pid, pidfd }).unwrap();
+        // The same without the inode is what kernels before 6.9 have.
+        let by_time = ProcessId { inode: 0, ..id };
+        assert!(id.is_alive() && by_time.is_alive());
+        assert!(!ProcessId { start_time: id.start_time + 1, inode: 0, ..id }.is_alive());
+        if id.inode != 0 {
+            assert!(!ProcessId { inode: id.inode + 1, ..id }.is_alive());
+        }
+        let watch = id.open().unwrap().unwrap();
+        sleep.kill().unwrap();
+        poll(&mut [PollFd::new(&watch.pidfd, PollFlags::IN)], None).unwrap();
+        assert!(!id.is_alive() && !by_time.is_alive(), "a zombie is not alive");
+        sleep.wait().unwrap();
+        assert!(!id.is_alive() && !by_time.is_alive());
+    }
+}

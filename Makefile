@@ -1,6 +1,8 @@
 # make           builds the release binary
 # make run       shows the life of a container
 # make test      runs every test; needs root
+# make conformance       runs the conformance suites: RUNTIME=magikrun,runc,crun SUITE=runtime-tools,own ENV=host,v2
+# make conformance-full  the same with everything there is, and writes docs/conformance.md
 # make lint      formatting, clippy, licences
 # make bench     measures against the other runtimes that are installed; needs root
 # make install   installs to PREFIX (and DESTDIR)
@@ -14,9 +16,15 @@ MANPAGES := $(wildcard man/*.8)
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev
 RUN_PACKAGES := $(BUILD_PACKAGES) busybox-static
 TEST_PACKAGES := $(RUN_PACKAGES) conmon containerd crun git iproute2 man-db podman procps uidmap util-linux
+CONFORMANCE_PACKAGES := $(TEST_PACKAGES) golang-github-blang-semver-dev golang-github-google-uuid-dev \
+	golang-github-opencontainers-runtime-tools-dev golang-go patchelf runc
 BENCH_PACKAGES := $(RUN_PACKAGES) crun runc util-linux
 
-.PHONY: all build run test lint bench install clean
+# What the three variables of `make conformance` mean as options.
+CONFORMANCE_ARGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(SUITE),--suite $(SUITE)) $(if $(ENV),--env $(ENV))
+CONFORMANCE = $(CARGO) run --quiet --locked --package conformance -- --magikrun $(BINARY)
+
+.PHONY: all build run test conformance conformance-full lint bench install clean
 
 all: build
 
@@ -35,10 +43,20 @@ test:
 	$(CARGO) build --release --locked
 	MAGIKRUN_RELEASE=$(abspath $(BINARY)) $(CARGO) test --locked --all-features
 
+conformance:
+	@tools/packages.sh $(CONFORMANCE_PACKAGES)
+	$(CARGO) build --release --locked
+	$(CONFORMANCE) $(CONFORMANCE_ARGS)
+
+conformance-full:
+	@tools/packages.sh $(CONFORMANCE_PACKAGES)
+	$(CARGO) build --release --locked
+	$(CONFORMANCE) --runtime magikrun,runc,runc-sid,crun --output docs/conformance.md
+
 lint:
 	@tools/packages.sh $(BUILD_PACKAGES)
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 
 bench:
 	@tools/packages.sh $(BENCH_PACKAGES)

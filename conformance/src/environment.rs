@@ -1,0 +1,194 @@
+//! Where commands run: the host as it is, or a view or machine made for the purpose.
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::ValueEnum;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+use wait_timeout::ChildExt as _;
+
+/// The kinds of environments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Place {
+    /// This machine as it is.
+    Host,
+    /// This machine, with cgroup v2 alone.
+    V2,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "host",
+            Self::V2 => "v2",
+        })
+    }
+}
+
+impl Place {
+    /// Makes the environment; dropping it ends it.
+    pub(crate) fn open(self) -> Result<Box<dyn Environment>> {
+        match self {
+            Self::Host | Self::V2 => Ok(Box::new(Local::open(self)?)),
+        }
+    }
+}
+
+/// A command for an environment.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    /// The program and its arguments.
+    pub(crate) argv: Vec<OsString>,
+    /// Variables beside those that the environment has.
+    pub(crate) env: Vec<(OsString, OsString)>,
+    /// The working directory.
+    pub(crate) directory: PathBuf,
+    /// Files and folders of this machine that the command needs at the same path; it may write to none of them but
+    /// the working directory.
+    pub(crate) needs: Vec<PathBuf>,
+    /// How long the command may take on an idle machine; environments that are slower give it more.
+    pub(crate) limit: Duration,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// The exit code, or 128 + the signal that ended it; `None` if it took too long and was killed.
+    pub(crate) code: Option<i32>,
+    /// Standard output.
+    pub(crate) stdout: String,
+    /// Standard error.
+    pub(crate) stderr: String,
+}
+
+/// A place where commands run, one at a time.
+pub(crate) trait Environment {
+    /// Which one it is.
+    fn place(&self) -> Place;
+
+    /// Runs a command to its end. An error is one of the environment; what the command does is in the outcome.
+    fn run(&self, job: &Job) -> Result<Outcome>;
+}
+
+/// Makes a view of `/sys/fs/cgroup` that is a cgroup v2 alone, and executes its arguments in it.
+const V2_VIEW: &str = r#"umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec "$@""#;
+
+/// This machine, as it is or with cgroup v2 alone.
+#[derive(Debug)]
+struct Local {
+    place: Place,
+}
+
+impl Local {
+    /// Makes sure that commands can run there at all.
+    fn open(place: Place) -> Result<Self> {
+        let environment = Self { place };
+        let probe = Job {
+            argv: vec!["true".into()],
+            env: Vec::new(),
+            directory: "/".into(),
+            needs: Vec::new(),
+            limit: Duration::from_mins(1),
+        };
+        let outcome = environment.run(&probe)?;
+        if outcome.code != Some(0) {
+            bail!("{}", outcome.stderr.trim());
+        }
+        Ok(environment)
+    }
+}
+
+impl Environment for Local {
+    fn place(&self) -> Place {
+        self.place
+    }
+
+    fn run(&self, job: &Job) -> Result<Outcome> {
+        if let Some(missing) = job.needs.iter().find(|path| !path.exists()) {
+            bail!("cannot find '{}'", missing.display());
+        }
+        // Some tests mount without a namespace of their own, and do not unmount.
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private"]);
+        if self.place == Place::V2 {
+            command.args(["sh", "-c", V2_VIEW, "sh"]);
+        }
+        command.args(&job.argv).current_dir(&job.directory).envs(job.env.iter().map(|(k, v)| (k, v)));
+        execute(command, job.limit)
+    }
+}
+
+/// Runs a command in a process group of its own, which is killed when the time is over.
+///
+/// Its output goes to files, not pipes: a container that the command leaves behind keeps them open.
+pub(crate) fn execute(mut command: Command, limit: Duration) -> Result<Outcome> {
+    let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(stdout.try_clone()?)
+        .stderr(stderr.try_clone()?)
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start '{}'", command.get_program().display()))?;
+    let status = child.wait_timeout(limit)?;
+    if status.is_none() {
+        let group = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
+        nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL)?;
+        child.wait()?;
+    }
+    let text = |file: &mut std::fs::File| -> Result<String> {
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(0))?;
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    Ok(Outcome {
+        code: status.map(code).transpose()?,
+        stdout: text(&mut stdout)?,
+        stderr: text(&mut stderr)?,
+    })
+}
+
+fn code(status: ExitStatus) -> Result<i32> {
+    status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .ok_or_else(|| anyhow!("a command ended without a status"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, limit: Duration) -> Outcome {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        execute(command, limit).expect("sh runs")
+    }
+
+    #[test]
+    fn the_code_and_both_outputs_come_back() {
+        let outcome = shell("echo out; echo err >&2; exit 3", Duration::from_mins(1));
+        assert_eq!(outcome, Outcome { code: Some(3), stdout: "out\n".into(), stderr: "err\n".into() });
+        assert_eq!(shell("kill -TERM $$", Duration::from_mins(1)).code, Some(143));
+    }
+
+    #[test]
+    fn a_command_that_takes_too_long_is_killed_with_its_children() {
+        let outcome = shell("echo $$; sleep 600 & wait", Duration::from_millis(200));
+        assert_eq!(outcome.code, None);
+        // The limit may be over before the shell has printed anything.
+        let Ok(group) = outcome.stdout.trim().parse() else { return };
+        let group = nix::unistd::Pid::from_raw(group);
+        let end = std::time::Instant::now() + Duration::from_mins(1);
+        while nix::sys::signal::killpg(group, None).is_ok() {
+            assert!(std::time::Instant::now() < end, "the children live on");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}

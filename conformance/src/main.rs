@@ -1,0 +1,112 @@
+//! Runs the same tests against any OCI runtime, in any of several environments, and prints what came of them as a table.
+//!
+//! A *suite* knows its tests and how to read their results, a *runtime* is an executable with a name, an *environment*
+//! is a place where commands run. What is known to fail is listed in `expected/`, with the reason; whatever else fails,
+//! and whatever is listed and passes, fails the run.
+
+mod cache;
+mod debian;
+mod environment;
+mod expected;
+mod report;
+mod runtime;
+mod suite;
+mod verdict;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Parser;
+use environment::{Environment, Place};
+use expected::Expectations;
+use report::Table;
+use runtime::Runtime;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use suite::{Selection, Suite};
+
+/// Runs conformance suites against OCI runtimes.
+#[derive(Debug, Parser)]
+#[command(name = "conformance")]
+struct Args {
+    /// Runtimes: magikrun, runc, crun, runc-sid, or paths
+    #[arg(long, value_delimiter = ',', default_value = "magikrun,runc,crun")]
+    runtime: Vec<String>,
+
+    /// Suites
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = suite::ALL)]
+    suite: Vec<Suite>,
+
+    /// Environments
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Place::Host, Place::V2])]
+    env: Vec<Place>,
+
+    /// Runs only the tests whose name contains this
+    #[arg(long)]
+    only: Option<String>,
+
+    /// Runs the committed subset that continuous integration has time for
+    #[arg(long)]
+    quick: bool,
+
+    /// The magikrun to test
+    #[arg(long, default_value = "target/release/magikrun")]
+    magikrun: PathBuf,
+
+    /// Writes the table to this file too
+    #[arg(long)]
+    output: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("conformance: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs what the arguments ask for; answers whether every result is the expected one.
+fn run(args: &Args) -> Result<bool> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("cannot run the suites: they make containers and need root");
+    }
+    let runtimes =
+        args.runtime.iter().map(|name| Runtime::find(name, &args.magikrun)).collect::<Result<Vec<_>>>()?;
+    let selection = Selection { only: args.only.clone(), quick: args.quick };
+    let mut table = Table::new(&runtimes);
+    for place in &args.env {
+        let environment = place.open().with_context(|| format!("cannot open environment '{place}'"))?;
+        for suite in &args.suite {
+            for runtime in &runtimes {
+                run_one(*suite, runtime, environment.as_ref(), &selection, &mut table)?;
+            }
+        }
+    }
+    print!("{}", table.text());
+    if let Some(path) = &args.output {
+        std::fs::write(path, table.text()).with_context(|| format!("cannot write '{}'", path.display()))?;
+    }
+    Ok(table.is_as_expected())
+}
+
+fn run_one(
+    suite: Suite,
+    runtime: &Runtime,
+    environment: &dyn Environment,
+    selection: &Selection,
+    table: &mut Table,
+) -> Result<()> {
+    if let Some(reason) = runtime.cannot_run_in(environment.place()) {
+        table.skip(suite, runtime, environment.place(), reason);
+        return Ok(());
+    }
+    let expectations = Expectations::load(runtime)?;
+    let results = suite
+        .run(runtime, environment, selection)
+        .with_context(|| format!("cannot run suite '{suite}' with '{}'", runtime.name))?;
+    let place = environment.place();
+    table.add(suite, runtime, place, expectations.judge(suite, place, results, selection.is_everything()));
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! The suites of tests.
+
+mod libtest;
+mod own;
+mod runtime_tools;
+mod tap;
+
+use crate::environment::Environment;
+use crate::runtime::Runtime;
+use crate::verdict::Outcome;
+use anyhow::Result;
+use clap::ValueEnum;
+use std::fmt;
+
+/// A suite of tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Suite {
+    /// The validation programs of the OCI runtime-tools.
+    RuntimeTools,
+    /// The black-box tests of this repository.
+    Own,
+}
+
+/// Every suite.
+pub(crate) const ALL: [Suite; 2] = [Suite::RuntimeTools, Suite::Own];
+
+impl fmt::Display for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RuntimeTools => "runtime-tools",
+            Self::Own => "own",
+        })
+    }
+}
+
+/// Which tests of a suite run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Selection {
+    /// Those whose name contains this.
+    pub(crate) only: Option<String>,
+    /// Those of the committed subset.
+    pub(crate) quick: bool,
+}
+
+impl Selection {
+    /// Whether every test runs.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.only.is_none() && !self.quick
+    }
+
+    /// Whether a test runs; `slow` are those that the quick subset leaves out.
+    fn has(&self, test: &str, slow: &[&str]) -> bool {
+        let left_out = self.quick && slow.iter().any(|name| test.starts_with(name));
+        !left_out && self.only.as_ref().is_none_or(|part| test.contains(part.as_str()))
+    }
+}
+
+impl Suite {
+    /// Runs the tests and says what became of each; downloads and builds the suite first where that is needed.
+    pub(crate) fn run(
+        self,
+        runtime: &Runtime,
+        environment: &dyn Environment,
+        selection: &Selection,
+    ) -> Result<Vec<Outcome>> {
+        match self {
+            Self::RuntimeTools => runtime_tools::run(runtime, environment, selection),
+            Self::Own => own::run(runtime, environment, selection),
+        }
+    }
+}

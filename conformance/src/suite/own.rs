@@ -1,0 +1,118 @@
+//! The black-box tests of this repository, which take any runtime from the environment.
+
+use super::{Selection, libtest};
+use crate::debian::run as execute;
+use crate::environment::{Environment, Job};
+use crate::runtime::Runtime;
+use crate::verdict::Outcome;
+use anyhow::{Context as _, Result, anyhow};
+use serde_json::Value;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// The test programs that hold the contract of an OCI runtime, and nothing that only magikrun has.
+const PROGRAMS: [&str; 10] = [
+    "attributes",
+    "callers",
+    "cgroups",
+    "errors",
+    "filesystem",
+    "hooks",
+    "lifecycle",
+    "namespaces",
+    "process",
+    "rootless",
+];
+/// What the quick subset leaves out.
+const SLOW: [&str; 0] = [];
+/// How long one test program may take.
+const LIMIT: Duration = Duration::from_mins(10);
+
+/// A built test program and the names of its tests.
+#[derive(Debug, Clone)]
+struct Program {
+    name: String,
+    path: PathBuf,
+    tests: Vec<String>,
+}
+
+/// Runs the selected tests.
+pub(super) fn run(
+    runtime: &Runtime,
+    environment: &dyn Environment,
+    selection: &Selection,
+) -> Result<Vec<Outcome>> {
+    let work = tempfile::Builder::new().prefix("conformance").tempdir()?;
+    fs::set_permissions(work.path(), fs::Permissions::from_mode(0o755))?;
+    let mut outcomes = Vec::new();
+    for program in built()? {
+        let is_selected = |test: &&String| selection.has(&format!("{}::{test}", program.name), &SLOW);
+        let tests: Vec<String> = program.tests.iter().filter(is_selected).cloned().collect();
+        if tests.is_empty() {
+            continue;
+        }
+        let mut argv = vec![program.path.clone().into(), "--show-output".into(), "--exact".into()];
+        argv.extend(tests.iter().map(OsString::from));
+        let mut needs = vec![program.path.clone(), runtime.program.clone()];
+        needs.extend_from_slice(&runtime.needs);
+        let job = Job {
+            argv,
+            env: vec![
+                ("MAGIKRUN_TEST_RUNTIME".into(), runtime.program.clone().into()),
+                ("TMPDIR".into(), work.path().into()),
+            ],
+            directory: work.path().to_owned(),
+            needs,
+            limit: LIMIT,
+        };
+        let outcome = environment.run(&job)?;
+        outcomes.extend(libtest::outcomes(&program.name, &tests, &outcome.stdout));
+    }
+    Ok(outcomes)
+}
+
+/// The test programs, built once.
+fn built() -> Result<&'static [Program]> {
+    static BUILT: OnceLock<Vec<Program>> = OnceLock::new();
+    if let Some(programs) = BUILT.get() {
+        return Ok(programs);
+    }
+    let programs = build()?;
+    Ok(BUILT.get_or_init(|| programs))
+}
+
+fn build() -> Result<Vec<Program>> {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // The features of `make test`, so that nothing is built a second time.
+    cargo.args(["test", "--locked", "--all-features", "--no-run", "--message-format=json"]);
+    cargo.args(PROGRAMS.iter().flat_map(|name| ["--test", name])).current_dir(repository);
+    let messages = execute(&mut cargo).context("cannot build the tests")?;
+    let paths: Vec<(String, PathBuf)> = messages.lines().filter_map(executable).collect();
+    let find = |name: &str| -> Result<Program> {
+        let (_, path) = paths
+            .iter()
+            .find(|(target, _)| target == name)
+            .ok_or_else(|| anyhow!("cargo did not build the test '{name}'"))?;
+        Ok(Program { name: name.to_owned(), path: path.clone(), tests: list(path)? })
+    };
+    PROGRAMS.into_iter().map(find).collect()
+}
+
+/// The name and the path of a test program in one of cargo's messages.
+fn executable(message: &str) -> Option<(String, PathBuf)> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let path = message["executable"].as_str()?;
+    Some((message["target"]["name"].as_str()?.to_owned(), path.into()))
+}
+
+/// The names of the tests in a program.
+fn list(program: &Path) -> Result<Vec<String>> {
+    let text = execute(Command::new(program).args(["--list", "--format", "terse"]))?;
+    Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+}

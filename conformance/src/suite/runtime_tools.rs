@@ -1,0 +1,148 @@
+//! The validation suite of the OCI runtime-tools, built from Debian alone or from a checkout.
+
+use super::{Selection, tap};
+use crate::cache;
+use crate::debian::{Release, run as execute};
+use crate::environment::{Environment, Job};
+use crate::runtime::Runtime;
+use crate::verdict::Outcome;
+use anyhow::{Context as _, Result};
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Names a checkout of the runtime-tools to use in place of Debian's source.
+const CHECKOUT: &str = "RUNTIME_TOOLS";
+/// Where Debian's packages put the sources of Go libraries.
+const LIBRARIES: &str = "/usr/share/gocode";
+/// The package of the suite's source, and the release that has the newest.
+const SOURCE: (&str, &str) = ("golang-github-opencontainers-runtime-tools", "trixie");
+/// Our stand-in for a library that Debian lacks.
+const TAP: &str = include_str!("../../tap-go/tap.go");
+/// Programs that take more than five seconds, mostly asleep.
+const SLOW: [&str; 5] = ["delete", "kill", "linux_cgroups_cpus", "linux_masked_paths", "pidfile"];
+/// A program's own waits add up to half a minute.
+const LIMIT: Duration = Duration::from_mins(3);
+
+/// Runs one program, and removes what it leaves behind: containers, and the cgroups whose names it chose.
+const SCRIPT: &str = r#"
+"$1"
+code=$?
+for folder in state/*; do
+    [ ! -d "$folder" ] || "$RUNTIME" delete --force "$(basename "$folder")"
+done >/dev/null 2>&1
+find /sys/fs/cgroup -depth -type d \( -path '*/testdir' -o -path '*/testdir/*' -o -name cgrouptest \) \
+    -exec rmdir {} + 2>/dev/null
+exit $code
+"#;
+
+/// Runs the selected programs.
+pub(super) fn run(
+    runtime: &Runtime,
+    environment: &dyn Environment,
+    selection: &Selection,
+) -> Result<Vec<Outcome>> {
+    let suite = built()?;
+    let work = tempfile::Builder::new().prefix("conformance").tempdir()?;
+    fs::set_permissions(work.path(), fs::Permissions::from_mode(0o755))?;
+    prepare(work.path(), &suite, runtime)?;
+    let mut outcomes = Vec::new();
+    for program in programs(&suite)? {
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !selection.has(&name, &SLOW) {
+            continue;
+        }
+        let mut needs = vec![suite.clone(), runtime.program.clone()];
+        needs.extend_from_slice(&runtime.needs);
+        let job = Job {
+            argv: ["sh", "-c", SCRIPT, "sh"]
+                .map(OsString::from)
+                .into_iter()
+                .chain([program.into()])
+                .collect(),
+            env: vec![
+                ("RUNTIME".into(), work.path().join("runtime").into()),
+                ("TMPDIR".into(), work.path().join("tmp").into()),
+            ],
+            directory: work.path().to_owned(),
+            needs,
+            limit: LIMIT,
+        };
+        let outcome = environment.run(&job)?;
+        outcomes.push(Outcome::new(&name, tap::verdict(outcome.code, &outcome.stdout, &outcome.stderr)));
+    }
+    Ok(outcomes)
+}
+
+/// Fills the working directory: what the programs look for there, and the runtime with a state root of its own.
+fn prepare(work: &Path, suite: &Path, runtime: &Runtime) -> Result<()> {
+    for entry in fs::read_dir(suite)? {
+        let path = entry?.path();
+        symlink(&path, work.join(path.file_name().unwrap_or_default()))?;
+    }
+    fs::create_dir(work.join("tmp"))?;
+    fs::create_dir(work.join("state"))?;
+    let script = format!(
+        "#!/bin/sh\nexec '{}' --root '{}' \"$@\"\n",
+        runtime.program.display(),
+        work.join("state").display()
+    );
+    fs::write(work.join("runtime"), script)?;
+    fs::set_permissions(work.join("runtime"), fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+fn programs(suite: &Path) -> Result<Vec<PathBuf>> {
+    let mut found =
+        fs::read_dir(suite.join("bin"))?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    found.sort();
+    Ok(found)
+}
+
+/// The folder with the root file system, runtimetest, and the programs in `bin`.
+fn built() -> Result<PathBuf> {
+    if let Some(checkout) = std::env::var_os(CHECKOUT).filter(|value| !value.is_empty()) {
+        let checkout = PathBuf::from(checkout);
+        let commit = execute(Command::new("git").args(["rev-parse", "HEAD"]).current_dir(&checkout))?;
+        return cache::folder_of("runtime-tools-checkout", &[&commit], |folder| {
+            build(&checkout, &["-mod=mod"], &[], folder)
+        });
+    }
+    cache::folder_of("runtime-tools", &[SOURCE.0, SOURCE.1, TAP], |folder| {
+        let path = tempfile::tempdir()?;
+        let source = path.path().join("src/github.com/opencontainers/runtime-tools");
+        Release::open(SOURCE.1)?.unpack_source(SOURCE.0, &source)?;
+        let stand_in = path.path().join("src/github.com/mndrix/tap-go");
+        fs::create_dir_all(&stand_in)?;
+        fs::write(stand_in.join("tap.go"), TAP)?;
+        let mut gopath = path.path().as_os_str().to_owned();
+        gopath.push(":");
+        gopath.push(LIBRARIES);
+        build(&source, &[], &[("GO111MODULE", "off".into()), ("GOPATH", gopath)], folder)
+    })
+}
+
+/// Builds the programs of `source` into `folder`.
+fn build(source: &Path, flags: &[&str], env: &[(&str, OsString)], folder: &Path) -> Result<()> {
+    fs::create_dir(folder.join("bin"))?;
+    for (target, packages) in [("runtimetest", "./cmd/runtimetest"), ("bin/", "./validation/...")] {
+        let mut go = Command::new("go");
+        // Static, so that they run in any root file system.
+        go.arg("build").args(flags).env("CGO_ENABLED", "0").envs(env.iter().map(|(k, v)| (k, v)));
+        go.env("GOCACHE", folder.join("gocache")).env("GOFLAGS", "");
+        go.arg("-o").arg(folder.join(target)).arg(packages).current_dir(source);
+        execute(&mut go)
+            .context("cannot build the runtime-tools: they need Debian's golang-go and its libraries")?;
+    }
+    fs::remove_dir_all(folder.join("gocache"))?;
+    for entry in fs::read_dir(source)? {
+        let name = entry?.file_name();
+        if name.to_string_lossy().starts_with("rootfs-") {
+            fs::copy(source.join(&name), folder.join(&name))?;
+        }
+    }
+    Ok(())
+}

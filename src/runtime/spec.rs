@@ -30,7 +30,8 @@ pub fn parse_json<T: DeserializeOwned>(data: &[u8], what: &str) -> Result<T> {
         let mut parser = serde_json::Deserializer::from_slice(data);
         serde_path_to_error::deserialize(&mut parser).map_err(|e| {
             let path = e.path().to_string();
-            let at = if path == "." { String::new() } else { format!(" at {path}") };
+            // "." is the whole document, "?" a place that has no name, as where the text ends early.
+            let at = if matches!(path.as_str(), "." | "?") { String::new() } else { format!(" at {path}") };
             Error::new(ErrorKind::InvalidBundle, format!("cannot parse '{what}'{at}: {}", e.into_inner()))
         })
     })
@@ -39,43 +40,59 @@ pub fn parse_json<T: DeserializeOwned>(data: &[u8], what: &str) -> Result<T> {
 /// Name of the configuration in a bundle: the runtime specification, "Filesystem Bundle".
 pub const CONFIG_NAME: &str = "config.json";
 
-/// Parses a configuration. Capabilities that this version does not know are left out with a warning, as runc does, so
-/// that a newer caller still gets its container.
+/// Parses a configuration as generously as runc reads it: see [`mend`].
 pub fn parse(data: &[u8], what: &str) -> Result<Spec> {
-    parse_lenient(data, what, "/process/capabilities")
+    parse_lenient(data, what, "/process")
 }
 
 /// Parses a process object, as [`parse`] does a configuration.
 pub fn parse_process(data: &[u8], what: &str) -> Result<Process> {
-    parse_lenient(data, what, "/capabilities")
+    parse_lenient(data, what, "")
 }
 
-fn parse_lenient<T: DeserializeOwned>(data: &[u8], what: &str, capabilities: &str) -> Result<T> {
+fn parse_lenient<T: DeserializeOwned>(data: &[u8], what: &str, process: &str) -> Result<T> {
     parse_json(data, what).or_else(|e| {
         let Ok(mut value) = serde_json::from_slice::<Value>(data) else { return Err(e) };
-        if !drop_unknown_capabilities(value.pointer_mut(capabilities)) {
-            return Err(e);
-        }
+        mend(&mut value, process);
         parse_json(value.to_string().as_bytes(), what)
     })
 }
 
-/// Removes the names that are no capabilities from the five sets; true if there were any.
-fn drop_unknown_capabilities(sets: Option<&mut Value>) -> bool {
-    let mut dropped = false;
+/// Does to a document what runc's parser does without saying so, which callers have come to rely on: a member that is
+/// null is as good as none, a process without a user is root's, and capabilities of the future are left out with a
+/// warning.
+fn mend(value: &mut Value, process: &str) {
+    drop_nulls(value);
+    if let Some(process) = value.pointer_mut(process).and_then(Value::as_object_mut) {
+        process.entry("user").or_insert_with(|| Value::Object(serde_json::Map::new()));
+        drop_unknown_capabilities(process.get_mut("capabilities"));
+    }
+}
+
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+/// Removes the names that are no capabilities from the five sets.
+fn drop_unknown_capabilities(sets: Option<&mut Value>) {
     for set in sets.and_then(Value::as_object_mut).into_iter().flat_map(serde_json::Map::values_mut) {
         if let Some(names) = set.as_array_mut() {
             names.retain(|name| {
                 let known = !name.is_string() || Capability::deserialize(name).is_ok();
                 if !known {
                     tracing::warn!("ignoring unknown capability {name}");
-                    dropped = true;
                 }
                 known
             });
         }
     }
-    dropped
 }
 
 /// Reads and parses the configuration of a bundle.
@@ -103,8 +120,20 @@ mod tests {
             "config.json",
         );
         assert!(e.unwrap_err().message().contains("at process.user.uid"), "the path is missing");
-        let e = parse(b"{\"ociVersion\": ", "config.json").unwrap_err();
-        assert!(e.message().starts_with("cannot parse 'config.json'"), "{e}");
+        let e = parse(b"{", "config.json").unwrap_err();
+        assert!(e.message().starts_with("cannot parse 'config.json': EOF"), "{e}");
+    }
+
+    #[test]
+    fn members_that_are_null_and_a_user_that_is_not_there_are_read_as_runc_reads_them() {
+        let data = br#"{"ociVersion": "1.0.0", "mounts": null, "process": {"cwd": "/", "args": ["a", "b"],
+            "env": null, "noNewPrivileges": null}, "linux": {"namespaces": [{"type": "pid", "path": null}]}}"#;
+        let spec = parse(data, "config.json").unwrap();
+        let process = spec.process().as_ref().unwrap();
+        assert_eq!((process.user().uid(), process.args().as_ref().unwrap().len()), (0, 2));
+        assert!(parse_process(br#"{"cwd": "/", "args": ["a"], "user": null}"#, "process.json").is_ok());
+        let e = parse(br#"{"ociVersion": "1.0.0", "process": {"args": [null], "cwd": "/"}}"#, "config.json");
+        assert!(e.unwrap_err().message().contains("at process.args[0]"));
     }
 
     #[test]

@@ -90,7 +90,8 @@ pub fn command() -> clap::Command {
         .long("version")
         .action(ArgAction::Version)
         .help("Print version, commit and the version of the runtime specification");
-    Cli::command().version(version::text()).arg(version)
+    // Callers add options to those that they give anyway, as podman does with --runtime-flag: the last one counts.
+    Cli::command().version(version::text()).arg(version).args_override_self(true)
 }
 
 /// Runs the command line of this process and returns its exit status.
@@ -133,6 +134,7 @@ fn narrow(name: &str) -> Option<clap::Command> {
         _ => return None,
     };
     let global = Global::augment_args(clap::Command::new("magikrun").subcommand_required(true));
+    let global = global.args_override_self(true);
     Some(global.subcommand(augment(clap::Command::new(name.to_owned()))))
 }
 
@@ -146,7 +148,11 @@ fn parse_narrow(args: &[OsString]) -> Option<Cli> {
 }
 
 fn parse() -> Result<Cli, u8> {
-    let args: Vec<OsString> = std::env::args_os().collect();
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    if args.len() == 1 {
+        // As runc does: who says nothing asks what there is.
+        args.push("--help".into());
+    }
     if let Some(cli) = parse_narrow(&args) {
         return Ok(cli);
     }
@@ -258,6 +264,8 @@ mod tests {
             "magikrun run -d id",
             "magikrun exec -t -u 1:2 id sh -c exit",
             "magikrun --systemd-cgroup kill id 9",
+            "magikrun --root a --root=b --log-format text --log-format=json state id",
+            "magikrun exec -e A=1 -e B=2 --cap CAP_KILL --cap CAP_CHOWN id sh",
         ] {
             let short = parse_narrow(&args(line));
             let long = Cli::from_arg_matches(&command().try_get_matches_from(args(line)).unwrap()).unwrap();

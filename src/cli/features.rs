@@ -3,7 +3,7 @@
 use super::version::{COMMIT, SPEC_VERSION, SPEC_VERSION_MIN, VERSION, libseccomp};
 use crate::error::Result;
 use crate::runtime::rootfs::known_mount_options;
-use crate::runtime::seccomp::{known_actions, known_archs, known_flags, known_operators};
+use crate::runtime::seccomp::{known_actions, known_archs, known_flags, known_operators, supported_flags};
 use crate::runtime::validate::KNOWN_ANNOTATIONS;
 use serde_json::{Value, json};
 
@@ -93,7 +93,7 @@ fn linux() -> Value {
             "operators": known_operators(),
             "archs": known_archs().collect::<Vec<_>>(),
             "knownFlags": known_flags(),
-            "supportedFlags": known_flags(),
+            "supportedFlags": supported_flags(),
         },
         "apparmor": {"enabled": true},
         "selinux": {"enabled": true},

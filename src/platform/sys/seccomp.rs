@@ -33,3 +33,10 @@ pub fn action_available(action: u32) -> bool {
     // SAFETY: the kernel reads four bytes from a valid pointer.
     unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) == 0 }
 }
+
+/// True if the kernel knows this flag of filters.
+pub fn flag_available(flag: u32) -> bool {
+    // SAFETY: there is no program to read: the kernel finds that out (EFAULT) only after it has accepted the flag.
+    let ret = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flag, 0usize) };
+    ret != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
+}

@@ -2,7 +2,7 @@
 
 use super::{Filter, enosys, instructions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::platform::sys::seccomp::FLAG_NEW_LISTENER;
+use crate::platform::sys::seccomp::{FLAG_NEW_LISTENER, flag_available};
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
@@ -235,14 +235,27 @@ pub fn known_operators() -> [&'static str; 7] {
     ]
 }
 
-/// Names of the flags for `features`.
-pub fn known_flags() -> [&'static str; 4] {
-    [
-        "SECCOMP_FILTER_FLAG_LOG",
-        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-        "SECCOMP_FILTER_FLAG_TSYNC",
-        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
-    ]
+/// Names of the flags and their values, for `features`.
+const FLAGS: [(&str, u32); 4] = [
+    ("SECCOMP_FILTER_FLAG_LOG", libc::SECCOMP_FILTER_FLAG_LOG as u32),
+    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32),
+    ("SECCOMP_FILTER_FLAG_TSYNC", libc::SECCOMP_FILTER_FLAG_TSYNC as u32),
+    ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV as u32),
+];
+
+/// Names of the flags that a profile may have.
+pub fn known_flags() -> Vec<&'static str> {
+    FLAGS.iter().map(|(name, _)| *name).collect()
+}
+
+/// Those of them that this kernel has.
+pub fn supported_flags() -> Vec<&'static str> {
+    // Waiting until killed means something only with a listener, and is refused without.
+    let with = |flag| match flag & libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV as u32 {
+        0 => flag,
+        _ => flag | FLAG_NEW_LISTENER,
+    };
+    FLAGS.iter().filter(|(_, flag)| flag_available(with(*flag))).map(|(name, _)| *name).collect()
 }
 
 #[cfg(test)]
@@ -252,6 +265,14 @@ mod tests {
 
     fn try_compile(profile: Value) -> Result<Filter> {
         compile(&serde_json::from_value(profile).unwrap())
+    }
+
+    #[test]
+    fn flags_are_asked_of_the_kernel() {
+        // Linux 3.17 and 4.17.
+        assert!(supported_flags().contains(&"SECCOMP_FILTER_FLAG_TSYNC"));
+        assert!(supported_flags().contains(&"SECCOMP_FILTER_FLAG_SPEC_ALLOW"));
+        assert!(!flag_available(1 << 30));
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod compile;
 mod enosys;
 mod notify;
 
-pub use compile::{compile, known_actions, known_archs, known_flags, known_operators};
+pub use compile::{compile, known_actions, known_archs, known_flags, known_operators, supported_flags};
 pub use notify::send_listener;
 
 use crate::error::{Context as _, Error, ErrorKind, Result};

@@ -15,7 +15,19 @@ MANPAGES := $(wildcard man/*.8)
 
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev
 RUN_PACKAGES := $(BUILD_PACKAGES) busybox-static
-TEST_PACKAGES := $(RUN_PACKAGES) conmon containerd crun git iproute2 man-db podman procps uidmap util-linux
+# One a line, for changes that do not meet.
+TEST_PACKAGES := $(RUN_PACKAGES) \
+	conmon \
+	containerd \
+	crun \
+	docker.io \
+	git \
+	iproute2 \
+	man-db \
+	podman \
+	procps \
+	uidmap \
+	util-linux
 CONFORMANCE_PACKAGES := $(TEST_PACKAGES) golang-github-blang-semver-dev golang-github-google-uuid-dev \
 	golang-github-opencontainers-runtime-tools-dev golang-go patchelf runc
 BENCH_PACKAGES := $(RUN_PACKAGES) crun runc util-linux

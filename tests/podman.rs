@@ -17,7 +17,7 @@ fn settings() -> String {
     format!(
         "[containers]\ndefault_ulimits=[\"nofile=20000:20000\",\"nproc=32768:32768\"]\n\
          [engine]\ncgroup_manager=\"cgroupfs\"\nevents_logger=\"file\"\nruntime=\"tested\"\n\
-         runtime_supports_json=[\"tested\"]\nruntime_supports_nocgroups=[\"tested\"]\n\
+         runtime_supports_json=[\"tested\"]\nruntime_supports_nocgroup=[\"tested\"]\n\
          [engine.runtimes]\ntested=[\"{runtime}\"]\n"
     )
 }

@@ -3,7 +3,7 @@
 use super::print;
 use super::users::Users;
 use crate::error::{Context as _, Result};
-use crate::runtime::container::{Container, State};
+use crate::runtime::container::{self, State};
 use crate::runtime::options::Host;
 use clap::ValueEnum;
 use std::io::Write as _;
@@ -35,23 +35,13 @@ pub fn run(host: &Host, args: &Args) -> Result<()> {
         return if ids.is_empty() { Ok(()) } else { print(&ids.join("\n")) };
     }
     let mut users = Users::default();
-    let states = Container::all(host)?.iter().filter_map(|c| state(c, &mut users)).collect::<Vec<_>>();
+    let all = container::states(host)?.into_iter();
+    let states: Vec<State> = all.map(|(state, owner)| State { owner: users.name(owner), ..state }).collect();
     match args.format {
         // As runc has it: callers in Go read no list and an empty list alike.
         Format::Json if states.is_empty() => print("null"),
         Format::Json => print(&serde_json::to_string(&states)?),
         Format::Table => print(table(&states)?.trim_end()),
-    }
-}
-
-/// The state of a container; one that cannot be told is reported and left out.
-fn state(container: &Container, users: &mut Users) -> Option<State> {
-    match container.state() {
-        Ok(state) => Some(State { owner: users.name(container.record.owner), ..state }),
-        Err(e) => {
-            tracing::error!("state of container {}: {e}", container.record.id);
-            None
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::options::Host;
 use crate::runtime::process_id::ProcessId;
-use crate::runtime::record::Record;
+use crate::runtime::record::{RECORD, Record};
 use crate::runtime::state;
 use crate::storage::state_root::{Lock, StateDir};
 use serde::Serialize;
@@ -96,22 +96,8 @@ impl Container {
     }
 
     fn of(dir: StateDir, id: &str) -> Result<Self> {
-        let record = Record::load(&dir)?
-            .ok_or_else(|| Error::new(ErrorKind::Storage, format!("container '{id}' has no state record")))?;
+        let record = Record::load(&dir)?.ok_or_else(|| no_record(id))?;
         Ok(Self { dir, record })
-    }
-
-    /// All containers of the state root, sorted by id. One that cannot be read is reported in the log and left out.
-    pub fn all(host: &Host) -> Result<Vec<Self>> {
-        let mut containers = Vec::new();
-        for id in host.root.ids()? {
-            match Self::open(host, &id) {
-                Ok(container) => containers.push(container),
-                Err(e) if e.kind() == ErrorKind::ContainerNotFound => {}
-                Err(e) => tracing::error!("load container {id}: {e}"),
-            }
-        }
-        Ok(containers)
     }
 
     /// The first process if it is alive (not even a zombie).
@@ -121,26 +107,58 @@ impl Container {
 
     /// What state the container is in now.
     pub fn status(&self) -> Result<Status> {
-        if self.record.init.is_none() {
-            return Ok(Status::Creating);
-        }
-        if self.live_init().is_none() {
-            return Ok(Status::Stopped);
-        }
-        if self.record.cgroup.is_frozen()? {
-            return Ok(Status::Paused);
-        }
-        Ok(if self.dir.has(START_SOCKET) { Status::Created } else { Status::Running })
+        status(&self.record, || self.dir.has(START_SOCKET))
     }
 
     /// The state as `state` prints it.
     pub fn state(&self) -> Result<State> {
-        let status = self.status()?;
-        let r = &self.record;
-        let pid = match (status, r.init) {
-            (Status::Stopped, _) | (_, None) => 0,
-            (_, Some(init)) => init.pid,
-        };
-        Ok(state::of(r, pid, status))
+        Ok(state_of(&self.record, self.status()?))
     }
+}
+
+fn no_record(id: &str) -> Error {
+    Error::new(ErrorKind::Storage, format!("container '{id}' has no state record"))
+}
+
+/// The states of all containers of the state root with the user ids of those who created them, sorted by id. One that
+/// cannot be told is reported in the log and left out.
+pub fn states(host: &Host) -> Result<Vec<(State, u32)>> {
+    let Some(overview) = host.root.open_all()? else { return Ok(Vec::new()) };
+    let mut states = Vec::with_capacity(overview.ids().len());
+    for id in overview.ids() {
+        let state = || -> Result<Option<(State, u32)>> {
+            let Some(data) = overview.read(id, RECORD)? else {
+                // Deleted since, or damaged.
+                return if overview.has(id, ".") { Err(no_record(id)) } else { Ok(None) };
+            };
+            let record = Record::parse(&data)?;
+            let status = status(&record, || overview.has(id, START_SOCKET))?;
+            Ok(Some((state_of(&record, status), record.owner)))
+        };
+        match state() {
+            Ok(state) => states.extend(state),
+            Err(e) => tracing::error!("load container {id}: {e}"),
+        }
+    }
+    Ok(states)
+}
+
+/// The status of a container by its record; `waits` tells whether it waits for its start.
+fn status(record: &Record, waits: impl FnOnce() -> bool) -> Result<Status> {
+    let Some(init) = record.init else { return Ok(Status::Creating) };
+    if !init.is_alive() {
+        return Ok(Status::Stopped);
+    }
+    if record.cgroup.is_frozen()? {
+        return Ok(Status::Paused);
+    }
+    Ok(if waits() { Status::Created } else { Status::Running })
+}
+
+fn state_of(record: &Record, status: Status) -> State {
+    let pid = match (status, record.init) {
+        (Status::Stopped, _) | (_, None) => 0,
+        (_, Some(init)) => init.pid,
+    };
+    state::of(record, pid, status)
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Name of the file.
-const RECORD: &str = "state.json";
+pub const RECORD: &str = "state.json";
 
 /// Version of the record's format that this program writes. Older versions stay readable.
 pub const RECORD_VERSION: u32 = 1;

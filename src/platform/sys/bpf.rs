@@ -53,6 +53,8 @@ struct AttachAttr {
     attach_flags: u32,
 }
 
+/// All members for `BPF_PROG_QUERY`, those that are not used too: from Linux 6.17 to 7.1 the kernel writes `revision`
+/// whatever size it is given, past the end of a shorter structure.
 #[repr(C)]
 #[derive(Default)]
 struct QueryAttr {
@@ -63,7 +65,14 @@ struct QueryAttr {
     prog_ids: u64,
     prog_cnt: u32,
     _pad: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
 }
+
+/// Where `revision` ends in linux/bpf.h.
+const _: () = assert!(size_of::<QueryAttr>() == 64);
 
 #[repr(C)]
 #[derive(Default)]

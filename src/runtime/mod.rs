@@ -15,6 +15,7 @@ pub mod native;
 pub mod notify;
 pub mod options;
 pub mod process_id;
+pub mod procfs;
 pub mod record;
 pub mod rootfs;
 pub mod seccomp;

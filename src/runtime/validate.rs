@@ -1,6 +1,7 @@
 //! What a configuration must fulfil before anything is allocated for it. The words are runc's where it has them.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::native::sysctl;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 use std::collections::HashSet;
 use std::path::Path;
@@ -172,7 +173,11 @@ fn sysctls(linux: &Linux, has: &impl Fn(LinuxNamespaceType) -> bool) -> Result<(
         all.any(|n| n.typ() == kind && n.path().as_ref().is_some_and(|p| !p.as_os_str().is_empty()))
     };
     for name in linux.sysctl().iter().flat_map(|sysctl| sysctl.keys()) {
-        let path = name.replace('.', "/");
+        // The very path that is written later: what one reading of the name allows must not be another's.
+        let path = sysctl::path_of(name);
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(invalid(format!("sysctl {name:?} is not the name of a kernel parameter")));
+        }
         let (kind, what) = if IPC.contains(&path.as_str()) || path.starts_with("fs/mqueue/") {
             (LinuxNamespaceType::Ipc, "IPC")
         } else if path.starts_with("net/") {
@@ -243,7 +248,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str); 16] = [
+        let cases: [(Change, &str); 18] = [
             (|c| c["ociVersion"] = json!("2.0.0"), "ociVersion '2.0.0'"),
             (|c| c["root"] = Value::Null, "root must be specified"),
             (|c| c["process"] = Value::Null, "process property must not be empty"),
@@ -268,6 +273,8 @@ mod tests {
             (|c| c["linux"]["namespaces"] = json!([{"type": "user"}]), "no uid mappings"),
             (|c| c["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"}), "hosts network namespace"),
             (|c| c["linux"]["sysctl"] = json!({"vm.swappiness": "1"}), "not in a separate kernel namespace"),
+            (|c| c["linux"]["sysctl"] = json!({"net/../kernel/core_pattern": "x"}), "not the name"),
+            (|c| c["linux"]["sysctl"] = json!({"net//ipv4": "x"}), "not the name"),
             (|c| c["linux"]["sysctl"] = json!({"kernel.hostname": "x"}), "use hostname"),
             (
                 |c| c["linux"]["timeOffsets"] = json!({"monotonic": {"secs": 1}}),

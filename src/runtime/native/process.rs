@@ -6,6 +6,7 @@ use crate::platform::sys::sched::{SchedAttr, ioprio_set, sched_setattr};
 use crate::platform::sys::security;
 use crate::runtime::native::attributes;
 use crate::runtime::native::program::Program;
+use crate::runtime::procfs;
 use oci_spec::runtime::{
     Capabilities, LinuxCapabilities, LinuxMemoryPolicy, LinuxPersonality, PosixRlimit, Process,
 };
@@ -134,7 +135,7 @@ impl ProcessPlan {
             })?;
         }
         if !self.selinux.is_empty() {
-            std::fs::write("/proc/self/attr/exec", &self.selinux)
+            procfs::write_attribute("exec", &self.selinux)
                 .context(|| format!("unable to set selinux label '{}'", self.selinux))?;
         }
         if self.no_new_privs {

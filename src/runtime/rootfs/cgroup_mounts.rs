@@ -5,19 +5,19 @@
 use super::attach::{self, NewFs};
 use super::options::Options;
 use super::plan::{CgroupMount, MountPlan, RootfsPlan};
+use super::prepare::LateReadOnly;
 use super::resolve::locate;
 use crate::error::{Context as _, Result};
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, mkdirat, openat, symlinkat};
 use rustix::mount::MountAttrFlags as Attr;
-use std::path::PathBuf;
 
 /// Mounts the container's cgroups.
 pub(super) fn mount(
     plan: &RootfsPlan,
     mount: &MountPlan,
     root: BorrowedFd<'_>,
-    late_read_only: &mut Vec<PathBuf>,
+    late_read_only: &mut Vec<LateReadOnly>,
 ) -> Result<()> {
     let spot = locate(root, &mount.destination).context(|| "cannot resolve the destination")?;
     let path = spot.path().to_owned();
@@ -35,7 +35,7 @@ pub(super) fn mount(
             .map_err(|e| e.wrap(format!("cgroup '{}'", cgroup.directory.display())))?;
     }
     if mount.options.read_only() {
-        late_read_only.push(path);
+        late_read_only.push(LateReadOnly { mount: dir, path });
     }
     Ok(())
 }

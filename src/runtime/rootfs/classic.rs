@@ -2,7 +2,7 @@
 //! before 5.12. It knows only paths, so it gets `/proc/self/fd/N` of a descriptor, on a verified procfs.
 
 use super::attach::NewFs;
-use super::procfs;
+use crate::runtime::procfs;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{StatVfsMountFlags as Vfs, fstatvfs};
 use rustix::io::Errno;

@@ -38,7 +38,8 @@ fn copy_one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()>
             set_owner_and_mode(made.as_fd(), &stat, mode)?;
         }
         FileType::RegularFile => {
-            let source = openat(from, name, no_follow | OFlags::RDONLY, Mode::empty())?;
+            // Not blocking: by now the name may lead to a fifo.
+            let source = openat(from, name, no_follow | OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
             let flags = no_follow | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
             let made = openat(to, name, flags, Mode::RUSR | Mode::WUSR)?;
             std::io::copy(&mut File::from(source), &mut File::from(made.try_clone()?))

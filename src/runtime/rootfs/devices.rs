@@ -7,10 +7,11 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use rustix::fd::{AsFd as _, BorrowedFd};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, Uid, chmodat, chownat, makedev, mknodat, readlinkat, statat, symlinkat,
-    unlinkat,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fstat, makedev, mknodat, openat, readlinkat,
+    statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::umask;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -107,28 +108,37 @@ fn make(plan: &RootfsPlan, root: BorrowedFd<'_>, node: &Node) -> Result<()> {
 }
 
 fn mknod(dir: BorrowedFd<'_>, name: &OsStr, node: &Node) -> Result<(), Errno> {
-    let mode = Mode::from_raw_mode(node.mode);
-    match mknodat(dir, name, node.kind, mode, node.device) {
+    match mknod_exactly(dir, name, node) {
         Err(Errno::EXIST) => {
             // The image's own, if it is the same device; anything else in its place is replaced.
             let there = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            if FileType::from_raw_mode(there.st_mode) == node.kind && there.st_rdev == node.device {
+            if is(node, &there) {
                 return Ok(());
             }
             unlinkat(dir, name, AtFlags::empty())?;
-            mknodat(dir, name, node.kind, mode, node.device)?;
+            mknod_exactly(dir, name, node)?;
         }
         made => made?,
     }
-    // mknod(2) applies the umask.
-    chmodat(dir, name, mode, AtFlags::empty())?;
-    chownat(
-        dir,
-        name,
-        Some(Uid::from_raw(node.uid)),
-        Some(Gid::from_raw(node.gid)),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )
+    // The name may lead to something else by now, where others can write to the directory: only a descriptor that is open
+    // on the device is given away.
+    let made = openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if !is(node, &fstat(&made)?) {
+        return Err(Errno::EXIST);
+    }
+    chownat(made, "", Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)), AtFlags::EMPTY_PATH)
+}
+
+fn is(node: &Node, there: &Stat) -> bool {
+    FileType::from_raw_mode(there.st_mode) == node.kind && there.st_rdev == node.device
+}
+
+/// mknod(2) without the umask: changing the mode afterwards would follow a link that was put in its place.
+fn mknod_exactly(dir: BorrowedFd<'_>, name: &OsStr, node: &Node) -> Result<(), Errno> {
+    let before = umask(Mode::empty());
+    let made = mknodat(dir, name, node.kind, Mode::from_raw_mode(node.mode), node.device);
+    umask(before);
+    made
 }
 
 /// Binds the host's device, which has the path that the configuration gives.

@@ -22,10 +22,7 @@ pub fn enter(plan: &RootfsPlan, prepared: &Prepared) -> Result<()> {
         return chroot(".").and_then(|()| chdir("/")).context(|| "cannot chroot");
     }
     if plan.context.no_pivot { move_root(root) } else { pivot(root) }?;
-    for path in &prepared.late_read_only {
-        make_read_only(path)?;
-    }
-    Ok(())
+    prepared.late_read_only.iter().try_for_each(|late| make_read_only(late.mount.as_fd(), &late.path))
 }
 
 /// pivot_root(2) with the new and the old root in one place: no directory in the image is needed.
@@ -79,10 +76,9 @@ fn host_kernel_mounts() -> Result<Vec<String>> {
     Ok(paths)
 }
 
-fn make_read_only(path: &Path) -> Result<()> {
-    let cannot = || format!("cannot make '{}' read-only", path.display());
-    let mount = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(cannot)?;
-    attach::change(mount.as_fd(), Attr::MOUNT_ATTR_RDONLY, Attr::empty()).context(cannot)
+fn make_read_only(mount: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    attach::change(mount, Attr::MOUNT_ATTR_RDONLY, Attr::empty())
+        .context(|| format!("cannot make '{}' read-only", path.display()))
 }
 
 /// What is done inside: propagation and protection of the root, masked and read-only paths.
@@ -95,7 +91,9 @@ pub fn finish(plan: &RootfsPlan) -> Result<()> {
         mount_change("/", flags).context(|| "cannot set the propagation of the root")?;
     }
     if plan.read_only {
-        make_read_only(Path::new("/"))?;
+        let root = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .context(|| "cannot open the root file system")?;
+        make_read_only(root.as_fd(), Path::new("/"))?;
     }
     plan.read_only_paths.iter().try_for_each(|path| masks::make_read_only(path))?;
     masks::mask(&plan.masked)

@@ -15,7 +15,6 @@ mod mounts;
 mod options;
 mod plan;
 mod prepare;
-mod procfs;
 mod resolve;
 
 pub use enter::{enter, finish};

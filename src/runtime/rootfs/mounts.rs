@@ -3,14 +3,16 @@
 use super::attach::{self, NewFs};
 use super::options::split_data;
 use super::plan::{MountPlan, RootfsPlan};
+use super::prepare::LateReadOnly;
 use super::resolve::{Spot, clean, file_type, locate};
 use super::{classic, copy_up};
 use crate::error::{Context as _, Result};
+use crate::runtime::procfs;
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags as Attr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Files below `/proc` that may be mounted over: lxcfs and the like do. Everything else there would lie to us, or to the
 /// security modules, about the container (CVE-2019-16884).
@@ -55,7 +57,7 @@ pub(super) fn bind(mount: &MountPlan, root: BorrowedFd<'_>) -> Result<()> {
         &own_tree
     };
     let spot = target(root, mount)?;
-    check_proc(spot.path(), super::procfs::is_procfs(tree)?)?;
+    check_proc(spot.path(), procfs::is_procfs(tree)?)?;
     let at = match file_type(tree)? {
         FileType::Directory => spot.or_create_dir(),
         _ => spot.or_create_file(),
@@ -77,7 +79,7 @@ pub(super) fn tmpfs(
     plan: &RootfsPlan,
     mount: &MountPlan,
     root: BorrowedFd<'_>,
-    late_read_only: &mut Vec<PathBuf>,
+    late_read_only: &mut Vec<LateReadOnly>,
 ) -> Result<()> {
     let spot = target(root, mount)?;
     check_proc(spot.path(), false)?;
@@ -103,7 +105,9 @@ pub(super) fn tmpfs(
         );
     }
     if mount.options.read_only() {
-        late_read_only.push(path);
+        // mount(2) has given us no descriptor.
+        let tree = tree.map_or_else(|| locate(root, &path).and_then(Spot::or_create_dir), Ok)?;
+        late_read_only.push(LateReadOnly { mount: tree, path });
     }
     Ok(())
 }
@@ -121,9 +125,10 @@ pub(super) fn kernel(plan: &RootfsPlan, mount: &MountPlan, root: BorrowedFd<'_>)
     match made {
         Err(e) if mount.fs == "sysfs" && e.errno() == Some(libc::EPERM) && plan.context.user_namespace => {
             // A sysfs belongs to a network namespace; one that belongs to another user namespace cannot be
-            // mounted, but the host's can be bound.
+            // mounted, but the host's can be bound. What is mounted below it comes along, and must be no more open than
+            // it: the user may own cgroups there (CVE-2023-25809).
             let tree = attach::clone_path(Path::new("/sys"), true)?;
-            Ok(attach::attach_bind(tree.as_fd(), at.as_fd(), &mount.options)?)
+            Ok(attach::attach_bind(tree.as_fd(), at.as_fd(), &mount.options.for_all_below())?)
         }
         made => made,
     }

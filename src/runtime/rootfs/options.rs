@@ -245,6 +245,11 @@ impl Options {
         !(self.rec_set.is_empty() && self.rec_clear.is_empty())
     }
 
+    /// The same with the attributes that are set also set on all mounts below.
+    pub(super) fn for_all_below(&self) -> Self {
+        Self { rec_set: self.rec_set | self.set, ..self.clone() }
+    }
+
     pub(super) fn read_only(&self) -> bool {
         self.set.contains(Attr::MOUNT_ATTR_RDONLY)
     }

@@ -15,7 +15,16 @@ pub struct Prepared {
     /// Open on the root.
     pub(super) root: OwnedFd,
     /// Mounts that must stay writable until the root is complete; made read-only by [`super::finish`].
-    pub(super) late_read_only: Vec<PathBuf>,
+    pub(super) late_read_only: Vec<LateReadOnly>,
+}
+
+/// A mount to be made read-only: by its descriptor, for its path may lead elsewhere by then.
+#[derive(Debug)]
+pub(super) struct LateReadOnly {
+    /// Open on the mount's root.
+    pub(super) mount: OwnedFd,
+    /// Where it was attached, for messages.
+    pub(super) path: PathBuf,
 }
 
 /// Builds the root. Runs in the child, in its new namespaces.
@@ -111,7 +120,7 @@ fn mount_one(
     plan: &RootfsPlan,
     mount: &MountPlan,
     root: BorrowedFd<'_>,
-    late_read_only: &mut Vec<PathBuf>,
+    late_read_only: &mut Vec<LateReadOnly>,
 ) -> Result<()> {
     match mount.kind {
         MountKind::Bind => mounts::bind(mount, root),

@@ -101,6 +101,12 @@ impl Cgroup {
         !self.places.is_empty()
     }
 
+    /// Refuses cgroups that exist already and have processes, or are frozen: they are somebody else's.
+    pub fn check_unused(&self) -> Result<()> {
+        let there = self.places.iter().filter(|place| self.unit.is_none() && place.directory.exists());
+        there.into_iter().try_for_each(Place::check_unused)
+    }
+
     /// Makes the directories. A cgroup that has processes already, or is frozen, is refused.
     pub fn create(&mut self, undo: &mut Undo<'_>) -> Result<()> {
         if self.unit.is_some() {

@@ -10,6 +10,7 @@ use crate::runtime::native::channel::{self, Channel, Message};
 use crate::runtime::native::init::{self, InitPlan};
 use crate::runtime::native::launch::{self, Launch, drop_copy, kill_and_reap};
 use crate::runtime::native::listener;
+use crate::runtime::native::namespaces::Namespaces;
 use crate::runtime::native::network;
 use crate::runtime::native::prepare::{self, Bundle, Preparation};
 use crate::runtime::native::start::StartSocket;
@@ -18,9 +19,10 @@ use crate::runtime::process_id::ProcessId;
 use crate::runtime::record::Record;
 use crate::runtime::terminal::ChildEnd;
 use crate::runtime::{notify, state};
+use crate::storage::atomic;
 use crate::storage::state_root::{Lock, StateDir};
 use crate::undo::Undo;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -56,6 +58,8 @@ pub fn create(
         let notify = notify::prepare(&dir)?;
         let (mut prepared, init) =
             prepare::prepare(host, options, &bundle, console, notify.as_ref(), foreground)?;
+        // A cgroup of others must never be in a record: cleaning up after us would kill what is in it.
+        prepared.record.cgroup.check_unused()?;
         prepared.record.save(&dir)?;
         prepared.record.cgroup.create(&mut undo)?;
         let (child, channel) = launch_init(&prepared, init, &dir, &mut undo)?;
@@ -92,6 +96,7 @@ fn launch_init(
         cgroup: clone_into.as_ref().map(AsFd::as_fd),
         attach: &attach,
     };
+    hide_from_others(&prepared.namespaces)?;
     let child = launch::launch(&plan, || {
         drop_copy(&ours);
         init::run(init, theirs, start)
@@ -102,6 +107,13 @@ fn launch_init(
         Ok(())
     });
     Ok((child, ours))
+}
+
+/// Others that are in the container's pid namespace already must not open or trace its first process while that is still
+/// ours (CVE-2016-9962). Without privileges the files of such a process in procfs would be closed to ourselves too.
+fn hide_from_others(namespaces: &Namespaces) -> Result<()> {
+    let shared = namespaces.join.iter().any(|join| join.kind == LinuxNamespaceType::Pid);
+    if shared && launch::privileged() { launch::hide() } else { Ok(()) }
 }
 
 /// Sets the limits of the cgroup and of the process, and gives it what the host lends it.
@@ -205,9 +217,6 @@ fn publish(
 
 /// Writes a pid file as callers expect it: the number alone, and never a part of it.
 pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
-    let cannot = || format!("cannot write pid file '{}'", path.display());
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = path.with_file_name(format!(".{name}"));
-    std::fs::write(&temporary, pid.to_string()).or_kind(ErrorKind::Storage, cannot)?;
-    std::fs::rename(&temporary, path).or_kind(ErrorKind::Storage, cannot)
+    atomic::write(path, pid.to_string().as_bytes())
+        .or_kind(ErrorKind::Storage, || format!("cannot write pid file '{}'", path.display()))
 }

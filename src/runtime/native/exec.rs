@@ -7,14 +7,14 @@ use crate::runtime::container::Container;
 use crate::runtime::foreground::Foreground;
 use crate::runtime::native::channel::{self, Channel, Message};
 use crate::runtime::native::init::{close_foreign_descriptors, load_filter};
-use crate::runtime::native::launch::{become_root, drop_copy, kill_and_reap};
+use crate::runtime::native::launch::{become_root, drop_copy, hide, kill_and_reap};
 use crate::runtime::native::process::ProcessPlan;
 use crate::runtime::native::program::Program;
 use crate::runtime::native::{affinity, listener, start};
 use crate::runtime::seccomp::Filter;
 use crate::runtime::terminal::{self, ConsolePlan};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
-use rustix::process::{DumpableBehavior, PidfdFlags, WaitOptions};
+use rustix::process::{PidfdFlags, WaitOptions};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
@@ -57,8 +57,7 @@ pub fn exec(container: &Container, spec: &Spec, plan: ExecPlan<'_>) -> Result<Ch
     affinity::apply(plan.affinity.initial.as_ref())?;
     let (ours, theirs) = channel::pair()?;
     // Seen from inside the container from its first moment on, the process must not be traced or opened there.
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .context(|| "cannot make this process undumpable")?;
+    hide()?;
     let child = make(container, &init_fd, namespaces, plan, &ours, theirs)?;
     let followed = follow(container, spec, &child, &ours);
     if let Err(e) = followed {

@@ -6,7 +6,7 @@ use crate::runtime::native::channel::{self, Channel, Message};
 use crate::runtime::native::namespaces::{Namespaces, Route, UserNamespace};
 use crate::runtime::native::userns::write_mappings;
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType};
-use rustix::process::{Gid, Pid, PidfdFlags, Uid, WaitOptions};
+use rustix::process::{DumpableBehavior, Gid, Pid, PidfdFlags, Uid, WaitOptions};
 use std::os::fd::BorrowedFd;
 
 /// What [`launch`] needs to know.
@@ -22,6 +22,13 @@ pub struct Launch<'a> {
 /// True with full privileges in our own user namespace.
 pub fn privileged() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Makes this process, and those it makes, invisible to whoever is in a namespace with them: what procfs tells of them and
+/// ptrace(2) are for root of the host alone, until they execute a program.
+pub fn hide() -> Result<()> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .context(|| "cannot make this process undumpable")
 }
 
 /// Makes the first process, which goes on with `child`, and returns when it is in its namespaces, id mappings and cgroup; it

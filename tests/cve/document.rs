@@ -1,0 +1,107 @@
+//! The table in `docs/cve.md`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Every advisory of runc, crun and youki that was published from 2019 to September 2026, and one from before that still
+/// decides how processes enter containers. New ones are added here first.
+const PUBLISHED: [&str; 35] = [
+    "CVE-2016-9962",
+    "CVE-2019-5736",
+    "CVE-2019-16884",
+    "CVE-2019-18837",
+    "CVE-2019-19921",
+    "GHSA-g54h-m393-cpwq",
+    "CVE-2021-30465",
+    "CVE-2021-43784",
+    "CVE-2022-24769",
+    "CVE-2022-27650",
+    "CVE-2022-29162",
+    "CVE-2023-25809",
+    "CVE-2023-27561",
+    "CVE-2023-28642",
+    "CVE-2024-3154",
+    "GHSA-c5pj-mqfh-rvc3",
+    "CVE-2024-21626",
+    "CVE-2024-45310",
+    "CVE-2025-24965",
+    "CVE-2025-27612",
+    "CVE-2025-31133",
+    "CVE-2025-52565",
+    "CVE-2025-52881",
+    "CVE-2025-54867",
+    "CVE-2025-62161",
+    "CVE-2025-62596",
+    "CVE-2026-30892",
+    "CVE-2026-41579",
+    "GHSA-xjvp-4fhw-gc47",
+    "CVE-2026-47766",
+    "GHSA-7vwr-4279-7gq5",
+    "CVE-2026-84042",
+    "CVE-2026-88264",
+    "CVE-2026-88265",
+    "GHSA-f42g-r5jj-qh4j",
+];
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The rows of the table: the advisories, and what is written of the replay.
+fn rows() -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(repository().join("docs/cve.md")).expect("docs/cve.md");
+    let lines = text.lines().filter(|line| line.starts_with("| CVE") || line.starts_with("| GHSA"));
+    lines
+        .map(|line| {
+            let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+            assert_eq!(cells.len(), 4, "a row has four cells: {line}");
+            (cells[0].to_owned(), cells[3].to_owned())
+        })
+        .collect()
+}
+
+/// Every test of this crate, as `module::name`.
+fn tests() -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(repository().join("tests/cve")).expect("the folder of the tests") {
+        let path: PathBuf = entry.expect("an entry").path();
+        let module = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&path).expect("a test file");
+        for part in text.split("#[test]\nfn ").skip(1) {
+            found.push(format!("{module}::{}", part.split('(').next().expect("a name")));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_published_advisory_has_a_row() {
+    let rows = rows();
+    for id in PUBLISHED {
+        let written = rows.iter().filter(|(ids, _)| ids.contains(id)).count();
+        assert_eq!(written, 1, "{id} must have one row in docs/cve.md");
+    }
+}
+
+#[test]
+fn every_row_names_a_test_that_exists_or_says_why_there_is_none() {
+    let tests = tests();
+    for (ids, replay) in rows() {
+        let named: Vec<_> = replay.split('`').skip(1).step_by(2).filter(|word| word.contains("::")).collect();
+        assert!(!named.is_empty() || replay.starts_with("cannot apply: "), "{ids}: '{replay}'");
+        for name in named {
+            assert!(tests.iter().any(|test| test == name), "{ids} names '{name}', which does not exist");
+        }
+    }
+}
+
+#[test]
+fn every_replay_belongs_to_a_row() {
+    let rows: BTreeMap<_, _> = rows().into_iter().collect();
+    for test in tests().iter().filter(|test| !test.starts_with("document::")) {
+        assert!(
+            rows.values().any(|replay| replay.contains(&format!("`{test}`"))),
+            "{test} is not in docs/cve.md"
+        );
+    }
+}

@@ -1,7 +1,7 @@
 # make           builds the release binary
 # make run       shows the life of a container
 # make test      runs every test; needs root
-# make conformance       runs the conformance suites: RUNTIME=magikrun,runc,crun SUITE=runtime-tools,own ENV=host,v2
+# make conformance       runs the conformance suites: RUNTIME=magikrun,runc,crun SUITE=runtime-tools,own ENV=host,v2,vm
 # make conformance-full  the same with everything there is, and writes docs/conformance.md
 # make lint      formatting, clippy, licences
 # make bench     measures against the other runtimes that are installed; needs root
@@ -28,8 +28,10 @@ TEST_PACKAGES := $(RUN_PACKAGES) \
 	procps \
 	uidmap \
 	util-linux
+# QEMU, and what makes the disk of the emulated machine.
+VM_PACKAGES := cpio e2fsprogs kmod mmdebstrap qemu-system-x86 util-linux xz-utils
 CONFORMANCE_PACKAGES := $(TEST_PACKAGES) golang-github-blang-semver-dev golang-github-google-uuid-dev \
-	golang-github-opencontainers-runtime-tools-dev golang-go patchelf runc
+	golang-github-opencontainers-runtime-tools-dev golang-go patchelf runc $(VM_PACKAGES)
 BENCH_PACKAGES := $(RUN_PACKAGES) crun runc util-linux
 
 # What the three variables of `make conformance` mean as options.

@@ -12,6 +12,7 @@ mod report;
 mod runtime;
 mod suite;
 mod verdict;
+mod vm;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
@@ -25,8 +26,11 @@ use suite::{Selection, Suite};
 
 /// Runs conformance suites against OCI runtimes.
 #[derive(Debug, Parser)]
-#[command(name = "conformance")]
+#[command(name = "conformance", args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     /// Runtimes: magikrun, runc, crun, runc-sid, or paths
     #[arg(long, value_delimiter = ',', default_value = "magikrun,runc,crun")]
     runtime: Vec<String>,
@@ -56,10 +60,20 @@ struct Args {
     output: Option<PathBuf>,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Runs a command in the machine of the environment `vm`
+    Vm(vm::Args),
+}
+
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    let mut args = Args::parse();
+    let result = match args.command.take() {
+        Some(Command::Vm(by_hand)) => vm::by_hand(by_hand).map(ExitCode::from),
+        None => run(&args).map(|expected| if expected { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+    };
+    match result {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("conformance: {error:#}");
             ExitCode::FAILURE

@@ -32,7 +32,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) \
 VM_PACKAGES := cpio e2fsprogs kmod mmdebstrap qemu-system-x86 util-linux xz-utils
 CONFORMANCE_PACKAGES := $(TEST_PACKAGES) golang-github-blang-semver-dev golang-github-google-uuid-dev \
 	golang-github-opencontainers-runtime-tools-dev golang-go patchelf runc $(VM_PACKAGES)
-BENCH_PACKAGES := $(RUN_PACKAGES) crun runc util-linux
+BENCH_PACKAGES := $(RUN_PACKAGES) crun golang-github-containers-common runc util-linux
 
 # What the three variables of `make conformance` mean as options.
 CONFORMANCE_ARGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(SUITE),--suite $(SUITE)) $(if $(ENV),--env $(ENV))

@@ -1,12 +1,15 @@
 //! What the benchmark makes on disk and in the cgroup hierarchy, and how all of it is removed again.
 
 use crate::runtime::{Runtime, call_quietly};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
+
+/// The capabilities of the containers.
+pub(crate) const CAPABILITIES: [&str; 3] = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 const PROGRAM_FILE: &str = "program";
@@ -19,6 +22,8 @@ pub(crate) struct Scratch {
     cgroup: String,
     /// Whether the containers have a rule for devices, as those of `runc spec` do.
     pub(crate) device_rules: bool,
+    /// The seccomp profile of the containers.
+    pub(crate) seccomp: Option<Value>,
 }
 
 impl Scratch {
@@ -28,6 +33,7 @@ impl Scratch {
             dir: std::env::temp_dir().join(format!("mkbench-{pid}")),
             cgroup: format!("mkbench-{pid}"),
             device_rules: true,
+            seccomp: None,
         }
     }
 
@@ -74,7 +80,11 @@ impl Scratch {
         let dir = self.dir.join("bundles").join(format!("{}-{id}", runtime.name));
         make_dir(&dir)?;
         let cgroup = format!("/{}/{}-{id}", self.cgroup, runtime.name);
-        let text = config(&self.dir.join("rootfs"), &cgroup, args, self.device_rules).to_string();
+        let mut config = config(&self.dir.join("rootfs"), &cgroup, args, self.device_rules);
+        if let Some(profile) = &self.seccomp {
+            config["linux"]["seccomp"] = profile.clone();
+        }
+        let text = config.to_string();
         fs::write(dir.join("config.json"), text)
             .map_err(|e| format!("write {}/config.json: {e}", dir.display()))?;
         Ok(dir)
@@ -164,9 +174,9 @@ fn static_busybox() -> Result<PathBuf, String> {
 }
 
 /// The configuration that `runc spec` writes, without a terminal and with a cgroup path.
-fn config(rootfs: &Path, cgroup: &str, args: &[&str], device_rules: bool) -> serde_json::Value {
+fn config(rootfs: &Path, cgroup: &str, args: &[&str], device_rules: bool) -> Value {
     let no_device = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
-    let caps = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
+    let caps = CAPABILITIES;
     let namespaces: Vec<_> =
         ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({ "type": kind })).into();
     json!({
@@ -197,7 +207,7 @@ fn config(rootfs: &Path, cgroup: &str, args: &[&str], device_rules: bool) -> ser
     })
 }
 
-fn mounts() -> serde_json::Value {
+fn mounts() -> Value {
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": source, "options": options });
     json!([
         { "destination": "/proc", "type": "proc", "source": "proc" },

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench lifecycle -- [--rounds N] [--containers N] [--runtimes a,b] [--magikrun PATH] [--markdown FILE]
-//!     [--devices on|off|auto]
+//!     [--devices on|off|auto] [--seccomp on|off]
 //! ```
 //!
 //! It needs root, busybox-static and unshare(1). It runs in a mount namespace of its own in which /sys/fs/cgroup is a
@@ -11,6 +11,7 @@
 
 mod bulk;
 mod bundle;
+mod profile;
 mod report;
 mod rounds;
 mod runtime;
@@ -45,6 +46,8 @@ struct Args {
     markdown: Option<PathBuf>,
     /// Whether the containers have a rule for devices; `None`: if every runtime copes with it.
     devices: Option<bool>,
+    /// Whether the containers have the seccomp profile of container engines.
+    seccomp: bool,
 }
 
 fn main() -> ExitCode {
@@ -107,6 +110,7 @@ fn parse(args: &[String]) -> Result<Args, String> {
         magikrun: None,
         markdown: None,
         devices: None,
+        seccomp: true,
     };
     let mut args = args.iter().filter(|arg| *arg != "--bench");
     while let Some(arg) = args.next() {
@@ -130,6 +134,13 @@ fn parse(args: &[String]) -> Result<Args, String> {
                     _ => return Err(format!("{name} {value}: neither on, off nor auto")),
                 }
             }
+            "--seccomp" => {
+                parsed.seccomp = match value {
+                    "on" => true,
+                    "off" => false,
+                    _ => return Err(format!("{name} {value}: neither on nor off")),
+                }
+            }
             _ => return Err(format!("unknown argument {name}")),
         }
     }
@@ -146,6 +157,9 @@ fn inside(mut scratch: Scratch, args: &[String]) -> Result<ExitCode, String> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|e| format!("child subreaper: {e}"))?;
     scratch.make()?;
+    if args.seccomp {
+        scratch.seccomp = Some(profile::read(&bundle::CAPABILITIES)?);
+    }
     let (runtimes, missing) = find_runtimes(&scratch, &args);
     let mut lines = report::conditions(&runtimes, &missing, args.rounds);
     if runtimes.is_empty() {
@@ -153,6 +167,10 @@ fn inside(mut scratch: Scratch, args: &[String]) -> Result<ExitCode, String> {
     }
     let memory = runtime::memory_measure(&scratch)?;
     lines.push(choose_device_rules(&mut scratch, &runtimes, memory, args.devices));
+    lines.push(format!(
+        "seccomp profile: {}",
+        if args.seccomp { "that of container engines" } else { "none" }
+    ));
     println!("{}\n", lines.join("\n"));
     let tables = measure(&Bench { scratch: &scratch, runtimes: &runtimes, memory }, &args);
     if let Some(file) = &args.markdown {

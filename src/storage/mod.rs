@@ -2,5 +2,7 @@
 
 pub mod atomic;
 pub mod blobs;
+pub mod cache;
 pub mod config;
 pub mod state_root;
+pub mod trust;

@@ -8,6 +8,7 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::limits::MAX_CONTAINER_ID_LEN;
 use crate::platform::small_file;
 use crate::storage::atomic;
+use crate::storage::cache::Cache;
 use rustix::fs::{
     AtFlags, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, mkdirat, openat, renameat,
     renameat_with, unlinkat,
@@ -18,6 +19,8 @@ use std::path::{Path, PathBuf};
 
 const LOCK: &str = "lock";
 const ROOT_LOCK: &str = "lock~";
+/// What is in the state root and belongs to no container; no id and no half-made container begins so.
+const SHARED: char = '~';
 
 /// The directory under which the state of all containers lives.
 #[derive(Debug)]
@@ -206,7 +209,7 @@ impl StateRoot {
             }
             left.remove()?;
         }
-        let count = self.names()?.len();
+        let count = self.names()?.iter().filter(|name| !name.starts_with(SHARED)).count();
         if count >= max_containers {
             crate::bail!(
                 TooManyContainers,
@@ -229,6 +232,11 @@ impl StateRoot {
             let _ = dir.remove();
         }
         Ok((dir, locked?))
+    }
+
+    /// Opens the cache `name` of all containers, if there is a state root and it can be trusted.
+    pub fn cache(&self, name: &str) -> Option<Cache> {
+        Cache::open(open_dir(&self.path).ok()?.as_fd(), &format!("{SHARED}{name}"))
     }
 
     /// Removes a directory `ID~` that has no lock file: what is left of a `create` that died before it had one.
@@ -433,6 +441,7 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let root = StateRoot::new(tmp.path());
         let _one = root.reserve("one", 2, |_| Ok(())).unwrap();
+        assert!(root.cache("shared").is_some() && root.ids().unwrap().is_empty());
         let _two = root.reserve("two", 2, |_| Ok(())).unwrap();
         assert_eq!(root.reserve("three", 2, |_| Ok(())).unwrap_err().kind(), ErrorKind::TooManyContainers);
     }

@@ -98,7 +98,8 @@ pub fn prepare<'a>(
         extra_env.push(notify.variable.clone());
     }
     rootfs.open_sources()?;
-    let seccomp = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
+    let profile = linux.seccomp().as_ref();
+    let seccomp = profile.map(|profile| seccomp::filter(&host.root, profile)).transpose()?;
     let hooks = hooks::Hooks::new(spec);
     let process_plan = ProcessPlan::new(
         process,

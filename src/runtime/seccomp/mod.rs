@@ -3,9 +3,11 @@
 mod compile;
 mod enosys;
 mod notify;
+mod stored;
 
-pub use compile::{compile, known_actions, known_archs, known_flags, known_operators, supported_flags};
+pub use compile::{known_actions, known_archs, known_flags, known_operators, supported_flags};
 pub use notify::send_listener;
+pub use stored::filter;
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::seccomp::{self, FLAG_NEW_LISTENER, Instruction};

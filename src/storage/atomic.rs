@@ -3,7 +3,7 @@
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat, renameat, unlinkat};
 use rustix::io::Errno;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -30,26 +30,30 @@ pub fn write_at(dir: impl AsFd, name: &str, data: &[u8]) -> Result<()> {
 }
 
 /// Writes `data` to the file at `path`; a file that is there is replaced. Interrupted at any moment, this leaves nothing but
-/// the whole file or none: the file has no name before its content is complete.
+/// the whole file or none, except on file systems that [`write_nameless`] does not know.
 pub fn write(path: &Path, data: &[u8]) -> Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().ok_or_else(|| Error::from_errno(libc::EISDIR))?;
     let dir = openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let mode = Mode::from_raw_mode(0o666);
-    let file = match openat(&dir, ".", OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC, mode) {
-        Ok(fd) => File::from(fd),
-        // Not every file system has files without a name.
-        Err(Errno::OPNOTSUPP | Errno::ISDIR) => return write_by_rename(path, data),
-        Err(e) => return Err(e.into()),
-    };
+    match write_nameless(&dir, name, Mode::from_raw_mode(0o666), data) {
+        Err(e) if matches!(e.errno(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => write_by_rename(path, data),
+        written => written,
+    }
+}
+
+/// Writes `data` to `name` below `dir`; a file that is there is replaced. The file has no name before its content is
+/// complete. Fails with `EOPNOTSUPP` or `EISDIR` where the file system has no such files.
+pub fn write_nameless(dir: impl AsFd, name: impl AsRef<OsStr>, mode: Mode, data: &[u8]) -> Result<()> {
+    let (dir, name) = (dir.as_fd(), name.as_ref());
+    let file = File::from(openat(dir, ".", OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC, mode)?);
     (&file).write_all(data)?;
     let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
     loop {
-        match unlinkat(&dir, name, AtFlags::empty()) {
+        match unlinkat(dir, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(e) => return Err(e.into()),
         }
-        match linkat(CWD, &nameless, &dir, name, AtFlags::SYMLINK_FOLLOW) {
+        match linkat(CWD, &nameless, dir, name, AtFlags::SYMLINK_FOLLOW) {
             // Somebody has made one in the meantime.
             Err(Errno::EXIST) => {}
             linked => return Ok(linked?),

@@ -3,14 +3,16 @@
 //! It is a shortcut and nothing else: what cannot be read, trusted or written is computed again, and no error comes out
 //! of it.
 
+use crate::error::Result;
+use crate::storage::atomic;
 use crate::storage::blobs::Digest;
 use crate::storage::trust::require_own;
-use rustix::fs::{AtFlags, Mode, OFlags, linkat, mkdirat, openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 /// Most files that are kept.
 const MAX_FILES: usize = 64;
@@ -61,26 +63,14 @@ impl Cache {
         }
     }
 
-    fn try_put(&self, key: &Digest, content: &[u8]) -> std::io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
-        let mut file = File::from(openat(&self.dir, ".", flags, Mode::RUSR | Mode::WUSR)?);
-        file.write_all(&checksum(key, content))?;
-        file.write_all(content)?;
+    fn try_put(&self, key: &Digest, content: &[u8]) -> Result<()> {
         self.make_room()?;
-        let name = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let publish = || linkat(rustix::fs::CWD, &name, &self.dir, key.hex(), AtFlags::SYMLINK_FOLLOW);
-        match publish() {
-            // There is one that is damaged, or another process was faster; the content is the same then.
-            Err(Errno::EXIST) => {
-                unlinkat(&self.dir, key.hex(), AtFlags::empty())?;
-                Ok(publish()?)
-            }
-            done => Ok(done?),
-        }
+        let data = [&checksum(key, content)[..], content].concat();
+        atomic::write_nameless(&self.dir, key.hex(), Mode::RUSR | Mode::WUSR, &data)
     }
 
     /// Removes the oldest files until one more may come.
-    fn make_room(&self) -> std::io::Result<()> {
+    fn make_room(&self) -> Result<()> {
         let mut files = Vec::new();
         for entry in rustix::fs::Dir::read_from(self.dir.as_fd())?.flatten() {
             if let Ok(stat) = rustix::fs::statat(&self.dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)

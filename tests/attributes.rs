@@ -2,7 +2,7 @@
 //! readiness, pidfds.
 mod common;
 
-use common::{Bundle, Runtime, finish, start};
+use common::{Bundle, Runtime, finish, readable, start};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use serde_json::{Value, json};
 use std::fs;
@@ -14,7 +14,9 @@ use std::process::Command;
 
 /// Accepts a connection; answers the text and the descriptor that come over it.
 fn receive(listener: &UnixListener) -> (String, OwnedFd) {
+    assert!(readable(listener), "nothing connected");
     let (stream, _) = listener.accept().expect("a connection");
+    assert!(readable(&stream), "nothing came over the connection");
     let mut data = vec![0; 1 << 16];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -178,6 +180,7 @@ fn readiness_is_passed_on_with_the_container_s_pid() {
     container.send_to(b"READY=1\n", &inside).expect("the message");
     let _ = starting.finish().success();
     let mut buffer = [0; 256];
+    assert!(readable(&manager), "nothing came for the manager");
     let length = manager.recv(&mut buffer).expect("a message for the manager");
     let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
     assert_eq!(text, format!("MAINPID={}\nREADY=1\n", runtime.pid(&bundle.id)));

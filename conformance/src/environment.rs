@@ -71,10 +71,13 @@ pub(crate) struct Outcome {
     pub(crate) stderr: String,
 }
 
-/// A place where commands run, one at a time.
-pub(crate) trait Environment {
+/// A place where commands run.
+pub(crate) trait Environment: Sync {
     /// Which one it is.
     fn place(&self) -> Place;
+
+    /// How many commands may usefully run at the same time.
+    fn jobs_at_once(&self) -> usize;
 
     /// Runs a command to its end. An error is one of the environment; what the command does is in the outcome.
     fn run(&self, job: &Job) -> Result<Outcome>;
@@ -92,6 +95,10 @@ struct Local {
 impl Environment for Local {
     fn place(&self) -> Place {
         self.place
+    }
+
+    fn jobs_at_once(&self) -> usize {
+        2 * std::thread::available_parallelism().map_or(1, usize::from)
     }
 
     fn run(&self, job: &Job) -> Result<Outcome> {

@@ -1,6 +1,7 @@
 //! Hooks: programs of the configuration that run at points of a container's life.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::runtime::container::Status;
 use oci_spec::runtime::{Hook, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
@@ -94,10 +95,16 @@ impl Hooks {
             .is_some_and(|hooks| !hooks.is_empty())
     }
 
-    /// Runs the prestart and createRuntime hooks.
-    pub fn run_runtime(&self, state: &[u8]) -> Result<()> {
-        run(HookKind::Prestart, &self.prestart, state)?;
-        run(HookKind::CreateRuntime, &self.create_runtime, state)
+    /// Runs the prestart and createRuntime hooks. Prestart hooks are from a time in which they ran at the start, and
+    /// see a created container.
+    pub fn run_runtime(&self, state: impl Fn(Status) -> Vec<u8>) -> Result<()> {
+        if !self.prestart.is_empty() {
+            run(HookKind::Prestart, &self.prestart, &state(Status::Created))?;
+        }
+        if !self.create_runtime.is_empty() {
+            run(HookKind::CreateRuntime, &self.create_runtime, &state(Status::Creating))?;
+        }
+        Ok(())
     }
 
     /// Runs the poststart hooks. A failure is an error for configurations of version 1.3 on, as that version has it;

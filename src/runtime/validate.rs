@@ -64,7 +64,7 @@ pub fn validate(spec: &Spec, security: impl FnOnce() -> KernelSecurity) -> Resul
         return Err(invalid("unable to move network devices without a private NET namespace"));
     }
     sysctls(linux, &has)?;
-    labels(spec, linux, security)
+    labels(spec, security)
 }
 
 fn platform(spec: &Spec) -> Result<()> {
@@ -201,10 +201,10 @@ fn sysctls(linux: &Linux, has: &impl Fn(LinuxNamespaceType) -> bool) -> Result<(
     Ok(())
 }
 
-fn labels(spec: &Spec, linux: &Linux, security: impl FnOnce() -> KernelSecurity) -> Result<()> {
+fn labels(spec: &Spec, security: impl FnOnce() -> KernelSecurity) -> Result<()> {
     let set = |label: Option<&String>| label.is_some_and(|label| !label.is_empty());
     let process = spec.process().as_ref();
-    let selinux = set(process.and_then(|p| p.selinux_label().as_ref())) || set(linux.mount_label().as_ref());
+    let selinux = set(process.and_then(|p| p.selinux_label().as_ref()));
     let apparmor = set(process.and_then(|p| p.apparmor_profile().as_ref()));
     if !selinux && !apparmor {
         return Ok(());

@@ -1,12 +1,11 @@
 //! The caller's side of `--console-socket`: a listener that receives the master of the terminal.
 
-use super::process::DEADLINE;
-use rustix::event::{PollFd, PollFlags, Timespec};
+use super::process::{DEADLINE, readable};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -21,11 +20,6 @@ pub struct ConsoleSocket {
 pub struct Terminal {
     master: File,
     seen: String,
-}
-
-fn ready(fd: impl AsFd) -> bool {
-    let timeout = Timespec { tv_sec: i64::try_from(DEADLINE.as_secs()).unwrap_or(60), tv_nsec: 0 };
-    rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).is_ok_and(|count| count > 0)
 }
 
 impl ConsoleSocket {
@@ -43,9 +37,9 @@ impl ConsoleSocket {
 
     /// Accepts one connection and the descriptor that comes over it.
     pub fn terminal(&self) -> Terminal {
-        assert!(ready(&self.listener), "nothing connected to the console socket");
+        assert!(readable(&self.listener), "nothing connected to the console socket");
         let (stream, _) = self.listener.accept().expect("a connection to the console socket");
-        assert!(ready(&stream), "nothing came over the console socket");
+        assert!(readable(&stream), "nothing came over the console socket");
         let mut name = [0; 4096];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -71,7 +65,11 @@ impl Terminal {
         let end = Instant::now() + DEADLINE;
         let mut chunk = [0; 4096];
         while !self.seen.contains(needle) {
-            assert!(Instant::now() < end && ready(&self.master), "'{needle}' did not come: {:?}", self.seen);
+            assert!(
+                Instant::now() < end && readable(&self.master),
+                "'{needle}' did not come: {:?}",
+                self.seen
+            );
             // The master answers EIO once every slave is closed.
             let count = self.master.read(&mut chunk).unwrap_or(0);
             assert!(count > 0, "the terminal closed before '{needle}' came: {:?}", self.seen);

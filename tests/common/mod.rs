@@ -12,7 +12,7 @@ mod process;
 pub use bundle::{Bundle, busybox_rootfs};
 pub use cgroup::{cgroup_dir, cgroup_value, leftover_cgroups, remove_cgroups};
 pub use console::ConsoleSocket;
-pub use process::{DEADLINE, Output, Running, finish, is_alive, poll, signal, start, wait_dead};
+pub use process::{DEADLINE, Output, Running, finish, is_alive, poll, readable, signal, start, wait_dead};
 
 use serde_json::Value;
 use std::fs;

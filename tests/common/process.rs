@@ -4,6 +4,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -147,10 +148,13 @@ impl Running {
 fn wait(child: &mut Child) -> Option<ExitStatus> {
     let pid = Pid::from_child(child);
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).expect("a pidfd of the command");
+    readable(&pidfd).then(|| child.wait().expect("the status of the command"))
+}
+
+/// Waits until there is something to read or to accept; false if nothing comes until the deadline.
+pub fn readable(fd: impl AsFd) -> bool {
     let timeout = Timespec { tv_sec: i64::try_from(DEADLINE.as_secs()).unwrap_or(60), tv_nsec: 0 };
-    let ready = rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout))
-        .expect("the wait for the command");
-    (ready > 0).then(|| child.wait().expect("the status of the command"))
+    rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).is_ok_and(|count| count > 0)
 }
 
 fn read_all(file: &File) -> String {

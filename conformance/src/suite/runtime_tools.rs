@@ -6,12 +6,13 @@ use crate::debian::{Release, run as execute};
 use crate::environment::{Environment, Job};
 use crate::runtime::Runtime;
 use crate::verdict::Outcome;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// Names a checkout of the runtime-tools to use in place of Debian's source.
@@ -27,61 +28,102 @@ const SLOW: [&str; 5] = ["delete", "kill", "linux_cgroups_cpus", "linux_masked_p
 /// A program's own waits add up to half a minute.
 const LIMIT: Duration = Duration::from_mins(3);
 
-/// Runs one program, and removes what it leaves behind: containers, and the cgroups whose names it chose.
+/// How the names of programs begin that choose the container's cgroup. They choose the same: only one may run.
+const CHOOSE_A_CGROUP: [&str; 2] = ["delete_", "linux_cgroups_"];
+
+/// Runs a program, and removes what it leaves behind: containers, and the cgroups whose names it chose.
 const SCRIPT: &str = r#"
-"$1"
+program=$1 chooses_cgroup=$2
+"$program"
 code=$?
 for folder in state/*; do
     [ ! -d "$folder" ] || "$RUNTIME" delete --force "$(basename "$folder")"
 done >/dev/null 2>&1
-find /sys/fs/cgroup -depth -type d \( -path '*/testdir' -o -path '*/testdir/*' -o -name cgrouptest \) \
-    -exec rmdir {} + 2>/dev/null
+if $chooses_cgroup; then
+    find /sys/fs/cgroup -depth -type d \( -path '*/testdir' -o -path '*/testdir/*' -o -name cgrouptest \) \
+        -exec rmdir {} + 2>/dev/null
+fi
 exit $code
 "#;
 
-/// Runs the selected programs.
+/// Runs the selected programs, several at a time: they sleep more than they work.
 pub(super) fn run(
     runtime: &Runtime,
     environment: &dyn Environment,
     selection: &Selection,
 ) -> Result<Vec<Outcome>> {
     let suite = built()?;
+    let selected = programs(&suite)?.into_iter().filter(|program| selection.has(&name(program), &SLOW));
+    let (in_turn, others): (Vec<_>, Vec<_>) = selected.partition(|program| chooses_cgroup(program));
+    let mut groups: Vec<Vec<PathBuf>> = others.into_iter().map(|program| vec![program]).collect();
+    // The longest first.
+    groups.push(in_turn);
+    let groups = Mutex::new(groups);
+    let next = || groups.lock().ok().and_then(|mut groups| groups.pop());
+    let worker = || -> Result<Vec<Outcome>> {
+        let mut outcomes = Vec::new();
+        while let Some(group) = next() {
+            for program in group {
+                outcomes.push(run_one(&suite, &program, runtime, environment)?);
+            }
+        }
+        Ok(outcomes)
+    };
+    let mut outcomes = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..environment.jobs_at_once()).map(|_| scope.spawn(worker)).collect();
+        let results =
+            workers.into_iter().map(|worker| worker.join().map_err(|_| anyhow!("a thread panicked"))?);
+        Ok::<_, anyhow::Error>(results.collect::<Result<Vec<_>>>()?.concat())
+    })?;
+    outcomes.sort_by(|a, b| a.test.cmp(&b.test));
+    Ok(outcomes)
+}
+
+fn name(program: &Path) -> String {
+    program.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn chooses_cgroup(program: &Path) -> bool {
+    CHOOSE_A_CGROUP.iter().any(|start| name(program).starts_with(start))
+}
+
+fn run_one(
+    suite: &Path,
+    program: &Path,
+    runtime: &Runtime,
+    environment: &dyn Environment,
+) -> Result<Outcome> {
     let work = tempfile::Builder::new().prefix("conformance").tempdir()?;
     fs::set_permissions(work.path(), fs::Permissions::from_mode(0o755))?;
-    prepare(work.path(), &suite, runtime)?;
-    let mut outcomes = Vec::new();
-    for program in programs(&suite)? {
-        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !selection.has(&name, &SLOW) {
-            continue;
-        }
-        let mut needs = vec![suite.clone(), runtime.program.clone()];
-        needs.extend_from_slice(&runtime.needs);
-        let job = Job {
-            argv: ["sh", "-c", SCRIPT, "sh"]
-                .map(OsString::from)
-                .into_iter()
-                .chain([program.into()])
-                .collect(),
-            env: vec![
-                ("RUNTIME".into(), work.path().join("runtime").into()),
-                ("TMPDIR".into(), work.path().join("tmp").into()),
-            ],
-            directory: work.path().to_owned(),
-            needs,
-            limit: LIMIT,
-        };
-        let outcome = environment.run(&job)?;
-        outcomes.push(Outcome::new(&name, tap::verdict(outcome.code, &outcome.stdout, &outcome.stderr)));
-    }
-    Ok(outcomes)
+    prepare(work.path(), suite, runtime)?;
+    let name = name(program);
+    let mut argv: Vec<OsString> = ["sh", "-c", SCRIPT, "sh"].map(OsString::from).into();
+    argv.push(program.into());
+    argv.push(chooses_cgroup(program).to_string().into());
+    let mut needs = vec![suite.to_owned(), runtime.program.clone()];
+    needs.extend_from_slice(&runtime.needs);
+    let job = Job {
+        argv,
+        env: vec![
+            ("RUNTIME".into(), work.path().join("runtime").into()),
+            ("TMPDIR".into(), work.path().join("tmp").into()),
+        ],
+        directory: work.path().to_owned(),
+        needs,
+        limit: LIMIT,
+    };
+    let outcome = environment.run(&job)?;
+    Ok(Outcome::new(&name, tap::verdict(outcome.code, &outcome.stdout, &outcome.stderr)))
 }
 
 /// Fills the working directory: what the programs look for there, and the runtime with a state root of its own.
 fn prepare(work: &Path, suite: &Path, runtime: &Runtime) -> Result<()> {
     for entry in fs::read_dir(suite)? {
         let path = entry?.path();
-        symlink(&path, work.join(path.file_name().unwrap_or_default()))?;
+        // Copies: the programs copy a link as a link.
+        if path.is_file() {
+            fs::copy(&path, work.join(path.file_name().unwrap_or_default()))?;
+        }
     }
     fs::create_dir(work.join("tmp"))?;
     fs::create_dir(work.join("state"))?;

@@ -19,7 +19,8 @@ struct Report {
 /// What became of a program: from its exit code (`None` if it took too long) and its outputs.
 pub(crate) fn verdict(code: Option<i32>, stdout: &str, stderr: &str) -> Verdict {
     let report = read(stdout);
-    let said = stderr.trim().lines().last().unwrap_or_default();
+    let said: Vec<&str> = stderr.trim().lines().collect();
+    let said = said[said.len().saturating_sub(2)..].join(", ");
     let results = report.passed + report.failed.len() + report.skipped.len();
     let failure = if let Some(failed) = report.failed.first() {
         Some(format!("{} of {results}: {failed}", report.failed.len()))
@@ -116,7 +117,7 @@ mod tests {
     #[test]
     fn a_result_that_is_not_ok_fails_with_its_text() {
         let text = "ok 1 - a\nnot ok 2 - b is c\n1..2\n";
-        assert_eq!(failure(verdict(Some(0), text, "first\nlast\n")), "1 of 2: b is c: last");
+        assert_eq!(failure(verdict(Some(0), text, "first\nlast\n")), "1 of 2: b is c: first, last");
     }
 
     #[test]

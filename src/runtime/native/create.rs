@@ -2,7 +2,7 @@
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::clone::Child;
-use crate::runtime::container::{CONFIG, SECCOMP, Status};
+use crate::runtime::container::{CONFIG, SECCOMP};
 use crate::runtime::delete;
 use crate::runtime::foreground::Foreground;
 use crate::runtime::hooks::Hooks;
@@ -145,8 +145,8 @@ fn bring_up(prepared: &Preparation, bundle: &Bundle, child: &Child, channel: &Ch
     loop {
         match channel.receive().map_err(in_container)? {
             Some(Message::Mounted) => {
-                let hook_state = state::for_hooks(&prepared.record, child.pid, Status::Creating);
-                Hooks::new(&bundle.spec).run_runtime(&hook_state)?;
+                Hooks::new(&bundle.spec)
+                    .run_runtime(|status| state::for_hooks(&prepared.record, child.pid, status))?;
                 channel.send(&Message::Go)?;
             }
             Some(Message::Ready) => return Ok(()),

@@ -17,7 +17,7 @@ use crate::runtime::seccomp::{self, Filter};
 use crate::runtime::terminal::{ChildEnd, ConsolePlan};
 use crate::runtime::validate::{KernelSecurity, validate};
 use crate::runtime::{backend, spec, state};
-use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -91,7 +91,7 @@ pub fn prepare<'a>(
         Cgroup::locate(host.cgroup_driver, linux.cgroups_path().as_deref(), &options.id, host.rootless)?;
     let record = record(host, options, bundle, &namespaces, cgroup);
     let mut rootfs =
-        RootfsPlan::from_spec(spec, &bundle.path, context(options, &namespaces, &record, process))?;
+        RootfsPlan::from_spec(spec, &bundle.path, context(options, linux, &namespaces, &record, process))?;
     let (listen_fds, mut extra_env) = listen_fds();
     if let Some(notify) = notify {
         rootfs.add_directory(&notify.source, &notify.target);
@@ -165,8 +165,19 @@ fn has_listener(spec: &Spec) -> bool {
     profile.is_some_and(|profile| profile.listener_path().is_some())
 }
 
+/// Whether mounts get the SELinux label of the configuration: not on a kernel on which it would protect nothing.
+fn label_mounts(linux: &Linux) -> bool {
+    let wanted = linux.mount_label().as_ref().is_some_and(|label| !label.is_empty());
+    let can = wanted && KernelSecurity::probe().selinux;
+    if wanted && !can {
+        tracing::warn!("ignoring linux.mountLabel: selinux is disabled or not supported");
+    }
+    can
+}
+
 fn context(
     options: &CreateOptions,
+    linux: &Linux,
     namespaces: &Namespaces,
     record: &Record,
     process: &Process,
@@ -183,6 +194,7 @@ fn context(
         own_cgroup_namespace: namespaces.has(LinuxNamespaceType::Cgroup),
         own_network_namespace: namespaces.has(LinuxNamespaceType::Network),
         cgroup: record.cgroup.mount_points(),
+        label_mounts: label_mounts(linux),
         console: process.terminal().unwrap_or(false),
         no_pivot: options.no_pivot,
     }

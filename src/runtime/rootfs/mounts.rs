@@ -63,13 +63,6 @@ pub(super) fn bind(mount: &MountPlan, root: BorrowedFd<'_>) -> Result<()> {
         _ => spot.or_create_file(),
     }
     .context(|| "cannot make the mount point")?;
-    if !mount.options.data.is_empty() {
-        crate::bail!(
-            InvalidBundle,
-            "bind mounts cannot have options of a file system: {:?}",
-            mount.options.data
-        );
-    }
     attach::attach_bind(tree.as_fd(), at.as_fd(), &mount.options)?;
     Ok(())
 }

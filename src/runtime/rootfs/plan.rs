@@ -48,6 +48,8 @@ pub struct PlanContext {
     pub own_network_namespace: bool,
     /// Its cgroup directories.
     pub cgroup: Vec<CgroupMount>,
+    /// Mounts get the SELinux label of the configuration.
+    pub label_mounts: bool,
     /// Its process has a terminal.
     pub console: bool,
     /// Use `MS_MOVE` and chroot(2) instead of pivot_root(2).
@@ -118,7 +120,10 @@ impl RootfsPlan {
             devices: linux.devices().clone().unwrap_or_default(),
             masked: paths(linux.masked_paths()),
             read_only_paths: paths(linux.readonly_paths()),
-            mount_label: linux.mount_label().clone().filter(|label| !label.is_empty()),
+            mount_label: linux
+                .mount_label()
+                .clone()
+                .filter(|label| !label.is_empty() && context.label_mounts),
             cwd: spec.process().as_ref().map(|process| process.cwd().clone()).unwrap_or_default(),
             context,
         })
@@ -204,6 +209,11 @@ fn mount_plan(mount: &Mount, bundle: &Path, context: &PlanContext) -> Result<Mou
         _ => MountKind::Other,
     };
     let name = mount.destination();
+    if kind == MountKind::Bind && !options.data.is_empty() {
+        let data = options.data.join(",");
+        tracing::warn!("ignoring {data}: {} is a bind mount, not a file system", name.display());
+        options.data.clear();
+    }
     if name.as_os_str().is_empty() {
         return Err(invalid("mounts: a destination is empty".to_owned()));
     }

@@ -8,9 +8,9 @@ mod script;
 pub(crate) use machine::Options;
 
 use crate::environment::{Environment, Job, Outcome, Place};
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use machine::Machine;
-use std::cell::RefCell;
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// How much longer than on the host everything may take: emulation is ten times slower, and the host may have other work.
@@ -19,13 +19,13 @@ const SLOWNESS: u32 = 20;
 /// The environment: a machine that is booted once for all jobs.
 #[derive(Debug)]
 pub(crate) struct Vm {
-    machine: RefCell<Machine>,
+    machine: Mutex<Machine>,
 }
 
 impl Vm {
     /// Boots the machine.
     pub(crate) fn boot(options: &Options) -> Result<Self> {
-        Ok(Self { machine: RefCell::new(Machine::boot(options)?) })
+        Ok(Self { machine: Mutex::new(Machine::boot(options)?) })
     }
 }
 
@@ -34,9 +34,14 @@ impl Environment for Vm {
         Place::Vm
     }
 
+    fn jobs_at_once(&self) -> usize {
+        1
+    }
+
     fn run(&self, job: &Job) -> Result<Outcome> {
         let limit: Duration = job.limit * SLOWNESS;
-        let (code, stdout, stderr) = self.machine.borrow_mut().run(&script::of(job, None), limit)?;
+        let mut machine = self.machine.lock().map_err(|_| anyhow!("the machine is in an unknown state"))?;
+        let (code, stdout, stderr) = machine.run(&script::of(job, None), limit)?;
         Ok(Outcome { code, stdout, stderr })
     }
 }

@@ -211,10 +211,11 @@ impl Runtime {
         self.call(&["exec", id, "sh", "-c", script])
     }
 
-    /// Names of folders in the state root: containers, and what a half-done command left.
+    /// Names of folders in the state root: containers, and what a half-done command left, but no caches, whose names
+    /// begin with a tilde.
     pub fn state_entries(&self) -> Vec<String> {
         let mut names = names_in(&self.root());
-        names.retain(|name| self.root().join(name).is_dir());
+        names.retain(|name| !name.starts_with('~') && self.root().join(name).is_dir());
         names
     }
 

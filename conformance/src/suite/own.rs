@@ -64,6 +64,7 @@ pub(super) fn run(
             argv,
             env: vec![
                 ("MAGIKRUN_TEST_RUNTIME".into(), runtime.program.clone().into()),
+                ("RUST_BACKTRACE".into(), "0".into()),
                 ("TMPDIR".into(), work.path().into()),
             ],
             directory: work.path().to_owned(),

@@ -31,6 +31,8 @@ pub enum ErrorKind {
     HookFailed,
     /// More containers than the limit allows.
     TooManyContainers,
+    /// No image has this name.
+    ImageNotFound,
     /// An image could not be pulled.
     ImagePullFailed,
     /// An image or archive entry tried to leave its root.
@@ -74,6 +76,7 @@ impl ErrorKind {
             Self::TooManyContainers => {
                 "delete containers, or raise limits.max_containers in the configuration"
             }
+            Self::ImageNotFound => "pull the image first; 'magikrun image list' shows what is there",
             Self::ImagePullFailed => "check the image reference, the credentials and the network",
             Self::PathTraversal => "do not use this image: it tries to write outside its root",
             Self::ImageTooLarge => "use a smaller image, or raise the limit in the configuration",

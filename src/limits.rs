@@ -12,6 +12,11 @@ pub const MAX_ROOTFS_SIZE: u64 = 4 << 30;
 pub const MAX_LAYERS: usize = 128;
 /// Most entries in one layer: an archive must not exhaust the inodes of a file system.
 pub const MAX_FILES_PER_LAYER: usize = 100_000;
+/// How many times larger than itself a layer may unpack to, once it is past [`MIN_EXPANDED_SIZE`]: a bomb is stopped early.
+/// Text compresses to a tenth; deflate cannot exceed 1032.
+pub const MAX_EXPANSION: u64 = 200;
+/// A layer that unpacks to less than this, in bytes (64 MiB), is no bomb, however small it is compressed.
+pub const MIN_EXPANDED_SIZE: u64 = 64 << 20;
 /// Largest manifest, in bytes (1 MiB): it is parsed in memory before it is trusted.
 pub const MAX_MANIFEST_SIZE: u64 = 1 << 20;
 /// Largest image configuration or `config.json`, in bytes (1 MiB): parsed in memory before it is trusted.

@@ -10,7 +10,7 @@ fn page(name: &str) -> PathBuf {
 /// Options that every command has, described in magikrun(8).
 const EVERYWHERE: [&str; 1] = ["--help"];
 
-/// The options of a command that its help shows: `--long` and `-s`.
+/// The options that the help of a command and of the commands below it shows: `--long` and `-s`.
 fn options(command: &clap::Command) -> BTreeSet<String> {
     let shown = command.get_arguments().filter(|arg| !arg.is_hide_set() && !arg.is_positional());
     let names = shown.flat_map(|arg| {
@@ -18,7 +18,10 @@ fn options(command: &clap::Command) -> BTreeSet<String> {
         let short = arg.get_short().map(|letter| format!("-{letter}"));
         [long, short]
     });
-    names.flatten().filter(|name| !EVERYWHERE.contains(&name.as_str()) && name != "-h").collect()
+    let own = names.flatten().filter(|name| !EVERYWHERE.contains(&name.as_str()) && name != "-h");
+    // The command line itself has a page for each of its commands.
+    let below = command.get_subcommands().filter(|_| command.get_name() != "magikrun").flat_map(options);
+    own.chain(below).collect()
 }
 
 /// The options that the section OPTIONS, or GLOBAL OPTIONS, of a page describes: the line after each `.TP`.

@@ -1,6 +1,6 @@
 //! Every public path that users of the library rely on, used once. It grows with the library.
 
-use magikrun::image::{Capability, Platform};
+use magikrun::image::{BundleBuilder, Capability, ImageService, OciContainerConfig, Platform};
 use magikrun::limits;
 use magikrun::runtime::{NativeRuntime, OciRuntime, Signal};
 use magikrun::storage::blobs::{BlobStore, Digest};
@@ -11,9 +11,20 @@ use std::time::Duration;
 /// The life of a container as a library caller writes it. It is compiled and not called: a test has threads, which
 /// [`NativeRuntime`] refuses.
 #[allow(dead_code, reason = "it has to compile; the test below shows why it is not called")]
-fn life(bundle: &std::path::Path) -> Result<()> {
+fn life() -> Result<()> {
+    let image_service = ImageService::new()?;
+    let bundle_builder = BundleBuilder::with_storage(image_service.storage().clone())?;
+    let image = image_service.pull("alpine:3.18")?;
+    let bundle = bundle_builder.build_oci_bundle(
+        &image,
+        &OciContainerConfig {
+            name: "my-container".to_owned(),
+            command: Some(vec!["/bin/sh".to_owned()]),
+            ..Default::default()
+        },
+    )?;
     let runtime = NativeRuntime::new();
-    runtime.create("my-container", bundle)?;
+    runtime.create("my-container", bundle.path())?;
     runtime.start("my-container")?;
     runtime.kill("my-container", Signal::Term)?;
     println!("{}", runtime.state("my-container")?.status);
@@ -75,12 +86,12 @@ fn blobs_are_kept_by_digest() {
 fn the_limits_are_those_that_were_promised() {
     let secs = Duration::from_secs;
     let sizes: [(&str, u64, u64, &str); 17] = [
-        ("MAX_IMAGE_REF_LEN", limits::MAX_IMAGE_REF_LEN as u64, 512, "-"),
-        ("MAX_LAYER_SIZE", limits::MAX_LAYER_SIZE, 512 << 20, "-"),
-        ("MAX_ROOTFS_SIZE", limits::MAX_ROOTFS_SIZE, 4 << 30, "-"),
-        ("MAX_LAYERS", limits::MAX_LAYERS as u64, 128, "-"),
-        ("MAX_FILES_PER_LAYER", limits::MAX_FILES_PER_LAYER as u64, 100_000, "-"),
-        ("MAX_MANIFEST_SIZE", limits::MAX_MANIFEST_SIZE, 1 << 20, "-"),
+        ("MAX_IMAGE_REF_LEN", limits::MAX_IMAGE_REF_LEN as u64, 512, "src/image/reference.rs"),
+        ("MAX_LAYER_SIZE", limits::MAX_LAYER_SIZE, 512 << 20, "src/storage/config.rs"),
+        ("MAX_ROOTFS_SIZE", limits::MAX_ROOTFS_SIZE, 4 << 30, "src/storage/config.rs"),
+        ("MAX_LAYERS", limits::MAX_LAYERS as u64, 128, "src/storage/config.rs"),
+        ("MAX_FILES_PER_LAYER", limits::MAX_FILES_PER_LAYER as u64, 100_000, "src/storage/config.rs"),
+        ("MAX_MANIFEST_SIZE", limits::MAX_MANIFEST_SIZE, 1 << 20, "src/image/manifest.rs"),
         ("MAX_CONFIG_SIZE", limits::MAX_CONFIG_SIZE, 1 << 20, "src/runtime/spec.rs"),
         ("MAX_CONTAINERS", limits::MAX_CONTAINERS as u64, 1024, "src/storage/config.rs"),
         ("MAX_CONTAINER_ID_LEN", limits::MAX_CONTAINER_ID_LEN as u64, 128, "src/storage/state_root.rs"),
@@ -89,9 +100,9 @@ fn the_limits_are_those_that_were_promised() {
         ("DEFAULT_WASM_FUEL", limits::DEFAULT_WASM_FUEL, 1_000_000_000, "-"),
         ("MAX_VM_MEMORY_MIB", u64::from(limits::MAX_VM_MEMORY_MIB), 4096, "-"),
         ("MAX_VCPUS", u64::from(limits::MAX_VCPUS), 8, "-"),
-        ("DEFAULT_MEMORY_BYTES", limits::DEFAULT_MEMORY_BYTES, 256 << 20, "-"),
-        ("MAX_MEMORY_BYTES", limits::MAX_MEMORY_BYTES, 8 << 30, "-"),
-        ("MAX_INFLIGHT_BLOBS", limits::MAX_INFLIGHT_BLOBS as u64, 256, "-"),
+        ("DEFAULT_MEMORY_BYTES", limits::DEFAULT_MEMORY_BYTES, 256 << 20, "src/image/bundle/spec.rs"),
+        ("MAX_MEMORY_BYTES", limits::MAX_MEMORY_BYTES, 8 << 30, "src/image/bundle/spec.rs"),
+        ("MAX_INFLIGHT_BLOBS", limits::MAX_INFLIGHT_BLOBS as u64, 256, "src/image/pull.rs"),
     ];
     let times = [
         (limits::IMAGE_PULL_TIMEOUT, secs(300)),

@@ -1,7 +1,7 @@
 //! The global options, and what follows from them and the environment.
 
 use crate::error::Result;
-use crate::platform::small_file;
+use crate::platform::userns;
 use crate::runtime::cgroups::Driver;
 use crate::runtime::options::Host;
 use crate::storage::config::Config;
@@ -84,7 +84,7 @@ enum Rootless {
 impl Global {
     /// What holds for every operation of this call.
     pub fn host(&self) -> Result<Host> {
-        let unprivileged = !rustix::process::geteuid().is_root() || in_user_namespace();
+        let unprivileged = !rustix::process::geteuid().is_root() || userns::is_nested();
         let rootless = match self.rootless {
             Rootless::True => true,
             Rootless::False => false,
@@ -115,13 +115,6 @@ fn default_root(unprivileged: bool, runtime_dir: Option<std::ffi::OsString>) -> 
         Some(dir) => PathBuf::from(dir).join("magikrun"),
         None => PathBuf::from(STATE_ROOT),
     }
-}
-
-/// True if our user ids are mapped: user_namespaces(7).
-fn in_user_namespace() -> bool {
-    let Ok(map) = small_file::read("/proc/self/uid_map") else { return false };
-    let all: Vec<&str> = map.split_whitespace().collect();
-    all != ["0", "0", "4294967295"]
 }
 
 #[cfg(test)]

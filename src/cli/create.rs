@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub struct Args {
     /// Id of the new container, unique on this host
     #[arg(value_name = "CONTAINER-ID")]
-    id: String,
+    pub(super) id: String,
     /// Directory of the bundle
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     bundle: PathBuf,
@@ -44,6 +44,7 @@ impl Args {
         CreateOptions {
             id: self.id,
             bundle: self.bundle,
+            owned_bundle: false,
             config: self.config,
             pid_file: self.pid_file,
             console_socket: self.console_socket,

@@ -41,17 +41,22 @@ pub fn run(host: &Host, args: &Args) -> Result<()> {
         // As runc has it: callers in Go read no list and an empty list alike.
         Format::Json if states.is_empty() => print("null"),
         Format::Json => print(&serde_json::to_string(&states)?),
-        Format::Table => print(table(&states)?.trim_end()),
+        Format::Table => {
+            let rows = states
+                .into_iter()
+                .map(|s| vec![s.id, s.pid.to_string(), s.status.to_string(), s.bundle, s.created, s.owner]);
+            print(table(&["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"], rows)?.trim_end())
+        }
     }
 }
 
-fn table(states: &[State]) -> Result<String> {
+/// Lines in columns under a header, as runc has them.
+pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Result<String> {
     let cannot = || "cannot format the table";
     let mut writer = tabwriter::TabWriter::new(Vec::new()).minwidth(12).padding(3);
-    writeln!(writer, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER").context(cannot)?;
-    for s in states {
-        writeln!(writer, "{}\t{}\t{}\t{}\t{}\t{}", s.id, s.pid, s.status, s.bundle, s.created, s.owner)
-            .context(cannot)?;
+    writeln!(writer, "{}", header.join("\t")).context(cannot)?;
+    for row in rows {
+        writeln!(writer, "{}", row.join("\t")).context(cannot)?;
     }
     let bytes =
         writer.into_inner().map_err(|e| crate::error::Error::from(std::io::Error::other(e.to_string())))?;

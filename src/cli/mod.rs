@@ -1,13 +1,16 @@
 //! The command line: runc's, and what crun adds. One file a command: its arguments and its action.
 
+mod bundle;
 mod checkpoint;
 mod completion;
+mod container_args;
 mod context;
 mod create;
 mod delete;
 mod events;
 mod exec;
 mod features;
+mod image;
 mod kill;
 mod list;
 mod ps;
@@ -18,6 +21,7 @@ mod signals;
 mod simple;
 mod size;
 mod spec;
+mod store;
 mod update;
 mod users;
 mod version;
@@ -45,6 +49,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make a bundle from an image
+    Bundle(bundle::Args),
     /// Save the state of a running container with criu
     Checkpoint(checkpoint::Args),
     /// Print a completion script for a shell
@@ -59,6 +65,8 @@ enum Command {
     Exec(exec::Args),
     /// Show what this runtime supports
     Features,
+    /// Pull, list and remove images
+    Image(image::Args),
     /// Send a signal to a container
     Kill(kill::Args),
     /// List containers
@@ -204,36 +212,35 @@ fn usage_error(e: &clap::Error) -> Error {
 }
 
 fn dispatch(cli: Cli) -> Result<u8> {
-    let done = |result: Result<()>| result.map(|()| 0);
-    match &cli.command {
-        Command::Completion(args) => return done(completion::run(args)),
-        Command::Features => return done(features::run()),
-        Command::Spec(args) => return done(spec::run(args)),
-        // These put processes into containers, from where our executable can be reached.
-        Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_) => {
-            crate::platform::selfexe::protect()?;
-        }
-        _ => {}
+    let Cli { global, command } = cli;
+    // These put processes into containers, from where our executable can be reached.
+    if matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_)) {
+        crate::platform::selfexe::protect()?;
     }
-    let host = cli.global.host()?;
-    match cli.command {
-        Command::Checkpoint(args) => done(checkpoint::run(&host, args, &cli.global.criu)),
-        Command::Create(args) => done(create::run(&host, args)),
-        Command::Delete(args) => done(delete::run(&host, &args)),
-        Command::Events(args) => done(events::run(&host, &args)),
-        Command::Exec(args) => exec::run(&host, args),
-        Command::Kill(args) => done(kill::run(&host, &args)),
-        Command::List(args) => done(list::run(&host, &args)),
-        Command::Pause(args) => done(simple::pause(&host, &args)),
-        Command::Ps(args) => done(ps::run(&host, &args)),
-        Command::Restore(args) => restore::run(&host, args, &cli.global.criu),
-        Command::Resume(args) => done(simple::resume(&host, &args)),
-        Command::Run(args) => run::run(&host, args),
-        Command::Start(args) => done(simple::start(&host, &args)),
-        Command::State(args) => done(simple::state(&host, &args)),
-        Command::Update(args) => done(update::run(&host, &args)),
-        Command::Completion(_) | Command::Features | Command::Spec(_) => Ok(0),
+    let host = || global.host();
+    match command {
+        Command::Create(args) => create::run(&host()?, args),
+        Command::Exec(args) => return exec::run(&host()?, args),
+        Command::Restore(args) => return restore::run(&host()?, args, &global.criu),
+        Command::Run(args) => return run::run(&host()?, args),
+        Command::Bundle(args) => bundle::run(args),
+        Command::Checkpoint(args) => checkpoint::run(&host()?, args, &global.criu),
+        Command::Completion(args) => completion::run(&args),
+        Command::Delete(args) => delete::run(&host()?, &args),
+        Command::Events(args) => events::run(&host()?, &args),
+        Command::Features => features::run(),
+        Command::Image(args) => image::run(&args),
+        Command::Kill(args) => kill::run(&host()?, &args),
+        Command::List(args) => list::run(&host()?, &args),
+        Command::Pause(args) => simple::pause(&host()?, &args),
+        Command::Ps(args) => ps::run(&host()?, &args),
+        Command::Resume(args) => simple::resume(&host()?, &args),
+        Command::Spec(args) => spec::run(&args),
+        Command::Start(args) => simple::start(&host()?, &args),
+        Command::State(args) => simple::state(&host()?, &args),
+        Command::Update(args) => update::run(&host()?, &args),
     }
+    .map(|()| 0)
 }
 
 /// Prints a line to standard output. A closed pipe is an error and not a panic.

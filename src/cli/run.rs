@@ -1,9 +1,13 @@
 //! `magikrun run`
 
+use super::container_args::ContainerArgs;
 use super::create;
-use crate::error::Result;
+use super::store::StoreArgs;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{BundleBuilder, Image, ImageService, PullOptions, PullPolicy};
+use crate::platform::worker;
 use crate::runtime::lifecycle;
-use crate::runtime::options::{Host, RunOptions};
+use crate::runtime::options::{CreateOptions, Host, RunOptions};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -19,15 +23,48 @@ pub struct Args {
     /// Do not adopt and reap orphaned processes of the container
     #[arg(long)]
     no_subreaper: bool,
+    /// Run an image instead of a bundle; it is pulled if it is missing
+    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["bundle", "config"])]
+    image: Option<String>,
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    container: ContainerArgs,
+    /// Arguments instead of the image's command
+    #[arg(value_name = "ARG", trailing_var_arg = true, allow_hyphen_values = true, requires = "image")]
+    args: Vec<String>,
 }
 
 /// `magikrun run`
 pub fn run(host: &Host, args: Args) -> Result<u8> {
-    let options = RunOptions {
-        create: args.create.options(),
-        detach: args.detach,
-        keep: args.keep,
-        no_subreaper: args.no_subreaper,
-    };
-    lifecycle::run(host, &options).map_err(|e| e.wrap("magikrun run failed"))
+    let failed = |e: Error| e.wrap("magikrun run failed");
+    let create = args.create.options();
+    let options =
+        |create| RunOptions { create, detach: args.detach, keep: args.keep, no_subreaper: args.no_subreaper };
+    let Some(name) = &args.image else { return lifecycle::run(host, &options(create)).map_err(failed) };
+    let service = args.store.service()?;
+    let image = image(&service, name).map_err(failed)?;
+    let config = args.container.config(&create.id, args.args)?;
+    let builder = BundleBuilder::with_storage(service.storage().clone())?;
+    let bundle = builder.build_oci_bundle(&image, &config).map_err(failed)?;
+    let path = bundle.path().to_owned();
+    let create = CreateOptions { bundle: path.clone(), owned_bundle: true, ..create };
+    lifecycle::run(host, &options(create)).map_err(failed).inspect_err(|_| {
+        if let Err(e) = builder.remove(&path) {
+            tracing::warn!("{e}");
+        }
+    })
+}
+
+/// The image, from the store or pulled. That takes threads, which no process may have had that makes a container: so another
+/// process does it.
+fn image(service: &ImageService, name: &str) -> Result<Image> {
+    match service.inspect(name) {
+        Err(e) if e.kind() != ErrorKind::Storage => {}
+        found => return found,
+    }
+    let options = PullOptions { policy: PullPolicy::IfMissing, ..PullOptions::default() };
+    let pulled =
+        worker::run(None, || service.pull_with(name, &options).map(|image| image.name().to_owned()))?;
+    service.inspect(&pulled)
 }

@@ -5,3 +5,5 @@ pub mod selfexe;
 pub mod small_file;
 pub mod stdio;
 pub mod sys;
+pub mod userns;
+pub mod worker;

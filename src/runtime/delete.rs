@@ -8,6 +8,7 @@ use crate::runtime::record::Record;
 use crate::runtime::signal::kill_and_wait;
 use crate::runtime::{spec, state};
 use crate::storage::state_root::StateDir;
+use crate::storage::tree;
 use oci_spec::runtime::Spec;
 use std::path::{Path, PathBuf};
 
@@ -89,10 +90,11 @@ fn read_spec(dir: &StateDir) -> Result<Spec> {
     spec::parse(&data, CONFIG)
 }
 
-/// Ends the processes that are left and removes the cgroups and the resctrl groups.
+/// Ends the processes that are left and removes the cgroups, the resctrl groups, and the bundle if it has no other use.
 fn release(record: &Record) -> Result<()> {
     record.cgroup.remove()?;
-    remove_resctrl(&record.intel_rdt)
+    remove_resctrl(&record.intel_rdt)?;
+    if record.owned_bundle { tree::remove(&record.bundle) } else { Ok(()) }
 }
 
 /// Cleans up what an interrupted operation left; the directory itself stays.

@@ -32,6 +32,8 @@ pub struct CreateOptions {
     pub id: String,
     /// Directory of the bundle; may be relative.
     pub bundle: PathBuf,
+    /// The bundle was made for this container alone: it is removed with the container.
+    pub owned_bundle: bool,
     /// Configuration to use instead of the bundle's `config.json`.
     pub config: Option<PathBuf>,
     /// File that receives the pid of the container's first process.

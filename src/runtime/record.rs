@@ -66,6 +66,9 @@ pub struct Record {
     /// True when `start` must read the configuration: it has poststart hooks, or a seccomp agent.
     #[serde(default)]
     pub start_needs_config: bool,
+    /// True when the bundle was made for this container alone, and is removed with it.
+    #[serde(default)]
+    pub owned_bundle: bool,
     /// Annotations of the configuration.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,

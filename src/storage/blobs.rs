@@ -47,6 +47,22 @@ impl FromStr for Digest {
     }
 }
 
+/// A digest in a file, as its text: for `#[serde(with)]`.
+pub mod as_text {
+    use super::Digest;
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    /// Writes it.
+    pub fn serialize<S: Serializer>(digest: &Digest, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(digest)
+    }
+
+    /// Reads it.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Digest, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
@@ -90,19 +106,46 @@ impl BlobStore {
     ///
     /// Fails with [`ErrorKind::DigestMismatch`] when the content is another, and with [`ErrorKind::ImageTooLarge`] when
     /// there is more of it.
-    pub fn put(&self, digest: &Digest, content: impl Read, limit: u64) -> Result<u64> {
+    pub fn put(&self, digest: &Digest, mut content: impl Read, limit: u64) -> Result<u64> {
+        let mut writer = self.writer(digest, limit, None)?;
+        let mut buffer = vec![0u8; CHUNK];
+        loop {
+            match content.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => writer.write(&buffer[..read])?,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e).context(|| format!("cannot store blob {digest}")),
+            }
+        }
+        writer.publish()
+    }
+
+    /// Starts to store a blob piece by piece. What is written is kept in `scratch`, or beside the blob, until it is published.
+    pub fn writer(&self, digest: &Digest, limit: u64, scratch: Option<&Path>) -> Result<BlobWriter> {
         let path = self.path(digest);
         let directory = path.parent().unwrap_or(&self.root);
-        let cannot = || format!("cannot store blob {digest}");
-        std::fs::create_dir_all(directory).or_kind(ErrorKind::Storage, cannot)?;
-        let temporary = Temporary::create(directory, digest).or_kind(ErrorKind::Storage, cannot)?;
-        let (found, length) = copy(content, &temporary.file, limit).map_err(|e| e.wrap(cannot()))?;
-        if found != *digest {
-            crate::bail!(DigestMismatch, "the content of blob {digest} has the digest {found}");
+        let temporary = std::fs::create_dir_all(directory)
+            .and_then(|()| Temporary::create(scratch.unwrap_or(directory), digest))
+            .or_kind(ErrorKind::Storage, || format!("cannot store blob {digest}"))?;
+        Ok(BlobWriter {
+            digest: digest.clone(),
+            path,
+            temporary,
+            hasher: Hasher::default(),
+            length: 0,
+            limit,
+        })
+    }
+
+    /// The digests of all blobs.
+    pub fn digests(&self) -> Result<Vec<Digest>> {
+        let mut found = Vec::new();
+        for directory in names(&self.root.join("sha256"))? {
+            for name in names(&self.root.join("sha256").join(directory))? {
+                found.extend(format!("sha256:{name}").parse::<Digest>());
+            }
         }
-        temporary.file.sync_all().or_kind(ErrorKind::Storage, cannot)?;
-        temporary.publish(&path).or_kind(ErrorKind::Storage, cannot)?;
-        Ok(length)
+        Ok(found)
     }
 
     /// Removes a blob; one that is not there is no error.
@@ -116,28 +159,100 @@ impl BlobStore {
     }
 }
 
-fn copy(mut from: impl Read, mut to: &File, limit: u64) -> Result<(Digest, u64)> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0u8; CHUNK];
-    let mut length = 0u64;
-    loop {
-        let read = match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Error::from(e)),
-        };
-        length += read as u64;
-        if length > limit {
-            crate::bail!(ImageTooLarge, "it has more than {limit} bytes");
-        }
-        hash.update(&buffer[..read]);
-        to.write_all(&buffer[..read])?;
+/// Names in a directory, which need not exist.
+fn names(directory: &Path) -> Result<Vec<String>> {
+    let cannot = || format!("cannot read '{}'", directory.display());
+    let entries = match std::fs::read_dir(directory) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.or_kind(ErrorKind::Storage, cannot)?,
+    };
+    entries
+        .map(|entry| {
+            Ok(entry.or_kind(ErrorKind::Storage, cannot)?.file_name().to_string_lossy().into_owned())
+        })
+        .collect()
+}
+
+/// Computes the digest of what is written to it.
+#[derive(Debug, Clone, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// Adds more of the content.
+    pub fn update(&mut self, data: &[u8]) {
+        self.0.update(data);
     }
-    Ok((Digest(hex(&hash.finalize())), length))
+
+    /// The digest of everything.
+    pub fn finish(self) -> Digest {
+        Digest(hex(&self.0.finalize()))
+    }
+}
+
+impl std::io::Write for Hasher {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        self.update(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A blob that is being stored. Dropped without [`BlobWriter::publish`] nothing is left of it.
+#[derive(Debug)]
+pub struct BlobWriter {
+    digest: Digest,
+    path: PathBuf,
+    temporary: Temporary,
+    hasher: Hasher,
+    length: u64,
+    limit: u64,
+}
+
+impl BlobWriter {
+    /// Adds more of the content.
+    pub fn write(&mut self, data: &[u8]) -> Result<()> {
+        self.length += data.len() as u64;
+        if self.length > self.limit {
+            crate::bail!(ImageTooLarge, "blob {} has more than {} bytes", self.digest, self.limit);
+        }
+        self.hasher.update(data);
+        self.temporary
+            .file
+            .write_all(data)
+            .or_kind(ErrorKind::Storage, || format!("cannot store blob {}", self.digest))
+    }
+
+    /// Bytes so far.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Compares the digest, without publishing.
+    pub fn verify(&self) -> Result<()> {
+        let found = self.hasher.clone().finish();
+        if found != self.digest {
+            crate::bail!(DigestMismatch, "the content of blob {} has the digest {found}", self.digest);
+        }
+        Ok(())
+    }
+
+    /// Verifies the content and makes the blob visible. Answers its length.
+    pub fn publish(self) -> Result<u64> {
+        self.verify()?;
+        self.temporary
+            .file
+            .sync_all()
+            .and_then(|()| self.temporary.publish(&self.path))
+            .or_kind(ErrorKind::Storage, || format!("cannot store blob {}", self.digest))?;
+        Ok(self.length)
+    }
 }
 
 /// A file that goes away unless it is published.
+#[derive(Debug)]
 struct Temporary {
     file: File,
     path: PathBuf,

@@ -1,7 +1,9 @@
 //! The operator's configuration: a TOML file that can raise limits. There is none by default.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::limits::MAX_CONTAINERS;
+use crate::limits::{
+    MAX_CONTAINERS, MAX_EXPANSION, MAX_FILES_PER_LAYER, MAX_LAYER_SIZE, MAX_LAYERS, MAX_ROOTFS_SIZE,
+};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -19,16 +21,33 @@ pub struct Config {
 }
 
 /// Limits that can be raised.
-#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Most containers under one state root.
     pub max_containers: usize,
+    /// Largest compressed layer, in bytes.
+    pub max_layer_size: u64,
+    /// Largest root file system of an image, in bytes.
+    pub max_rootfs_size: u64,
+    /// Most layers of an image.
+    pub max_layers: usize,
+    /// Most entries of one layer.
+    pub max_files_per_layer: usize,
+    /// How many times larger than itself a layer may unpack to.
+    pub max_expansion: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_containers: MAX_CONTAINERS }
+        Self {
+            max_containers: MAX_CONTAINERS,
+            max_layer_size: MAX_LAYER_SIZE,
+            max_rootfs_size: MAX_ROOTFS_SIZE,
+            max_layers: MAX_LAYERS,
+            max_files_per_layer: MAX_FILES_PER_LAYER,
+            max_expansion: MAX_EXPANSION,
+        }
     }
 }
 

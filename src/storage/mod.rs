@@ -5,4 +5,5 @@ pub mod blobs;
 pub mod cache;
 pub mod config;
 pub mod state_root;
+pub mod tree;
 pub mod trust;

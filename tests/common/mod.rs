@@ -7,11 +7,13 @@
 mod bundle;
 mod cgroup;
 mod console;
+mod layout;
 mod process;
 
 pub use bundle::{Bundle, busybox_rootfs};
 pub use cgroup::{cgroup_dir, cgroup_value, leftover_cgroups, remove_cgroups};
 pub use console::ConsoleSocket;
+pub use layout::{Compression, Layer, Layout};
 pub use process::{DEADLINE, Output, Running, finish, is_alive, poll, readable, signal, start, wait_dead};
 
 use serde_json::Value;
@@ -121,6 +123,32 @@ impl Runtime {
         let mut command = bare();
         command.arg("--root").arg(self.root()).args(args);
         command
+    }
+
+    /// The image store of this runtime.
+    pub fn store(&self) -> PathBuf {
+        self.path("store")
+    }
+
+    /// `magikrun image ARGS` with this runtime's store.
+    #[track_caller]
+    pub fn image(&self, args: &[&str]) -> Output {
+        let store = self.store();
+        let mut all = vec!["image", "--storage", store.to_str().expect("a path in UTF-8")];
+        all.extend(args);
+        self.call(&all)
+    }
+
+    /// `magikrun run --image IMAGE ID ARGS` with this runtime's store.
+    #[track_caller]
+    pub fn run_image(&self, options: &[&str], image: &str, args: &[&str]) -> Output {
+        let id = format!("{}-i{}", self.name, self.next.fetch_add(1, Ordering::Relaxed));
+        let store = self.store();
+        let mut all = vec!["run", "--storage", store.to_str().expect("a path in UTF-8"), "--image", image];
+        all.extend(options);
+        all.push(&id);
+        all.extend(args);
+        self.call(&all)
     }
 
     /// Runs one command to its end, with standard input closed.

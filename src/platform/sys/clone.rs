@@ -26,6 +26,29 @@ pub struct Child {
     pub pidfd: OwnedFd,
 }
 
+/// Makes a child that goes on with `child` in a copy of this process: fork(2). It exits with the status that `child` returns.
+///
+/// Also for a process with threads: the C library makes its allocator usable in the copy. Other locks that a thread may
+/// hold, those of standard streams and of the log, `child` must not take.
+pub fn fork(child: impl FnOnce() -> i32) -> Result<Child> {
+    // SAFETY: the C library's fork, unlike a bare clone(2), brings the allocator's locks into order in the child; what else
+    // the child may do is the contract above.
+    match unsafe { libc::fork() } {
+        0 => {
+            let status =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(libc::EXIT_FAILURE);
+            // SAFETY: _exit runs no exit handlers: those belong to the parent's copy.
+            unsafe { libc::_exit(status) }
+        }
+        pid if pid > 0 => {
+            let id = rustix::process::Pid::from_raw(pid).ok_or_else(|| Error::from_errno(libc::ESRCH))?;
+            let pidfd = rustix::process::pidfd_open(id, rustix::process::PidfdFlags::empty())?;
+            Ok(Child { pid, pidfd })
+        }
+        _ => Err(Error::from(std::io::Error::last_os_error())).context(|| "cannot make a process"),
+    }
+}
+
 /// Makes a child that goes on with `child` in a copy of this process, as fork(2) does, and never returns from it: the
 /// child exits with the status that `child` returns.
 ///

@@ -3,11 +3,12 @@
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::clone::{Child, CloneArgs, clone3};
 use crate::platform::sys::signal;
+use crate::platform::userns::become_root;
 use crate::runtime::container::Container;
 use crate::runtime::foreground::Foreground;
 use crate::runtime::native::channel::{self, Channel, Message};
 use crate::runtime::native::init::{close_foreign_descriptors, load_filter};
-use crate::runtime::native::launch::{become_root, drop_copy, hide, kill_and_reap};
+use crate::runtime::native::launch::{drop_copy, hide, kill_and_reap};
 use crate::runtime::native::process::ProcessPlan;
 use crate::runtime::native::program::Program;
 use crate::runtime::native::{affinity, listener, start};

@@ -5,11 +5,11 @@
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::{fd, security, signal};
+use crate::platform::userns::become_root;
 use crate::runtime::container::Status;
 use crate::runtime::foreground::Foreground;
 use crate::runtime::hooks::{self, HookKind};
 use crate::runtime::native::channel::{Channel, Message};
-use crate::runtime::native::launch::become_root;
 use crate::runtime::native::namespaces::{Namespaces, Route};
 use crate::runtime::native::process::ProcessPlan;
 use crate::runtime::native::program::Program;

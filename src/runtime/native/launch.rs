@@ -2,11 +2,11 @@
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::clone::{Child, CloneArgs, clone3};
+use crate::platform::userns::{become_root, write_mappings};
 use crate::runtime::native::channel::{self, Channel, Message};
 use crate::runtime::native::namespaces::{Namespaces, Route, UserNamespace};
-use crate::runtime::native::userns::write_mappings;
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType};
-use rustix::process::{DumpableBehavior, Gid, Pid, PidfdFlags, Uid, WaitOptions};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, WaitOptions};
 use std::os::fd::BorrowedFd;
 
 /// What [`launch`] needs to know.
@@ -150,16 +150,4 @@ fn make_sibling(
     }
     let made = clone3(&CloneArgs { flags, cgroup: None, sibling: true }, child)?;
     channel.send(&Message::Made(made.pid))
-}
-
-/// Becomes root of the user namespace that this process has just entered.
-pub fn become_root() -> Result<()> {
-    let cannot = || "cannot become root of the user namespace";
-    match rustix::thread::set_thread_groups(&[]) {
-        // Denied where a user without privileges mapped the ids (user_namespaces(7)).
-        Ok(()) | Err(rustix::io::Errno::PERM) => {}
-        Err(e) => return Err(e).context(cannot),
-    }
-    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).context(cannot)?;
-    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).context(cannot)
 }

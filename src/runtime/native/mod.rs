@@ -15,4 +15,3 @@ pub mod process;
 pub mod program;
 pub mod start;
 pub mod sysctl;
-pub mod userns;

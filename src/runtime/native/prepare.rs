@@ -156,6 +156,7 @@ pub fn record(
         intel_rdt: Vec::new(),
         poststop: hooks::Hooks::has_poststop(&bundle.spec),
         start_needs_config: hooks::Hooks::has_poststart(&bundle.spec) || has_listener(&bundle.spec),
+        owned_bundle: options.owned_bundle,
         annotations,
     }
 }

@@ -13,6 +13,7 @@ mod idmap;
 mod masks;
 mod mounts;
 mod options;
+mod overlay;
 mod plan;
 mod prepare;
 mod resolve;

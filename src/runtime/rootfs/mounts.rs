@@ -5,7 +5,7 @@ use super::options::split_data;
 use super::plan::{MountPlan, RootfsPlan};
 use super::prepare::LateReadOnly;
 use super::resolve::{Spot, clean, file_type, locate};
-use super::{classic, copy_up};
+use super::{classic, copy_up, overlay};
 use crate::error::{Context as _, Result};
 use crate::runtime::procfs;
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -139,6 +139,19 @@ pub(super) fn other(plan: &RootfsPlan, mount: &MountPlan, root: BorrowedFd<'_>) 
     mount_new(plan, mount, at.as_fd())
 }
 
+/// The root file system itself, over the directory `at`. Answers its root.
+pub(super) fn root(plan: &RootfsPlan, mount: &MountPlan, at: OwnedFd) -> Result<OwnedFd> {
+    let data = data_of(plan, mount);
+    if let Some(tree) = make(mount, &data, mount.options.new_mount_attr(), at.as_fd())? {
+        attach::finish(tree.as_fd(), &mount.options)?;
+        attach::attach(tree.as_fd(), at.as_fd())?;
+        return Ok(tree);
+    }
+    // What mount(2) has mounted is found by its path.
+    rustix::fs::open(&plan.root, super::resolve::NAME_ONLY, rustix::fs::Mode::empty())
+        .context(|| "cannot open the root file system")
+}
+
 fn mount_new(plan: &RootfsPlan, mount: &MountPlan, at: BorrowedFd<'_>) -> Result<()> {
     let data = data_of(plan, mount);
     if let Some(tree) = make(mount, &data, mount.options.new_mount_attr(), at)? {
@@ -161,7 +174,12 @@ fn make(mount: &MountPlan, data: &[String], attr: Attr, at: BorrowedFd<'_>) -> R
             Err(e) => return Err(e.into()),
         }
     }
-    classic::mount_fs(&fs, at)?;
+    if mount.is_overlay() {
+        let (data, _layers) = overlay::in_one_option(data)?;
+        classic::mount_fs(&new_fs(mount, &data, attr), at)?;
+    } else {
+        classic::mount_fs(&fs, at)?;
+    }
     Ok(None)
 }
 

@@ -2,21 +2,13 @@
 
 use super::options::{Options, propagation};
 use super::resolve::clean;
-use super::{attach, idmap};
+use super::{attach, idmap, overlay};
 use crate::error::{Context as _, Error, ErrorKind, Result};
+pub use crate::platform::userns::IdMappings;
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxIdMapping, Mount, Spec};
 use rustix::fd::OwnedFd;
 use rustix::mount::MountPropagationFlags as Propagation;
 use std::path::{Path, PathBuf};
-
-/// Id mappings of a user namespace.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct IdMappings {
-    /// User ids.
-    pub uids: Vec<LinuxIdMapping>,
-    /// Group ids.
-    pub gids: Vec<LinuxIdMapping>,
-}
 
 /// One directory of the container's cgroup, and where a `cgroup` mount shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,12 +72,16 @@ pub(super) struct MountPlan {
     pub(super) mappings: Option<IdMappings>,
     /// For a bind mount that the parent had to open: a detached copy of its source.
     pub(super) tree: Option<OwnedFd>,
+    /// For an overlay whose directories the parent had to open: what its options lead to.
+    pub(super) opened: Vec<OwnedFd>,
 }
 
 /// The plan.
 #[derive(Debug)]
 pub struct RootfsPlan {
     pub(super) root: PathBuf,
+    /// What is mounted over `root`: the configuration's first mount, if its destination is `/`.
+    pub(super) root_mount: Option<MountPlan>,
     pub(super) read_only: bool,
     pub(super) propagation: Option<(Propagation, bool)>,
     pub(super) mounts: Vec<MountPlan>,
@@ -107,13 +103,17 @@ impl RootfsPlan {
         let root = spec.root().as_ref().ok_or_else(|| invalid("root must be specified".to_owned()))?;
         let linux = spec.linux().clone().unwrap_or_default();
         let mounts = spec.mounts().iter().flatten();
-        let mounts = mounts.map(|mount| mount_plan(mount, bundle, &context)).collect::<Result<Vec<_>>>()?;
+        let mut mounts =
+            mounts.map(|mount| mount_plan(mount, bundle, &context)).collect::<Result<Vec<_>>>()?;
+        let has_root = mounts.first().is_some_and(MountPlan::is_root);
+        let root_mount = has_root.then(|| mounts.remove(0));
         let paths = |paths: &Option<Vec<String>>| paths.iter().flatten().map(PathBuf::from).collect();
         Ok(Self {
             root: std::fs::canonicalize(bundle.join(root.path()))
                 .or_kind(ErrorKind::InvalidBundle, || {
                     format!("invalid rootfs '{}'", root.path().display())
                 })?,
+            root_mount,
             read_only: root.readonly().unwrap_or(false),
             propagation: root_propagation(&linux)?,
             mounts,
@@ -139,6 +139,7 @@ impl RootfsPlan {
             options: Options::parse(["bind", "nosuid", "noexec", "nodev", "ro"]),
             mappings: None,
             tree: None,
+            opened: Vec::new(),
         });
     }
 
@@ -163,6 +164,10 @@ impl RootfsPlan {
             }
             mount.tree = Some(tree);
         }
+        let overlays = self.root_mount.iter_mut().chain(&mut self.mounts).filter(|mount| mount.is_overlay());
+        for mount in overlays.filter(|mount| open_all || mount.mappings.is_some()) {
+            overlay::open(mount).map_err(|e| e.wrap(mount.description()))?;
+        }
         Ok(())
     }
 
@@ -182,6 +187,16 @@ impl RootfsPlan {
 }
 
 impl MountPlan {
+    /// True for a mount that is the root file system.
+    fn is_root(&self) -> bool {
+        self.kind == MountKind::Other && self.destination == Path::new("/")
+    }
+
+    /// True for an overlay.
+    pub(super) fn is_overlay(&self) -> bool {
+        self.kind == MountKind::Other && self.fs == "overlay"
+    }
+
     /// The beginning of every error, in runc's words, which callers show to users.
     pub(super) fn description(&self) -> String {
         format!(
@@ -221,9 +236,9 @@ fn mount_plan(mount: &Mount, bundle: &Path, context: &PlanContext) -> Result<Mou
         tracing::warn!("mount destination {} is not absolute; taken as relative to the root", name.display());
     }
     let mappings = mappings(mount, &options, context)?;
-    if mappings.is_some() && kind != MountKind::Bind {
+    if mappings.is_some() && kind != MountKind::Bind && fs != "overlay" {
         return Err(invalid(format!(
-            "mounts: only bind mounts can be mapped to other ids, not '{}'",
+            "mounts: only bind mounts and overlays can be mapped to other ids, not '{}'",
             name.display()
         )));
     }
@@ -235,7 +250,16 @@ fn mount_plan(mount: &Mount, bundle: &Path, context: &PlanContext) -> Result<Mou
         _ if source.as_os_str().is_empty() => PathBuf::from(&fs),
         _ => source,
     };
-    Ok(MountPlan { kind, fs, source, destination: clean_keeping_links(name), options, mappings, tree: None })
+    Ok(MountPlan {
+        kind,
+        fs,
+        source,
+        destination: clean_keeping_links(name),
+        options,
+        mappings,
+        tree: None,
+        opened: Vec::new(),
+    })
 }
 
 /// Absolute, with `..` left to the resolver, which knows where links lead.

@@ -34,7 +34,12 @@ pub fn prepare(plan: &mut RootfsPlan) -> Result<Prepared> {
         return Ok(Prepared { root, late_read_only: Vec::new() });
     }
     isolate(plan)?;
-    let root = bind_root(&plan.root)?;
+    let root = match &plan.root_mount {
+        Some(mount) => {
+            mounts::root(plan, mount, open_root(&plan.root)?).map_err(|e| e.wrap(mount.description()))?
+        }
+        None => bind_root(&plan.root)?,
+    };
     let mut late_read_only = Vec::new();
     let plans = std::mem::take(&mut plan.mounts);
     for mount in &plans {

@@ -1,0 +1,213 @@
+//! A root file system as a copy: layers put one on the other without overlayfs.
+
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::image::store::Layer;
+use crate::platform::userns::IdMappings;
+use crate::platform::worker;
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod,
+    fgetxattr, flistxattr, fsetxattr, fstat, ioctl_ficlone, linkat, mkdirat, mknodat, openat, readlinkat,
+    statat, symlinkat, unlinkat, utimensat,
+};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What hides the content of lower layers; see [`crate::image::extract`].
+const OPAQUE: &[u8] = b"user.overlay.opaque";
+/// Bytes of an extended attribute, and of all their names: the kernel's most is 64 KiB each.
+const MAX_ATTRIBUTE: usize = 64 << 10;
+
+/// Copies the layers, the lowest first, into the empty directory `target`.
+pub(super) fn layers(layers: &[Layer], target: &Path, mappings: Option<&IdMappings>) -> Result<()> {
+    let paths: Vec<PathBuf> = layers.iter().map(|layer| layer.path.clone()).collect();
+    let target = target.to_owned();
+    worker::run(mappings, move || {
+        rustix::process::umask(Mode::empty());
+        let to = open_directory(rustix::fs::CWD, target.as_os_str().as_encoded_bytes())?;
+        for path in &paths {
+            let from = open_directory(rustix::fs::CWD, path.as_os_str().as_encoded_bytes())?;
+            let mut copy = Copy { links: HashMap::new() };
+            copy.directory(from.as_fd(), to.as_fd()).or_kind(ErrorKind::BundleBuildFailed, || {
+                format!("cannot copy layer '{}'", path.display())
+            })?;
+        }
+        Ok(())
+    })
+}
+
+struct Copy {
+    /// Where files with several names were put first, by device and inode.
+    links: HashMap<(u64, u64), (OwnedFd, Vec<u8>)>,
+}
+
+fn open_directory(at: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(at, name, flags, Mode::empty())?)
+}
+
+impl Copy {
+    fn directory(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+        for entry in Dir::read_from(from)? {
+            let name = entry?.file_name().to_bytes().to_vec();
+            if matches!(name.as_slice(), b"." | b"..") {
+                continue;
+            }
+            self.entry(from, to, &name)
+                .context(|| format!("'{}'", String::from_utf8_lossy(&name).escape_default()))?;
+        }
+        let stat = fstat(from)?;
+        attributes(from, to)?;
+        chownat(
+            to,
+            "",
+            Some(Uid::from_raw(stat.st_uid)),
+            Some(Gid::from_raw(stat.st_gid)),
+            AtFlags::EMPTY_PATH,
+        )?;
+        fchmod(to, Mode::from_raw_mode(stat.st_mode))?;
+        Ok(rustix::fs::futimens(to, &times(&stat))?)
+    }
+
+    fn entry(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+        let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::Directory {
+            return self.enter(from, to, name);
+        }
+        remove(to, name)?;
+        if kind == FileType::CharacterDevice && stat.st_rdev == 0 {
+            // A whiteout: what it hides is gone now.
+            return Ok(());
+        }
+        if stat.st_nlink > 1
+            && let Some((at, first)) = self.links.get(&(stat.st_dev, stat.st_ino))
+        {
+            return Ok(linkat(at, first.as_slice(), to, name, AtFlags::empty())?);
+        }
+        match kind {
+            FileType::RegularFile => file(from, to, name, &stat)?,
+            FileType::Symlink => {
+                let target = readlinkat(from, name, Vec::new())?;
+                symlinkat(target.as_c_str(), to, name)?;
+                owner_and_time(to, name, &stat)?;
+            }
+            kind => {
+                mknodat(to, name, kind, Mode::from_raw_mode(stat.st_mode), stat.st_rdev)?;
+                owner_and_time(to, name, &stat)?;
+            }
+        }
+        if stat.st_nlink > 1 {
+            let at = to.try_clone_to_owned().map_err(Error::from)?;
+            self.links.insert((stat.st_dev, stat.st_ino), (at, name.to_vec()));
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+        let source = open_directory(from, name)?;
+        let mut value = [0u8; 1];
+        let opaque = fgetxattr(&source, OPAQUE, &mut value).is_ok() && value == *b"y";
+        let below =
+            statat(to, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        match below {
+            Ok(FileType::Directory) if !opaque => {}
+            _ => {
+                remove(to, name)?;
+                mkdirat(to, name, Mode::RWXU)?;
+            }
+        }
+        self.directory(source.as_fd(), open_directory(to, name)?.as_fd())
+    }
+}
+
+fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> Result<()> {
+    let source: File =
+        openat(from, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?.into();
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let target: File = openat(to, name, flags, Mode::RUSR | Mode::WUSR)?.into();
+    if ioctl_ficlone(&target, &source).is_err() {
+        content(&source, &target, stat)?;
+    }
+    rustix::fs::fchown(&target, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    fchmod(&target, Mode::from_raw_mode(stat.st_mode))?;
+    attributes(source.as_fd(), target.as_fd())?;
+    Ok(rustix::fs::futimens(&target, &times(stat))?)
+}
+
+/// Copies what has content; holes stay holes.
+fn content(source: &File, target: &File, stat: &Stat) -> Result<()> {
+    use rustix::fs::{SeekFrom, copy_file_range, seek};
+    let mut at = 0u64;
+    loop {
+        at = match seek(source, SeekFrom::Data(at)) {
+            Ok(at) => at,
+            Err(Errno::NXIO) => break,
+            Err(e) => return Err(e.into()),
+        };
+        let end = seek(source, SeekFrom::Hole(at))?;
+        let (mut read, mut write) = (at, at);
+        while read < end {
+            let length = usize::try_from(end - read).unwrap_or(usize::MAX);
+            if copy_file_range(source, Some(&mut read), target, Some(&mut write), length)? == 0 {
+                crate::bail!(Storage, "the file became shorter while it was copied");
+            }
+        }
+        at = end;
+    }
+    Ok(target.set_len(stat.st_size as u64)?)
+}
+
+fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    let mut names = vec![0u8; MAX_ATTRIBUTE];
+    let length = match flistxattr(from, &mut names) {
+        Err(Errno::OPNOTSUPP) => return Ok(()),
+        length => length?,
+    };
+    for name in names[..length].split(|b| *b == 0).filter(|name| !name.is_empty()) {
+        if name.starts_with(b"user.overlay.") || name == b"security.selinux" {
+            continue;
+        }
+        let mut value = vec![0u8; MAX_ATTRIBUTE];
+        let length = fgetxattr(from, name, &mut value)?;
+        match fsetxattr(to, name, &value[..length], XattrFlags::empty()) {
+            Err(Errno::OPNOTSUPP) => {}
+            set => set?,
+        }
+    }
+    Ok(())
+}
+
+fn owner_and_time(at: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    chownat(at, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(utimensat(at, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn times(stat: &Stat) -> Timestamps {
+    let time = |tv_sec, tv_nsec: u64| Timespec { tv_sec, tv_nsec: tv_nsec as i64 };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
+}
+
+/// Removes a name with everything below it; one that is not there is no error.
+fn remove(at: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    match unlinkat(at, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {
+            let directory = open_directory(at, name)?;
+            for entry in Dir::read_from(&directory)? {
+                let name = entry?.file_name().to_bytes().to_vec();
+                if !matches!(name.as_slice(), b"." | b"..") {
+                    remove(directory.as_fd(), &name)?;
+                }
+            }
+            Ok(unlinkat(at, name, AtFlags::REMOVEDIR)?)
+        }
+        Err(e) => Err(e.into()),
+    }
+}

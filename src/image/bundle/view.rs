@@ -1,0 +1,63 @@
+//! Reading a file of an image without mounting it: the topmost layer that has it, as overlayfs would show it.
+
+use crate::error::{Error, Result};
+use crate::image::store::Layer;
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fgetxattr, fstat, open, openat2};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+/// Links are followed inside of the layer.
+const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+/// Largest file that is read, in bytes (1 MiB).
+const MAX_FILE: u64 = 1 << 20;
+
+/// What one layer says of a path.
+enum Found {
+    File(OwnedFd),
+    /// It, or a directory on its way, hides what lower layers have.
+    Hidden,
+    Nothing,
+}
+
+/// The text of the file `directory/name` in the image; `None` if there is none.
+pub fn read(layers: &[Layer], directory: &str, name: &str) -> Result<Option<String>> {
+    for layer in layers.iter().rev() {
+        match look(layer, directory, name)? {
+            Found::File(path) => {
+                let file = File::open(format!("/proc/self/fd/{}", path.as_raw_fd()))?;
+                let mut data = Vec::new();
+                file.take(MAX_FILE).read_to_end(&mut data).map_err(Error::from)?;
+                return Ok(Some(String::from_utf8_lossy(&data).into_owned()));
+            }
+            Found::Hidden => return Ok(None),
+            Found::Nothing => {}
+        }
+    }
+    Ok(None)
+}
+
+fn look(layer: &Layer, directory: &str, name: &str) -> Result<Found> {
+    let root = open(&layer.path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let parent = match openat2(
+        &root,
+        directory,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+        INSIDE,
+    ) {
+        Ok(parent) => parent,
+        // A whiteout, or a file in its place.
+        Err(Errno::NOTDIR) => return Ok(Found::Hidden),
+        Err(_) => return Ok(Found::Nothing),
+    };
+    let path = format!("{directory}/{name}");
+    if let Ok(file) = openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), INSIDE) {
+        let regular = FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::RegularFile;
+        return Ok(if regular { Found::File(file) } else { Found::Hidden });
+    }
+    let mut value = [0u8; 1];
+    let opaque = fgetxattr(&parent, c"user.overlay.opaque", &mut value).is_ok() && value == *b"y";
+    Ok(if opaque { Found::Hidden } else { Found::Nothing })
+}

@@ -1,0 +1,158 @@
+//! The library's interface to images.
+
+use crate::error::{Context as _, ErrorKind, Result};
+use crate::image::image::Image;
+use crate::image::platform::PlatformSpec;
+use crate::image::progress::{Progress, Silent};
+use crate::image::pull::Pull;
+use crate::image::reference::Location;
+use crate::image::source::{DockerArchive, OciArchive, OciLayout, Source};
+use crate::image::store::{ImageRecord, ImageStore, Pruned, default_root};
+use crate::storage::config::Limits;
+use std::path::Path;
+
+/// When the registry is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PullPolicy {
+    /// Always: the name may lead to another image by now. What has not changed is not transferred again.
+    #[default]
+    Always,
+    /// Only if the name is not in the store.
+    IfMissing,
+    /// Never: the name must be in the store.
+    Never,
+}
+
+/// How to pull.
+#[derive(Default)]
+pub struct PullOptions<'a> {
+    /// When the registry is asked.
+    pub policy: PullPolicy,
+    /// For which machine; none: this one.
+    pub platform: Option<PlatformSpec>,
+    /// Blobs at the same time; 0: as many as are useful.
+    pub parallel: usize,
+    /// Hears how far it is.
+    pub progress: Option<&'a dyn Progress>,
+}
+
+/// Images: pulling, listing, removing.
+#[derive(Debug, Clone)]
+pub struct ImageService {
+    store: ImageStore,
+    limits: Limits,
+}
+
+impl ImageService {
+    /// The service with the usual store: `/var/lib/magikrun` for root, `~/.magikrun` for others.
+    pub fn new() -> Result<Self> {
+        Ok(Self::with_root(default_root()?))
+    }
+
+    /// The service with the store at `root`.
+    pub fn with_root(root: impl AsRef<Path>) -> Self {
+        Self { store: ImageStore::new(root.as_ref()), limits: Limits::default() }
+    }
+
+    /// The service with the operator's limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The store.
+    pub fn storage(&self) -> &ImageStore {
+        &self.store
+    }
+
+    /// The limits of what is pulled.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Pulls an image: `REFERENCE`, `oci:PATH[:NAME]`, `oci-archive:PATH[:NAME]`, `docker-archive:PATH[:REFERENCE]`.
+    ///
+    /// All threads that this starts have ended when it returns, so a container may be created afterwards.
+    pub fn pull(&self, location: &str) -> Result<Image> {
+        self.pull_with(location, &PullOptions::default())
+    }
+
+    /// Pulls an image with options.
+    pub fn pull_with(&self, location: &str, options: &PullOptions<'_>) -> Result<Image> {
+        if options.policy != PullPolicy::Always {
+            match self.inspect(location) {
+                Err(e) if may_pull(&e, options.policy) => {}
+                found => return found,
+            }
+        }
+        let location: Location = location.parse()?;
+        let record = self.pull_from(&location, options).map_err(|e| {
+            let kind = if e.kind() == ErrorKind::System { ErrorKind::ImagePullFailed } else { e.kind() };
+            e.with_kind(kind)
+        });
+        Image::load(&self.store, record?)
+    }
+
+    fn pull_from(&self, location: &Location, options: &PullOptions<'_>) -> Result<ImageRecord> {
+        let source = open(location)?;
+        let platform = options.platform.clone().unwrap_or_else(PlatformSpec::host);
+        let pull = Pull {
+            store: &self.store,
+            source: source.as_ref(),
+            platform: &platform,
+            limits: &self.limits,
+            parallel: options.parallel,
+            progress: options.progress.unwrap_or(&Silent),
+        };
+        pull.run().context(|| format!("cannot pull '{}'", source.name()))
+    }
+
+    /// All images, by name.
+    pub fn list(&self) -> Result<Vec<ImageRecord>> {
+        self.store.records()
+    }
+
+    /// Removes what no name, no bundle and no pull in progress needs.
+    pub fn prune(&self) -> Result<Pruned> {
+        self.store.prune()
+    }
+
+    /// An image in the store, by its name or the beginning of its id.
+    pub fn inspect(&self, name: &str) -> Result<Image> {
+        Image::load(&self.store, self.store.find(name)?)
+    }
+
+    /// Forgets a name, or with an id all names of the image. What nothing needs any more is removed by
+    /// [`ImageService::prune`]. Answers the names.
+    pub fn remove(&self, name: &str) -> Result<Vec<String>> {
+        let record = self.store.find(name)?;
+        let by_name =
+            name.parse().is_ok_and(|r: crate::image::reference::Reference| r.to_string() == record.name);
+        let mut removed = Vec::new();
+        for other in self.list()? {
+            let meant = if by_name { other.name == record.name } else { other.id == record.id };
+            if meant && self.store.remove_record(&other.name)? {
+                removed.push(other.name);
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// What is not in the store, or not whole, is pulled.
+fn may_pull(e: &crate::error::Error, policy: PullPolicy) -> bool {
+    use ErrorKind::{BlobNotFound, DigestMismatch, ImageNotFound, Usage};
+    policy == PullPolicy::IfMissing
+        && matches!(e.kind(), ImageNotFound | BlobNotFound | DigestMismatch | Usage)
+}
+
+fn open(location: &Location) -> Result<Box<dyn Source>> {
+    Ok(match location {
+        Location::OciLayout(path, name) => Box::new(OciLayout::open(path, name.as_deref())?),
+        Location::OciArchive(path, name) => Box::new(OciArchive::open(path, name.as_deref())?),
+        Location::DockerArchive(path, name) => Box::new(DockerArchive::open(path, name.as_deref())?),
+        Location::Registry(reference) => {
+            crate::bail!(NotSupported, "cannot pull '{reference}': registries are not supported yet")
+        }
+    })
+}

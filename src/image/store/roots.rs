@@ -1,0 +1,65 @@
+//! Bundles that use layers. The store knows of each by a link to it; a link whose bundle is gone means nothing.
+
+use super::{ImageStore, make_directory, names};
+use crate::error::{Context as _, ErrorKind, Result};
+use crate::storage::blobs::Digest;
+use std::path::{Path, PathBuf};
+
+impl ImageStore {
+    /// Remembers that the bundle at `bundle`, an absolute path, uses layers. Call with the store locked shared, until its
+    /// configuration names them.
+    pub fn register_bundle(&self, bundle: &Path) -> Result<()> {
+        if bundle.parent() == Some(&self.root().join("bundles")) {
+            // One of our own: it is known by where it is.
+            return Ok(());
+        }
+        let link = self.root().join("bundles").join(uuid::Uuid::now_v7().to_string());
+        std::os::unix::fs::symlink(bundle, &link)
+            .or_kind(ErrorKind::Storage, || format!("cannot register bundle '{}'", bundle.display()))
+    }
+
+    /// A new, empty directory for a bundle of our own.
+    pub fn new_bundle(&self) -> Result<PathBuf> {
+        let path = self.root().join("bundles").join(uuid::Uuid::now_v7().to_string());
+        make_directory(&path)?;
+        Ok(path)
+    }
+
+    /// An empty directory, for overlays that need one layer more.
+    pub fn empty_directory(&self) -> Result<PathBuf> {
+        let path = self.root().join("empty");
+        make_directory(&path)?;
+        Ok(path)
+    }
+
+    /// The bundles that use layers and still exist. Links to those that do not are removed.
+    pub fn bundles(&self) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for name in names(&self.root().join("bundles"))? {
+            let path = self.root().join("bundles").join(&name);
+            match std::fs::read_link(&path) {
+                Ok(target) if target.is_dir() => found.push(target),
+                Ok(_) => {
+                    let _ = std::fs::remove_file(&path);
+                }
+                Err(_) => found.push(path),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Layers that bundles use.
+    pub(super) fn used_by_bundles(&self) -> Result<Vec<Digest>> {
+        let mut used = Vec::new();
+        let marker = format!("{}/", self.root().join("layers").display());
+        for bundle in self.bundles()? {
+            let config = std::fs::read_to_string(bundle.join("config.json")).unwrap_or_default();
+            // Whatever mentions the layer keeps it: no need to know how.
+            for (at, _) in config.match_indices(&marker) {
+                let digits: String = config[at + marker.len()..].chars().take(64).collect();
+                used.extend(format!("sha256:{digits}").parse::<Digest>());
+            }
+        }
+        Ok(used)
+    }
+}

@@ -1,0 +1,226 @@
+//! Images from layouts and archives: the store, the unpacked files, and containers that run from them.
+mod common;
+
+use common::{Compression, Layer, Layout, Runtime, finish, names_in};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// An image of three layers in which each changes the one below.
+fn layered(runtime: &Runtime) -> Layout {
+    let mut layout = Layout::new(&runtime.path("layered"));
+    let second = Layer::new()
+        .file("etc/.wh.group", "")
+        .dir("home/", 0o755)
+        .file("home/.wh..wh..opq", "")
+        .file("home/new", "new")
+        .file("gone/kept", "kept")
+        .symlink("sub", "home")
+        .file("mnt/.wh.dir", "")
+        .dir("mnt/dir", 0o700);
+    let third = Layer::new().file("gone/.wh.kept", "").file("top", "top").file(".wh.tmp", "");
+    let first =
+        Layer::busybox().file("home/old", "old").file("mnt/dir/below", "x").file("gone/first", "first");
+    let layers = [first.into_bytes(), second.into_bytes(), third.into_bytes()];
+    let settings = json!({"Entrypoint": ["sh", "-c"], "Cmd": ["echo default; id -u"], "User": "alice",
+        "Env": ["GREETING=hello"], "WorkingDir": "/home"});
+    layout.add("1.0", &layers, Compression::Gzip, &settings);
+    layout
+}
+
+/// What the three layers show together.
+fn check_layered(listing: &str) {
+    for there in ["./home/new", "./sub", "./gone/first", "./mnt/dir", "./top", "./etc/passwd"] {
+        assert!(listing.lines().any(|line| line == there), "{there} is missing in {listing}");
+    }
+    for gone in ["./home/old", "./etc/group", "./mnt/dir/below", "./gone/kept", "./tmp"] {
+        assert!(!listing.lines().any(|line| line == gone), "{gone} is still there");
+    }
+    assert!(!listing.contains(".wh."), "{listing}");
+}
+
+fn layers(runtime: &Runtime) -> Vec<PathBuf> {
+    let root = runtime.store().join("layers");
+    names_in(&root).iter().map(|name| root.join(name).join("fs")).collect()
+}
+
+fn inspect(runtime: &Runtime, name: &str) -> Value {
+    serde_json::from_str(&runtime.image(&["inspect", name]).success().stdout).expect("inspect prints JSON")
+}
+
+#[test]
+fn an_image_is_pulled_once_listed_run_and_removed() {
+    let runtime = Runtime::new();
+    let layout = layered(&runtime);
+    let pulled = runtime.image(&["pull", &layout.image("1.0")]).success();
+    assert!(pulled.stdout.starts_with("localhost/layered:1.0 sha256:"), "{}", pulled.stdout);
+    let again = runtime.image(&["pull", "--format", "json", &layout.image("1.0")]).success();
+    let record: Value = serde_json::from_str(&again.stdout).unwrap();
+    assert_eq!(record["name"], "localhost/layered:1.0");
+    let id = record["id"].as_str().unwrap()[7..19].to_owned();
+    assert!(runtime.image(&["list"]).success().stdout.contains(&id));
+    assert_eq!(inspect(&runtime, &id)["config"]["config"]["User"], "alice");
+    assert_eq!(layers(&runtime).len(), 3);
+
+    let output = runtime.run_image(&[], "localhost/layered:1.0", &[]).success();
+    assert_eq!(output.stdout, "default\n1000\n");
+    let output =
+        runtime.run_image(&["--user", "0"], &id, &["cd /; find . -xdev; echo $GREETING; pwd"]).success();
+    check_layered(&output.stdout);
+    assert!(output.stdout.ends_with("hello\n/\n"));
+    runtime.assert_nothing_left();
+    assert_eq!(names_in(&runtime.store().join("bundles")), Vec::<String>::new(), "bundles are left");
+
+    runtime.image(&["rm", &id]).success();
+    assert_eq!(layers(&runtime), Vec::<PathBuf>::new());
+    assert_eq!(runtime.image(&["list", "--quiet"]).success().stdout, "");
+    let _ = runtime.image(&["inspect", &id]).fails_with(1, &["is not in the store"]);
+}
+
+#[test]
+fn a_bundle_is_a_copy_that_shows_what_the_overlay_shows() {
+    let runtime = Runtime::new();
+    let layout = layered(&runtime);
+    let store = runtime.store();
+    let store = store.to_str().unwrap();
+    for (name, options) in [("copied", &[][..]), ("mounted", &["--mount"])] {
+        let dir = runtime.path(name);
+        let image = layout.image("1.0");
+        let mut args = vec!["bundle", "--storage", store];
+        args.extend(options);
+        args.extend(["--user", "root", &image, dir.to_str().unwrap(), "cd /; find . -xdev"]);
+        runtime.ok(&args);
+        let id = format!("{}-{name}", runtime.name());
+        let output = runtime.ok(&["run", "--bundle", dir.to_str().unwrap(), &id]);
+        check_layered(&output.stdout);
+        assert!(dir.join("config.json").exists(), "a bundle of the caller's is not removed");
+    }
+    assert!(runtime.path("copied/rootfs/home/new").exists());
+    assert_eq!(names_in(&runtime.path("mounted/rootfs")), Vec::<String>::new());
+    // The layers of a bundle stay even if the name of the image is gone, until the bundle is.
+    runtime.image(&["rm", "localhost/layered:1.0"]).success();
+    assert_eq!(layers(&runtime).len(), 3);
+    fs::remove_dir_all(runtime.path("mounted")).unwrap();
+    runtime.image(&["prune"]).success();
+    assert_eq!(layers(&runtime).len(), 0);
+}
+
+#[test]
+fn everything_that_a_layer_says_of_a_file_survives() {
+    let runtime = Runtime::new();
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let long = format!("{}/{}", "d".repeat(120), "f".repeat(200));
+    let layer = Layer::new()
+        .entry("setuid", b"x", |header| {
+            header.set_mode(0o4755);
+            header.set_uid(1000);
+            header.set_gid(2000);
+        })
+        .hardlink("linked", "./setuid")
+        .pax(&[("SCHILY.xattr.security.capability", &capability), ("SCHILY.xattr.user.note", b"a\nb")])
+        .file("capable", "x")
+        .pax(&[("path", long.as_bytes()), ("mtime", b"1234567890.123456789"), ("uid", b"4000000000")])
+        .file("short", "x")
+        .entry("null", b"", |header| {
+            header.set_entry_type(tar::EntryType::Char);
+            header.set_device_major(1).unwrap();
+            header.set_device_minor(3).unwrap();
+        })
+        .entry("pipe", b"", |header| header.set_entry_type(tar::EntryType::Fifo))
+        .dir("sticky", 0o1777)
+        .file("sticky/inside", "x")
+        .entry("zeros", &vec![0; 1 << 20], |_| {})
+        .file("Case", "upper")
+        .file("case", "lower");
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let mut layout = Layout::new(&runtime.path(&format!("kept-{compression:?}")));
+        let layer = Layer::new().file("which", &format!("{compression:?}"));
+        layout.add("1", &[layer.into_bytes()], compression, &json!({}));
+        runtime.image(&["pull", &layout.image("1")]).success();
+    }
+    assert_eq!(layers(&runtime).len(), 3);
+    let mut layout = Layout::new(&runtime.path("kept"));
+    layout.add("1", &[layer.into_bytes()], Compression::Gzip, &json!({}));
+    runtime.image(&["pull", &layout.image("1")]).success();
+    let path = inspect(&runtime, "localhost/kept:1")["layers"][0]["path"].as_str().unwrap().to_owned();
+    check_kept(Path::new(&path), &long);
+    // And so it does in a copy.
+    let bundle = runtime.path("bundle");
+    let store = runtime.store();
+    runtime.ok(&[
+        "bundle",
+        "--storage",
+        store.to_str().unwrap(),
+        "localhost/kept:1",
+        bundle.to_str().unwrap(),
+        "x",
+    ]);
+    check_kept(&bundle.join("rootfs"), &long);
+}
+
+fn check_kept(root: &Path, long: &str) {
+    let stat = |name: &str| fs::symlink_metadata(root.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let setuid = stat("setuid");
+    assert_eq!((setuid.mode() & 0o7777, setuid.uid(), setuid.gid()), (0o4755, 1000, 2000));
+    assert_eq!(setuid.mtime(), 1_000_000_000);
+    assert_eq!(setuid.ino(), stat("linked").ino());
+    let attribute = |name: &str| {
+        let mut value = [0u8; 64];
+        let length = rustix::fs::lgetxattr(root.join("capable"), name, &mut value).expect("the attribute");
+        value[..length].to_vec()
+    };
+    assert_eq!(attribute("security.capability")[..8], [1, 0, 0, 2, 0, 4, 0, 0]);
+    assert_eq!(attribute("user.note"), b"a\nb");
+    let far = stat(long);
+    assert_eq!((far.mtime(), far.mtime_nsec(), far.uid()), (1_234_567_890, 123_456_789, 4_000_000_000));
+    assert!(stat("null").file_type().is_char_device());
+    assert_eq!(stat("null").rdev(), 0x103);
+    assert!(stat("pipe").file_type().is_fifo());
+    assert_eq!((stat("sticky").mode() & 0o7777, stat("sticky").mtime()), (0o1777, 1_000_000_000));
+    assert_eq!(stat("zeros").len(), 1 << 20);
+    assert!(stat("zeros").blocks() < 64, "zeros take space");
+    assert_eq!(fs::read_to_string(root.join("Case")).unwrap(), "upper");
+    assert_eq!(fs::read_to_string(root.join("case")).unwrap(), "lower");
+}
+
+#[test]
+fn a_user_without_privileges_pulls_and_runs() {
+    const UID: &str = "65534";
+    let runtime = Runtime::new();
+    let layout = layered(&runtime);
+    for path in [runtime.dir().to_owned(), runtime.root()] {
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+    }
+    // Where the program is built the user may not be able to go.
+    let program = runtime.path("magikrun");
+    fs::copy(common::runtime_path(), &program).unwrap();
+    let call = |args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", UID, "--regid", UID, "--clear-groups", "env"]);
+        command.arg(format!("MAGIKRUN_STORAGE={}", runtime.store().display()));
+        command.arg(&program).arg("--root").arg(runtime.root()).args(args);
+        finish(command, None)
+    };
+    call(&["image", "pull", &layout.image("1.0")]).success();
+    let id = format!("{}-rootless", runtime.name());
+    let output = call(&[
+        "run",
+        "--image",
+        "localhost/layered:1.0",
+        "-u",
+        "0",
+        &id,
+        "cd /; id -u; echo x > new; find . -xdev",
+    ]);
+    let output = output.success();
+    assert!(output.stdout.starts_with("0\n"), "{}", output.stdout);
+    check_layered(&output.stdout);
+    runtime.assert_nothing_left();
+    assert_eq!(names_in(&runtime.store().join("bundles")), Vec::<String>::new());
+    let bundle = runtime.path("bundle");
+    call(&["bundle", "--user", "0", "localhost/layered:1.0", bundle.to_str().unwrap(), "cd /; find . -xdev"])
+        .success();
+    check_layered(&call(&["run", "--bundle", bundle.to_str().unwrap(), &id]).success().stdout);
+}

@@ -144,7 +144,7 @@ pub fn restore(host: &Host, options: &RestoreOptions) -> Result<u8> {
     let (mut dir, lock) = host.root.reserve(&create.id, host.max_containers, delete::clean_leftover)?;
     let path = dir.path().to_owned();
     let mut undo = Undo::new();
-    undo.push("remove the state directory", move || delete::remove_directory(&path));
+    undo.push("remove the state directory", move || host.root.remove(&path));
     match restore_in(host, options, &bundle, &mut dir, &mut undo) {
         Err(e) => Err(undo.unwind(e)),
         Ok((record, child)) => {

@@ -5,7 +5,7 @@ use crate::runtime::options::Host;
 use crate::runtime::process_id::ProcessId;
 use crate::runtime::record::{RECORD, Record};
 use crate::runtime::state;
-use crate::storage::state_root::{Lock, StateDir};
+use crate::storage::state_root::{self, Lock, StateDir};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -96,8 +96,12 @@ impl Container {
     }
 
     fn of(dir: StateDir, id: &str) -> Result<Self> {
-        let record = Record::load(&dir)?.ok_or_else(|| no_record(id))?;
-        Ok(Self { dir, record })
+        match Record::load(&dir)? {
+            Some(record) => Ok(Self { dir, record }),
+            None if dir.is_in_place() => Err(no_record(id)),
+            // Deleted since its directory was opened.
+            None => Err(state_root::not_found()),
+        }
     }
 
     /// The first process if it is alive (not even a zombie).

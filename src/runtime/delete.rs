@@ -10,7 +10,7 @@ use crate::runtime::{spec, state};
 use crate::storage::state_root::StateDir;
 use crate::storage::tree;
 use oci_spec::runtime::Spec;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Removes a container. See [`crate::runtime::lifecycle::delete`].
 pub fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
@@ -57,13 +57,13 @@ fn delete_leftover(host: &Host, id: &str, force: bool, not_found: Error) -> Resu
         return delete(host, id, force);
     }
     clean_leftover(&left)?;
-    left.remove()
+    host.root.remove(left.path())
 }
 
 fn remove_damaged(host: &Host, id: &str) -> Result<()> {
     let dir = host.root.open(id)?;
     tracing::warn!("container {id} has a damaged record: its cgroup and processes, if any, are not known");
-    dir.remove()
+    host.root.remove(dir.path())
 }
 
 /// Removes everything of a container whose first process is dead.
@@ -75,7 +75,7 @@ fn destroy(host: &Host, container: &mut Container) -> Result<()> {
     let spec = if record.poststop { Some(read_spec(&container.dir)?) } else { None };
     container.dir.retract(&host.root, &record.id)?;
     release(record)?;
-    container.dir.remove()?;
+    host.root.remove(container.dir.path())?;
     if let Some(spec) = spec {
         let state = state::for_hooks(record, 0, Status::Stopped);
         Hooks::new(&spec).run_poststop(&state);
@@ -105,16 +105,6 @@ pub fn clean_leftover(left: &StateDir) -> Result<()> {
     };
     kill_and_wait(&record)?;
     release(&record)
-}
-
-/// Removes a state directory.
-pub fn remove_directory(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).or_kind(ErrorKind::Storage, || format!("cannot remove '{}'", path.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Removes groups of the resctrl file system.

@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 const LOCK: &str = "lock";
+const NEW_LOCK: &str = "lock~";
 const ROOT_LOCK: &str = "lock~";
 /// What is in the state root and belongs to no container; no id and no half-made container begins so.
 const SHARED: char = '~';
@@ -104,7 +105,8 @@ fn bail_id(message: &str) -> Result<()> {
     Err(Error::new(ErrorKind::InvalidContainerId, message))
 }
 
-fn not_found() -> Error {
+/// The error, in the words of runc, for a container that does not exist.
+pub fn not_found() -> Error {
     Error::new(ErrorKind::ContainerNotFound, "container does not exist")
 }
 
@@ -194,10 +196,7 @@ impl StateRoot {
         clean_up: impl Fn(&StateDir) -> Result<()>,
     ) -> Result<(StateDir, Lock)> {
         validate_id(id)?;
-        let root = self.make_root()?;
-        let root_lock = lock_file(root.as_fd(), ROOT_LOCK, OFlags::CREATE)?;
-        lock(&root_lock)?;
-        let root_lock = Lock(root_lock);
+        let (root, root_lock) = self.lock()?;
         let exists = || Error::new(ErrorKind::ContainerExists, "container with given ID already exists");
         if self.open_name(id)?.is_some() {
             return Err(exists());
@@ -207,7 +206,7 @@ impl StateRoot {
                 let _lock = left.try_lock()?.ok_or_else(exists)?;
                 clean_up(&left)?;
             }
-            left.remove()?;
+            remove(&left.path)?;
         }
         let count = self.names()?.iter().filter(|name| !name.starts_with(SHARED)).count();
         if count >= max_containers {
@@ -225,13 +224,14 @@ impl StateRoot {
         let name = half_made(id);
         mkdirat(root, &name, Mode::RWXU)
             .or_kind(ErrorKind::Storage, || format!("cannot make state directory '{name}'"))?;
-        let dir = self.open_name(&name)?.ok_or_else(not_found)?;
-        let locked =
-            lock_file(dir.fd(), LOCK, OFlags::CREATE).and_then(|file| lock(&file).map(|()| Lock(file)));
-        if locked.is_err() {
-            let _ = dir.remove();
+        let made = self.open_name(&name).and_then(|dir| {
+            let dir = dir.ok_or_else(not_found)?;
+            dir.make_lock().map(|lock| (dir, lock))
+        });
+        if made.is_err() {
+            let _ = remove(&self.path.join(&name));
         }
-        Ok((dir, locked?))
+        made
     }
 
     /// Opens the cache `name` of all containers, if there is a state root and it can be trusted.
@@ -241,15 +241,28 @@ impl StateRoot {
 
     /// Removes a directory `ID~` that has no lock file: what is left of a `create` that died before it had one.
     pub fn remove_unlocked(&self, id: &str) -> Result<()> {
-        let root = self.make_root()?;
-        let root_lock = lock_file(root.as_fd(), ROOT_LOCK, OFlags::CREATE)?;
-        lock(&root_lock)?;
-        // While this is held nobody is between making the directory and its lock.
-        let _root_lock = Lock(root_lock);
+        let (_root, _lock) = self.lock()?;
         match self.open_leftover(id)? {
-            Some(left) if !left.has(LOCK) => left.remove(),
+            Some(left) if !left.has(LOCK) => remove(&left.path),
             _ => Ok(()),
         }
+    }
+
+    /// Removes the state directory at `path`, whose lock the caller holds, and all files in it.
+    ///
+    /// Its name is free for others the moment that its lock file is gone, so they are kept out until it is gone as a whole.
+    pub fn remove(&self, path: &Path) -> Result<()> {
+        let (_root, _lock) = self.lock()?;
+        remove(path)
+    }
+
+    /// Waits for the lock of the whole root. While it is held nobody makes or removes a directory, and none is without its
+    /// lock file but those that a dead process has left.
+    fn lock(&self) -> Result<(OwnedFd, Lock)> {
+        let root = self.make_root()?;
+        let file = lock_file(root.as_fd(), ROOT_LOCK, OFlags::CREATE)?;
+        lock(&file)?;
+        Ok((root, Lock(file)))
     }
 
     fn make_root(&self) -> Result<OwnedFd> {
@@ -310,6 +323,15 @@ impl StateDir {
         if fstat(&file).map_err(Error::from)?.st_nlink == 0 {
             return Err(not_found());
         }
+        Ok(Lock(file))
+    }
+
+    /// Makes the lock file, and holds it from the moment that others can see it.
+    fn make_lock(&self) -> Result<Lock> {
+        let file = lock_file(self.fd(), NEW_LOCK, OFlags::CREATE)?;
+        lock(&file)?;
+        renameat(&self.dir, NEW_LOCK, &self.dir, LOCK)
+            .or_kind(ErrorKind::Storage, || "cannot make the lock of the state directory")?;
         Ok(Lock(file))
     }
 
@@ -375,16 +397,13 @@ impl StateDir {
             Err(e) => Err(e).or_kind(ErrorKind::Storage, || format!("cannot remove '{name}'")),
         }
     }
+}
 
-    /// Removes the directory and all files in it.
-    pub fn remove(&self) -> Result<()> {
-        match std::fs::remove_dir_all(&self.path) {
-            Ok(()) => Ok(()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(e).or_kind(ErrorKind::Storage, || {
-                format!("cannot remove state directory '{}'", self.path.display())
-            }),
-        }
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e)
+            .or_kind(ErrorKind::Storage, || format!("cannot remove state directory '{}'", path.display())),
+        _ => Ok(()),
     }
 }
 

@@ -258,7 +258,7 @@ impl Runtime {
     }
 
     /// Processes whose command line names this runtime's folder or whose cgroup carries its name.
-    fn processes(&self) -> Vec<(i32, String)> {
+    pub fn processes(&self) -> Vec<(i32, String)> {
         let dir = self.dir.path().to_string_lossy().into_owned();
         let own = i32::try_from(std::process::id()).expect("a pid that fits");
         let numbers = names_in(Path::new("/proc")).into_iter().filter_map(|name| name.parse::<i32>().ok());

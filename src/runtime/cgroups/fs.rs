@@ -62,8 +62,12 @@ pub fn create(mount: &Path, directory: &Path, mut prepare: impl FnMut(&Path) -> 
             Err(e) => return Err(e).context(|| cannot(&path)),
         };
     }
-    prepare(&path)?;
-    Ok(made)
+    let prepared = prepare(&path);
+    if prepared.is_err() && made {
+        // Nobody knows of it yet who could remove it.
+        try_remove(&path);
+    }
+    prepared.map(|()| made)
 }
 
 /// Makes settings. Those that limit each other are tried again after the rest.

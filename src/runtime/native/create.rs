@@ -53,7 +53,7 @@ pub fn create(
     let (mut dir, lock) = host.root.reserve(&options.id, host.max_containers, delete::clean_leftover)?;
     let path = dir.path().to_owned();
     let mut undo = Undo::new();
-    undo.push("remove the state directory", move || delete::remove_directory(&path));
+    undo.push("remove the state directory", move || host.root.remove(&path));
     let made = (|| {
         let notify = notify::prepare(&dir)?;
         let (mut prepared, init) =

@@ -1,0 +1,95 @@
+//! Every system call of every operation, killed and failed in turn: whatever happens, `delete --force` leaves nothing.
+//!
+//! `MAGIKRUN_FAULTS=full` does it at every call of every process; otherwise a sample of [`SAMPLE`] is drawn, whose seed is
+//! printed and can be given as `MAGIKRUN_SEED`.
+#[path = "../common/mod.rs"]
+mod common;
+
+mod operation;
+mod tracer;
+
+use common::Runtime;
+use operation::Operation;
+use std::collections::BTreeSet;
+use tracer::{Act, Point};
+
+/// How many calls are killed, and how many fail, in a sample of all operations.
+const SAMPLE: usize = 100;
+
+/// What a call fails with, in turn.
+const ERRORS: [i32; 6] = [libc::EIO, libc::ENOMEM, libc::EINTR, libc::ENOSYS, libc::EPERM, libc::EAGAIN];
+
+/// System calls that are always successful, by their manual pages.
+const NEVER_FAIL: [i64; 11] = [
+    libc::SYS_exit_group,
+    libc::SYS_exit,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_getpid,
+    libc::SYS_getppid,
+    libc::SYS_gettid,
+    libc::SYS_getuid,
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getegid,
+    libc::SYS_umask,
+];
+
+fn full() -> bool {
+    std::env::var("MAGIKRUN_FAULTS").is_ok_and(|value| value == "full")
+}
+
+fn seed() -> u64 {
+    let given = std::env::var("MAGIKRUN_SEED").ok().and_then(|seed| seed.parse().ok());
+    given.unwrap_or_else(|| std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_secs()))
+}
+
+/// The points of an operation at which something is done in this run of the tests.
+fn choose(points: &BTreeSet<Point>, random: &mut fastrand::Rng) -> Vec<Point> {
+    let mut all: Vec<Point> = points.iter().copied().collect();
+    if !full() {
+        random.shuffle(&mut all);
+        all.truncate(SAMPLE / operation::ALL.len());
+    }
+    all
+}
+
+/// Does `act` at chosen points of every operation; collects what went wrong instead of ending at the first.
+fn at_every_point(what: &str, act: impl Fn(usize, Point) -> Option<Act>) {
+    let runtime = Runtime::new();
+    let seed = seed();
+    println!("{what}: seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut wrong = Vec::new();
+    for operation in operation::ALL {
+        let mut subject = Operation::new(&runtime, operation);
+        let points = subject.points();
+        let chosen = choose(&points, &mut random);
+        let (mut done, mut reached) = (0, 0);
+        for (number, point) in chosen.into_iter().enumerate() {
+            let Some(act) = act(number, point) else { continue };
+            done += 1;
+            match subject.disturb(point, act) {
+                Ok(true) => reached += 1,
+                Ok(false) => {}
+                Err(problem) => wrong.push(format!("{operation} {point:?} {act:?}: {problem}")),
+            }
+        }
+        println!("{what} {operation}: {} system calls, {done} chosen, {reached} reached", points.len());
+        assert!(reached * 2 >= done, "{operation}: most calls are not made again");
+    }
+    assert!(wrong.is_empty(), "seed {seed}:\n{}", wrong.join("\n"));
+    runtime.assert_nothing_left();
+}
+
+#[test]
+fn killed_at_any_system_call_an_operation_leaves_nothing_behind() {
+    at_every_point("killed", |_, _| Some(Act::Kill));
+}
+
+#[test]
+fn an_operation_one_of_whose_system_calls_fails_leaves_nothing_behind_and_nothing_unprotected() {
+    at_every_point("failed", |number, point| {
+        let can_fail = !NEVER_FAIL.iter().any(|call| *call as u64 == point.call);
+        can_fail.then_some(Act::Fail(ERRORS[number % ERRORS.len()]))
+    });
+}

@@ -5,6 +5,8 @@
 # make conformance-full  the same with everything there is, and writes docs/conformance.md
 # make lint      formatting, clippy, licences
 # make bench     measures against the other runtimes that are installed; needs root
+# make faults    disturbs every system call of every operation, and 2,000 shared containers; needs root and half an hour
+# make fuzz      runs the fuzz targets, FUZZ_SECONDS each
 # make install   installs to PREFIX (and DESTDIR)
 
 PREFIX ?= /usr/local
@@ -38,7 +40,7 @@ BENCH_PACKAGES := $(RUN_PACKAGES) crun golang-github-containers-common runc util
 CONFORMANCE_ARGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(SUITE),--suite $(SUITE)) $(if $(ENV),--env $(ENV))
 CONFORMANCE = $(CARGO) run --quiet --locked --package conformance -- --magikrun $(BINARY)
 
-.PHONY: all build run test conformance conformance-full lint bench install clean
+.PHONY: all build run test faults fuzz conformance conformance-full lint bench install clean
 
 all: build
 
@@ -66,6 +68,16 @@ conformance-full:
 	@tools/packages.sh $(CONFORMANCE_PACKAGES)
 	$(CARGO) build --release --locked
 	$(CONFORMANCE) --runtime magikrun,runc,runc-sid,crun --output docs/conformance.md
+
+faults:
+	@tools/packages.sh $(TEST_PACKAGES)
+	MAGIKRUN_FAULTS=full MAGIKRUN_MODEL=full MAGIKRUN_FUZZ=20 \
+		$(CARGO) test --locked --all-features --test faults --test model --test fuzz -- --nocapture
+
+FUZZ_SECONDS ?= 60
+fuzz:
+	@tools/packages.sh $(BUILD_PACKAGES) g++
+	tools/fuzz.sh $(FUZZ_SECONDS)
 
 lint:
 	@tools/packages.sh $(BUILD_PACKAGES)

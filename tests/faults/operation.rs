@@ -19,12 +19,12 @@ const MEMORY: [i64; 5] =
     [libc::SYS_mmap, libc::SYS_brk, libc::SYS_mremap, libc::SYS_munmap, libc::SYS_mprotect];
 
 /// What a process in the container tells of its confinement. It must be the same whatever failed on the way, if it runs.
-const CONFINEMENT: &str = r#"
+const CONFINEMENT: &str = r"
     grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp:)' /proc/self/status
     awk '{print $5, $6}' /proc/self/mountinfo
     ls /proc/self/fd | wc -w
     hostname; umask; pwd; tr '\0' '\n' < /proc/self/environ
-    ulimit -n; ls /dev | tr '\n' ' '; wc -c < /proc/keys; cat /proc/self/oom_score_adj"#;
+    ulimit -n; ls /dev | tr '\n' ' '; wc -c < /proc/keys; cat /proc/self/oom_score_adj";
 
 /// An operation on a container.
 pub struct Operation<'a> {

@@ -125,6 +125,8 @@ fn run_shell(mut shell: Command, at: Option<(Point, Act)>, patience: Duration) -
     });
     tracer.follow();
     let _ = done.send(());
+    // The tracer has its status already.
+    let _ = child.wait();
     tracer.run.hung = watchdog.join().expect("the watchdog");
     tracer.run
 }

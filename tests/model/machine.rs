@@ -157,8 +157,11 @@ pub fn take(
         (O::Start, Answer::Invalid) => (state.there()
             && (state.life != Life::Created || state.frozen || state.dying))
             .then_some((state, None)),
-        // It died in between.
-        (O::Start | O::Exec, Answer::Failed(_)) => (state.alive() && state.dying).then_some((state, None)),
+        // It died in between; that a start was tried cannot be taken back.
+        (O::Start, Answer::Failed(_)) => {
+            (state.alive() && state.dying).then_some((State { life: Life::Running, ..state }, None))
+        }
+        (O::Exec, Answer::Failed(_)) => (state.alive() && state.dying).then_some((state, None)),
         (O::Kill, Answer::Done) => {
             state.alive().then_some((State { dying: true, frozen: false, ..state }, None))
         }

@@ -55,6 +55,14 @@ pub struct Cgroup {
     rootless: bool,
 }
 
+/// Turns limits and device rules into what would be written, on v1 and on v2: for tests of what cannot be turned.
+#[cfg(feature = "testing")]
+pub fn plan_all(resources: &LinuxResources) -> Result<()> {
+    devices::rules(resources.devices().as_deref().unwrap_or_default())?;
+    plan_v1(resources)?;
+    plan_v2(resources).map(drop)
+}
+
 impl Cgroup {
     /// Decides where the cgroups of a new container are. Nothing is made yet.
     ///

@@ -1,0 +1,114 @@
+//! One function for each kind of foreign input: it reads it as magikrun does, up to the point where something would be
+//! touched, and must not panic, hang or take memory without bound, whatever the bytes are.
+
+use magikrun::runtime::native::affinity;
+use magikrun::runtime::native::process::ProcessPlan;
+use magikrun::runtime::native::program::Program;
+use magikrun::runtime::record::Record;
+use magikrun::runtime::rootfs::{PlanContext, RootfsPlan};
+use magikrun::runtime::seccomp::Filter;
+use magikrun::runtime::validate::{KernelSecurity, validate};
+use magikrun::runtime::{backend, cgroups, hooks, seccomp, spec};
+use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process};
+use std::path::Path;
+
+/// A target and its name, which is also that of its corpus.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const ALL: [Target; 6] = [
+    ("config", config),
+    ("process", process),
+    ("resources", resources),
+    ("record", record),
+    ("seccomp", seccomp),
+    ("filter", filter),
+];
+
+/// `config.json`: parsed, checked and planned.
+pub fn config(data: &[u8]) {
+    let Ok(spec) = spec::parse(data, "config.json") else { return };
+    if validate(&spec, || KernelSecurity { selinux: true, apparmor: true }).is_err() {
+        return;
+    }
+    let _ = backend::select(&spec);
+    let _ = hooks::Hooks::new(&spec);
+    let _ = RootfsPlan::from_spec(&spec, Path::new("/"), context());
+    if let Some(process) = spec.process() {
+        plan(process);
+    }
+    if let Some(linux) = spec.linux() {
+        if let Some(profile) = linux.seccomp() {
+            compile(profile);
+        }
+        if let Some(resources) = linux.resources() {
+            let _ = cgroups::plan_all(resources);
+        }
+    }
+}
+
+fn context() -> PlanContext {
+    PlanContext {
+        user_namespace: false,
+        mappings: None,
+        privileged: true,
+        new_mount_namespace: true,
+        own_cgroup_namespace: true,
+        own_network_namespace: true,
+        cgroup: Vec::new(),
+        console: true,
+        no_pivot: false,
+    }
+}
+
+/// The process object of `exec --process`.
+pub fn process(data: &[u8]) {
+    if let Ok(process) = spec::parse_process(data, "process.json") {
+        plan(&process);
+    }
+}
+
+fn plan(process: &Process) {
+    let _ = ProcessPlan::new(process, None, None, None);
+    let _ = Program::new(process, &[]);
+    let _ = affinity::Plan::new(process);
+}
+
+/// Limits, as `update --resources` reads them.
+pub fn resources(data: &[u8]) {
+    if let Ok(resources) = spec::parse_json::<LinuxResources>(data, "resources") {
+        let _ = cgroups::plan_all(&resources);
+    }
+}
+
+/// The state record. What is read is written and read again as the same.
+pub fn record(data: &[u8]) {
+    if let Ok(record) = Record::parse(data) {
+        let written = serde_json::to_vec(&record).expect("a record can be written");
+        assert_eq!(Record::parse(&written).expect("what was written can be read"), record);
+    }
+}
+
+/// A seccomp profile.
+pub fn seccomp(data: &[u8]) {
+    if let Ok(profile) = spec::parse_json::<LinuxSeccomp>(data, "profile") {
+        compile(&profile);
+    }
+}
+
+/// What is compiled is stored and read again.
+fn compile(profile: &LinuxSeccomp) {
+    if let Ok(filter) = seccomp::compile(profile) {
+        let stored = filter.encode();
+        let read = Filter::decode(&stored).expect("what was stored can be read");
+        assert_eq!(read.encode(), stored);
+    }
+}
+
+/// A stored filter.
+pub fn filter(data: &[u8]) {
+    if let Ok(filter) = Filter::decode(data) {
+        let again = Filter::decode(&filter.encode()).expect("what was read can be stored");
+        assert_eq!(again.encode(), filter.encode());
+    }
+}

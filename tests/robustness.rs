@@ -175,6 +175,7 @@ fn a_record_of_a_newer_version_is_refused() {
     let before = fs::read_to_string(&path).unwrap();
     fs::write(&path, before.replacen("\"version\":1", "\"version\":99", 1)).unwrap();
     let _ = runtime.call(&["state", &bundle.id]).fails_with(1, &["version 99"]);
+    let _ = runtime.call(&["delete", "--force", &bundle.id]).fails_with(1, &["version 99"]);
     fs::write(&path, before).unwrap();
     runtime.ok(&["delete", &bundle.id]);
     runtime.assert_nothing_left();

@@ -33,7 +33,8 @@ pub fn config(data: &[u8]) {
     }
     let _ = backend::select(&spec);
     let _ = hooks::Hooks::new(&spec);
-    let _ = RootfsPlan::from_spec(&spec, Path::new("/"), context());
+    let context = PlanContext { new_mount_namespace: true, ..PlanContext::default() };
+    let _ = RootfsPlan::from_spec(&spec, Path::new("/"), context);
     if let Some(process) = spec.process() {
         plan(process);
     }
@@ -44,20 +45,6 @@ pub fn config(data: &[u8]) {
         if let Some(resources) = linux.resources() {
             let _ = cgroups::plan_all(resources);
         }
-    }
-}
-
-fn context() -> PlanContext {
-    PlanContext {
-        user_namespace: false,
-        mappings: None,
-        privileged: true,
-        new_mount_namespace: true,
-        own_cgroup_namespace: true,
-        own_network_namespace: true,
-        cgroup: Vec::new(),
-        console: true,
-        no_pivot: false,
     }
 }
 

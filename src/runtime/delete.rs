@@ -18,7 +18,7 @@ pub fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
         Ok(locked) => locked,
         Err(e) if e.kind() == ErrorKind::ContainerNotFound => return delete_leftover(host, id, force, e),
         // A damaged record says nothing of what there is to remove; only force may remove the rest.
-        Err(e) if force && e.kind() == ErrorKind::Storage => return remove_damaged(host, id),
+        Err(e) if force && is_damaged(&e) => return remove_damaged(host, id),
         Err(e) => return Err(e),
     };
     if !container.dir.is_in_place() {
@@ -60,6 +60,11 @@ fn delete_leftover(host: &Host, id: &str, force: bool, not_found: Error) -> Resu
     host.root.remove(left.path())
 }
 
+/// True if a record is there and says nothing. One that cannot be read just now does: forgotten, its processes would stay.
+fn is_damaged(e: &Error) -> bool {
+    e.kind() == ErrorKind::Storage && e.errno().is_none()
+}
+
 fn remove_damaged(host: &Host, id: &str) -> Result<()> {
     let dir = host.root.open(id)?;
     tracing::warn!("container {id} has a damaged record: its cgroup and processes, if any, are not known");
@@ -99,9 +104,12 @@ fn release(record: &Record) -> Result<()> {
 
 /// Cleans up what an interrupted operation left; the directory itself stays.
 pub fn clean_leftover(left: &StateDir) -> Result<()> {
-    let Ok(Some(record)) = Record::load(left) else {
+    let record = match Record::load(left) {
+        Ok(Some(record)) => record,
         // Without a record nothing was made yet.
-        return Ok(());
+        Ok(None) => return Ok(()),
+        Err(e) if is_damaged(&e) => return Ok(()),
+        Err(e) => return Err(e),
     };
     kill_and_wait(&record)?;
     release(&record)

@@ -96,7 +96,7 @@ impl Record {
             .map_err(|e| Error::new(ErrorKind::Storage, format!("damaged state record: {e}")))?;
         if record.version > RECORD_VERSION {
             crate::bail!(
-                Storage,
+                NotSupported,
                 "state record has version {}, this program reads up to {RECORD_VERSION}",
                 record.version
             );

@@ -1,7 +1,7 @@
 //! Every system call of every operation, killed and failed in turn: whatever happens, `delete --force` leaves nothing.
 //!
 //! `MAGIKRUN_FAULTS=full` does it at every call of every process; otherwise a sample of [`SAMPLE`] is drawn, whose seed is
-//! printed and can be given as `MAGIKRUN_SEED`.
+//! printed and can be given as `MAGIKRUN_SEED`. `MAGIKRUN_OPERATION` names the only operation to disturb.
 #[path = "../common/mod.rs"]
 mod common;
 
@@ -60,7 +60,10 @@ fn at_every_point(what: &str, act: impl Fn(usize, Point) -> Option<Act>) {
     println!("{what}: seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let mut wrong = Vec::new();
-    for operation in operation::ALL {
+    let wanted = std::env::var("MAGIKRUN_OPERATION").ok();
+    for operation in
+        operation::ALL.into_iter().filter(|name| wanted.as_deref().is_none_or(|wanted| wanted == *name))
+    {
         let mut subject = Operation::new(&runtime, operation);
         let points = subject.points();
         let chosen = choose(&points, &mut random);
@@ -71,7 +74,12 @@ fn at_every_point(what: &str, act: impl Fn(usize, Point) -> Option<Act>) {
             match subject.disturb(point, act) {
                 Ok(true) => reached += 1,
                 Ok(false) => {}
-                Err(problem) => wrong.push(format!("{operation} {point:?} {act:?}: {problem}")),
+                Err(problem) => {
+                    wrong.push(format!("{operation} {point:?} {act:?}: {problem}"));
+                    println!("{what} {}", wrong[wrong.len() - 1]);
+                    // What is left of this one must not be taken for something of the next.
+                    subject = Operation::new(&runtime, operation);
+                }
             }
         }
         println!("{what} {operation}: {} system calls, {done} chosen, {reached} reached", points.len());

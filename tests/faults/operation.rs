@@ -156,8 +156,14 @@ impl<'a> Operation<'a> {
 
     fn nothing_left(&self) -> Result<(), String> {
         let state = names_in(&self.runtime.root());
+        let (caches, state): (Vec<_>, Vec<_>) = state.into_iter().partition(|name| name.starts_with('~'));
         if state.iter().any(|name| name != "lock~") {
             return Err(format!("left in the state root: {state:?}"));
+        }
+        // Caches stay; their files are called by digests.
+        let cached = caches.iter().flat_map(|cache| names_in(&self.runtime.root().join(cache)));
+        if let Some(left) = cached.into_iter().find(|name| name.chars().any(|c| !c.is_ascii_hexdigit())) {
+            return Err(format!("left in a cache: {left}"));
         }
         let cgroups = leftover_cgroups(self.runtime.name());
         if let Some(left) = cgroups.iter().find(|path| !path.ends_with(self.runtime.name())) {

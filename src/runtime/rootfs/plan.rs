@@ -24,7 +24,7 @@ pub struct CgroupMount {
 }
 
 /// What else the plan depends on.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct PlanContext {
     /// The container has a user namespace of its own.
     pub user_namespace: bool,

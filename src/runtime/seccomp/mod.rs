@@ -5,6 +5,8 @@ mod enosys;
 mod notify;
 mod stored;
 
+#[cfg(feature = "testing")]
+pub use compile::compile;
 pub use compile::{known_actions, known_archs, known_flags, known_operators, supported_flags};
 pub use notify::send_listener;
 pub use stored::filter;

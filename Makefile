@@ -17,8 +17,10 @@ MANPAGES := $(wildcard man/*.8)
 
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev
 RUN_PACKAGES := $(BUILD_PACKAGES) busybox-static
+WASM_PACKAGES := clang libclang-rt-14-dev-wasm32 lld wasi-libc
 # One a line, for changes that do not meet.
 TEST_PACKAGES := $(RUN_PACKAGES) \
+	$(WASM_PACKAGES) \
 	conmon \
 	containerd \
 	crun \
@@ -34,7 +36,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) \
 VM_PACKAGES := cpio e2fsprogs kmod mmdebstrap qemu-system-x86 util-linux xz-utils
 CONFORMANCE_PACKAGES := $(TEST_PACKAGES) golang-github-blang-semver-dev golang-github-google-uuid-dev \
 	golang-github-opencontainers-runtime-tools-dev golang-go patchelf runc $(VM_PACKAGES)
-BENCH_PACKAGES := $(RUN_PACKAGES) crun golang-github-containers-common runc util-linux
+BENCH_PACKAGES := $(RUN_PACKAGES) $(WASM_PACKAGES) crun golang-github-containers-common runc util-linux
 
 # What the three variables of `make conformance` mean as options.
 CONFORMANCE_ARGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(SUITE),--suite $(SUITE)) $(if $(ENV),--env $(ENV))
@@ -87,6 +89,7 @@ lint:
 bench:
 	@tools/packages.sh $(BENCH_PACKAGES)
 	$(CARGO) bench --locked --bench lifecycle -- $(BENCH_ARGS)
+	$(CARGO) bench --locked --bench wasm
 
 install: build
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/magikrun

@@ -43,6 +43,8 @@ pub enum ErrorKind {
     BundleBuildFailed,
     /// The bundle or its configuration is wrong.
     InvalidBundle,
+    /// A WebAssembly module imports what nobody provides.
+    MissingImport,
     /// The backend that the bundle asks for is not there.
     RuntimeUnavailable,
     /// This host, or this version, cannot do what was asked.
@@ -82,6 +84,7 @@ impl ErrorKind {
             Self::ImageTooLarge => "use a smaller image, or raise the limit in the configuration",
             Self::BundleBuildFailed => "build the bundle again from the image",
             Self::InvalidBundle => "correct the bundle's config.json or root file system",
+            Self::MissingImport => "build the module for WASI preview 1 or 0.2, without other imports",
             Self::RuntimeUnavailable => "install what the backend needs, or select another backend",
             Self::NotSupported => "use a host or a backend that supports it, or leave the setting out",
             Self::BlobNotFound => "pull the image again",

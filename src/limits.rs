@@ -31,6 +31,12 @@ pub const MAX_WASM_MODULE_SIZE: u64 = 256 << 20;
 pub const MAX_WASM_MEMORY_PAGES: u32 = 65_536;
 /// Default number of WebAssembly operations before a module without a processor limit is stopped.
 pub const DEFAULT_WASM_FUEL: u64 = 1_000_000_000;
+/// Most elements of one table of a WebAssembly instance: 8 MB of pointers.
+pub const MAX_WASM_TABLE_ELEMENTS: u64 = 1_000_000;
+/// Most core instances of a WebAssembly program, and as many tables and memories; components have a few dozen.
+pub const MAX_WASM_INSTANCES: u64 = 1000;
+/// Most bytes of compiled WebAssembly code that are kept (4 GiB); what was not used for longest goes first.
+pub const MAX_WASM_STORE_BYTES: u64 = 4 << 30;
 /// Most memory of a microVM, in MiB.
 pub const MAX_VM_MEMORY_MIB: u32 = 4096;
 /// Most virtual processors of a microVM.

@@ -337,3 +337,24 @@ fn an_update_as_the_shim_makes_it_is_read_back_from_inside() {
     let output = containerd.exec("box", "limits", LIMITS).success();
     assert_eq!(output.stdout, "134217728\n42\n");
 }
+
+#[test]
+fn a_module_runs_where_an_annotation_asks_for_it() {
+    let containerd = Containerd::new();
+    let module = containerd.dir.path().join("probe.wasm");
+    common::compile("probe.c", &module);
+    let mount = format!("type=bind,src={},dst=/probe.wasm,options=rbind:ro", module.display());
+    let run = |options: &[&str], id: &str, args: &[&str]| {
+        let wasm = ["--annotation", "run.oci.handler=wasm", "--mount", &mount];
+        containerd.run(&[options, &wasm].concat(), &[&[IMAGE, id, "/probe.wasm"], args].concat())
+    };
+    assert_eq!(run(&["--rm"], "shows", &["show", "one"]).success().stdout.lines().nth(1), Some("arg one"));
+    run(&["--rm"], "exits", &["exit", "7"]).exits(7);
+    run(&["--detach"], "sleeps", &["sleep", "600"]).success();
+    let exec = ["task", "exec", "--exec-id", "e", "sleeps", "/probe.wasm", "exit", "9"];
+    containerd.call(&exec).exits(9);
+    containerd.ok(&["task", "kill", "--signal", "SIGTERM", "sleeps"]);
+    poll("the task to stop", || containerd.ok(&["task", "ls"]).stdout.contains("STOPPED").then_some(()));
+    containerd.ok(&["task", "delete", "sleeps"]);
+    containerd.ok(&["container", "delete", "sleeps"]);
+}

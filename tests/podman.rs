@@ -283,3 +283,33 @@ fn a_container_can_share_the_namespaces_of_another() {
     ];
     assert_eq!(podman.ok(&args).stdout.trim(), "1");
 }
+
+#[test]
+fn a_module_runs_where_an_annotation_asks_for_it() {
+    let podman = Podman::new();
+    let wasm = ["--annotation", "run.oci.handler=wasm"];
+    let build = podman.dir.path().join("build");
+    fs::create_dir(&build).expect("a folder");
+    common::compile("probe.c", &build.join("probe.wasm"));
+    fs::write(build.join("Containerfile"), "FROM scratch\nCOPY probe.wasm /\nENTRYPOINT [\"/probe.wasm\"]\n")
+        .expect("a recipe");
+    podman.ok(&["build", "--tag", "module", build.to_str().expect("UTF-8")]);
+    let run = |args: &[&str]| podman.run(&[&["--rm"], &wasm[..], &["module"], args].concat());
+    assert_eq!(run(&["show", "one"]).success().stdout.lines().nth(1), Some("arg one"));
+    run(&["exit", "7"]).exits(7);
+    run(&["trap"]).fails_with(110, &["trapped"]);
+    let output =
+        podman.run(&[&["--rm", "--memory", "64m"], &wasm[..], &["module", "memory", "100"]].concat());
+    assert!(output.exits(3).stdout.contains("no more after 5"));
+    // A plain container of the same image cannot be executed, and is not run as anything else.
+    podman.run(&["--rm", "module", "show"]).exits(126);
+
+    let name = format!("{}-w", podman.name);
+    podman.run(&[&["--detach", "--name", &name], &wasm[..], &["module", "sleep", "600"]].concat()).success();
+    poll("the module", || podman.ok(&["logs", &name]).stdout.contains("sleeping").then_some(()));
+    assert_eq!(podman.ok(&["exec", &name, "/probe.wasm", "show"]).stdout.lines().next(), Some("arg show"));
+    podman.ok(&["pause", &name]);
+    podman.ok(&["unpause", &name]);
+    podman.ok(&["stop", "--time", "50", &name]);
+    assert_eq!(podman.ok(&["inspect", "--format", "{{.State.ExitCode}}", &name]).stdout.trim(), "143");
+}

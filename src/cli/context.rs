@@ -105,6 +105,8 @@ impl Global {
             cgroup_driver,
             rootless,
             max_containers: config.limits.max_containers,
+            wasm: config.wasm,
+            called_as: std::env::args().next().unwrap_or_default(),
         })
     }
 }

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::runtime::rootfs::known_mount_options;
 use crate::runtime::seccomp::{known_actions, known_archs, known_flags, known_operators, supported_flags};
 use crate::runtime::validate::KNOWN_ANNOTATIONS;
+use crate::runtime::wasm::settings::ANNOTATIONS;
 use serde_json::{Value, json};
 
 /// capability.h of Linux 6.
@@ -69,7 +70,7 @@ fn features() -> Value {
             "org.opencontainers.runc.checkpoint.enabled": "true",
             "org.magikrun.version": VERSION,
             "org.magikrun.commit": COMMIT,
-            "org.magikrun.backends": "native",
+            "org.magikrun.backends": "native,wasm",
         },
         "potentiallyUnsafeConfigAnnotations": unsafe_annotations(),
     })
@@ -77,7 +78,7 @@ fn features() -> Value {
 
 /// Annotations that change how a container is run, and so must not come from an untrusted image.
 fn unsafe_annotations() -> Vec<&'static str> {
-    let mut names = KNOWN_ANNOTATIONS.to_vec();
+    let mut names = [&KNOWN_ANNOTATIONS[..], &ANNOTATIONS].concat();
     names.extend(["run.oci.handler", "module.wasm.image/variant"]);
     names
 }

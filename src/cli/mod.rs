@@ -27,6 +27,7 @@ mod users;
 mod version;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::wasm::outcome;
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use context::Global;
 use std::ffi::OsString;
@@ -104,6 +105,10 @@ pub fn command() -> clap::Command {
 
 /// Runs the command line of this process and returns its exit status.
 pub fn main() -> u8 {
+    // A process of a container that runs a module: it was executed for that, and its command line is the module's.
+    if let Some(status) = crate::runtime::wasm::runner::main() {
+        return status;
+    }
     crate::platform::sys::signal::ignore_sigpipe();
     if crate::platform::stdio::open_all().is_err() {
         return FAILURE;
@@ -123,7 +128,7 @@ pub fn main() -> u8 {
         Ok(status) => status,
         Err(e) => {
             report::error(&e);
-            own_failure
+            if e.kind() == ErrorKind::MissingImport { outcome::MISSING_IMPORT } else { own_failure }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What this host can do, and the system calls that no library wraps safely.
 
 pub mod detect;
+pub mod memory;
+pub mod read_only;
 pub mod selfexe;
 pub mod small_file;
 pub mod stdio;

@@ -5,15 +5,15 @@
 //! namespace holds and so nobody can make writable again. Where the kernel refuses that, from a sealed copy in memory.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::platform::sys::mount::{MountAttr, mount_setattr};
+use crate::platform::{memory, read_only};
 use nix::fcntl::AtFlags;
-use rustix::fs::{MemfdFlags, SealFlags, StatVfsMountFlags};
-use rustix::mount::{MountAttrFlags, OpenTreeFlags};
+use rustix::fs::{SealFlags, StatVfsMountFlags};
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 
 const EXE: &str = "/proc/self/exe";
 
@@ -24,11 +24,17 @@ pub fn protect() -> Result<()> {
     if is_protected()? {
         return Ok(());
     }
-    let exe = read_only_clone().or_else(|_| sealed_copy())?;
+    let exe = read_only::clone(Path::new(EXE)).or_else(|_| sealed_copy())?;
     match execute(&exe) {
         Ok(never) => match never {},
         Err(e) => Err(e).or_kind(ErrorKind::System, || "cannot execute the protected copy of this program"),
     }
+}
+
+/// Opens the executable of this process, to be executed again by descriptor.
+pub fn open() -> Result<OwnedFd> {
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    rustix::fs::open(EXE, flags, rustix::fs::Mode::empty()).context(|| format!("cannot open '{EXE}'"))
 }
 
 fn is_protected() -> Result<bool> {
@@ -41,27 +47,11 @@ fn is_protected() -> Result<bool> {
     Ok(rustix::fs::fcntl_get_seals(&exe).is_ok_and(|seals| seals.contains(SealFlags::WRITE)))
 }
 
-fn read_only_clone() -> Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = rustix::mount::open_tree(rustix::fs::CWD, EXE, flags)?;
-    let attr = MountAttr { set: MountAttrFlags::MOUNT_ATTR_RDONLY, ..MountAttr::NONE };
-    mount_setattr(tree.as_fd(), false, &attr)?;
-    Ok(tree)
-}
-
 fn sealed_copy() -> Result<OwnedFd> {
-    let cannot = || "cannot copy this program into memory";
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let mut copy: File = rustix::fs::memfd_create("magikrun", flags | MemfdFlags::EXEC)
-        // Before Linux 6.3 there is no such flag, and every memfd is executable.
-        .or_else(|_| rustix::fs::memfd_create("magikrun", flags))
-        .context(cannot)?
-        .into();
+    let mut copy = memory::file()?;
     let mut exe = File::open(EXE).context(|| format!("cannot open '{EXE}'"))?;
-    std::io::copy(&mut exe, &mut copy).context(cannot)?;
-    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&copy, seals).context(cannot)?;
-    Ok(copy.into())
+    std::io::copy(&mut exe, &mut copy).context(|| "cannot copy this program into memory")?;
+    memory::seal(copy).map(OwnedFd::from)
 }
 
 fn execute(exe: &OwnedFd) -> Result<Infallible> {

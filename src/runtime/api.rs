@@ -90,6 +90,7 @@ impl NativeRuntime {
     pub fn with_config(root: &Path, config: &Config) -> Self {
         let mut runtime = Self::with_root(root);
         runtime.host.max_containers = config.limits.max_containers;
+        runtime.host.wasm = config.wasm.clone();
         runtime
     }
 }

@@ -1,4 +1,4 @@
-//! Which backend runs a bundle: a pure decision from its annotations.
+//! Which backend runs a bundle: a pure decision from its annotations and the name that this program was called by.
 //!
 //! It fails closed: a handler that is not known is an error and never an ordinary container.
 
@@ -12,9 +12,24 @@ const OURS: &str = "org.magikrun.backend";
 const HANDLER: &str = "run.oci.handler";
 /// The annotation of WebAssembly images.
 const WASM_VARIANT: &str = "module.wasm.image/variant";
+/// How containerd and CRI-O mark the container that holds the namespaces of a pod. Its program is a native one also when the
+/// annotations of the pod ask for WebAssembly.
+const SANDBOX: [(&str, &str); 2] =
+    [("io.kubernetes.cri.container-type", "sandbox"), ("io.kubernetes.cri-o.ContainerType", "sandbox")];
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Backend(Backend),
+    /// WebAssembly if the entrypoint is a module, else native.
+    Smart,
+}
 
 /// Decides which backend the configuration asks for, and refuses what this build does not have.
-pub fn select(spec: &Spec) -> Result<Backend> {
+///
+/// `called` is the name of the program in the command line; `is_module` looks at the entrypoint, and is called only where the
+/// decision depends on that.
+pub fn select(spec: &Spec, called: &str, is_module: impl FnOnce() -> bool) -> Result<Backend> {
     let annotation = |name: &str| {
         spec.annotations()
             .as_ref()
@@ -22,57 +37,124 @@ pub fn select(spec: &Spec) -> Result<Backend> {
             .map(String::as_str)
             .filter(|v| !v.is_empty())
     };
-    match wanted(annotation(OURS), annotation(HANDLER), annotation(WASM_VARIANT))? {
-        Backend::Native => Ok(Backend::Native),
-        Backend::Wasm => crate::bail!(RuntimeUnavailable, "this build has no WebAssembly backend"),
-        Backend::Krun => crate::bail!(RuntimeUnavailable, "this build has no microVM backend"),
+    let backend = match wanted(&annotation, called)? {
+        Wanted::Backend(Backend::Wasm) | Wanted::Smart if is_sandbox(&annotation) => Backend::Native,
+        Wanted::Backend(backend) => backend,
+        Wanted::Smart => {
+            if is_module() {
+                Backend::Wasm
+            } else {
+                Backend::Native
+            }
+        }
+    };
+    if backend == Backend::Krun {
+        crate::bail!(RuntimeUnavailable, "this build has no microVM backend");
     }
+    Ok(backend)
 }
 
-fn wanted(ours: Option<&str>, handler: Option<&str>, variant: Option<&str>) -> Result<Backend> {
-    if let Some(name) = ours {
+fn is_sandbox<'a>(annotation: &impl Fn(&str) -> Option<&'a str>) -> bool {
+    SANDBOX.iter().any(|(name, value)| annotation(name) == Some(value))
+}
+
+fn wanted<'a>(annotation: &impl Fn(&str) -> Option<&'a str>, called: &str) -> Result<Wanted> {
+    if let Some(name) = annotation(OURS) {
         return match name {
-            "native" => Ok(Backend::Native),
-            "wasm" => Ok(Backend::Wasm),
-            "krun" => Ok(Backend::Krun),
+            "native" => Ok(Wanted::Backend(Backend::Native)),
+            "wasm" => Ok(Wanted::Backend(Backend::Wasm)),
+            "krun" => Ok(Wanted::Backend(Backend::Krun)),
             _ => crate::bail!(
                 InvalidBundle,
                 "annotations: {OURS}: unknown backend '{name}' (native, wasm or krun)"
             ),
         };
     }
-    if let Some(name) = handler {
+    if let Some(name) = annotation(HANDLER) {
         return match name {
-            "wasm" | "wasm-smart" => Ok(Backend::Wasm),
-            "krun" => Ok(Backend::Krun),
+            "wasm" => Ok(Wanted::Backend(Backend::Wasm)),
+            "wasm-smart" => Ok(Wanted::Smart),
+            "krun" => Ok(Wanted::Backend(Backend::Krun)),
             _ => crate::bail!(InvalidBundle, "annotations: {HANDLER}: unknown handler '{name}'"),
         };
     }
-    match variant {
-        Some("compat" | "compat-smart") => Ok(Backend::Wasm),
+    match annotation(WASM_VARIANT) {
+        Some("compat") => return Ok(Wanted::Backend(Backend::Wasm)),
+        Some("compat-smart") => return Ok(Wanted::Smart),
         Some(name) => crate::bail!(InvalidBundle, "annotations: {WASM_VARIANT}: unknown variant '{name}'"),
-        None => Ok(Backend::Native),
+        None => {}
     }
+    Ok(Wanted::Backend(match called.rsplit('/').next() {
+        Some("krun" | "magikrun-krun") => Backend::Krun,
+        _ => Backend::Native,
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    fn decide(annotations: &[(&str, &str)], called: &str, module: bool) -> Result<Backend> {
+        let annotations: serde_json::Map<_, _> =
+            annotations.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+        let spec = json!({"ociVersion": "1.0.0", "annotations": annotations});
+        select(&serde_json::from_value(spec).unwrap(), called, || module)
+    }
 
     #[test]
     fn the_first_annotation_that_is_there_decides() {
-        assert_eq!(wanted(None, None, None).unwrap(), Backend::Native);
-        assert_eq!(wanted(Some("krun"), Some("wasm"), None).unwrap(), Backend::Krun);
-        assert_eq!(wanted(None, Some("wasm-smart"), None).unwrap(), Backend::Wasm);
-        assert_eq!(wanted(None, None, Some("compat")).unwrap(), Backend::Wasm);
+        let native = Backend::Native;
+        let wasm = Backend::Wasm;
+        for (annotations, expected) in [
+            (&[][..], native),
+            (&[(OURS, "native"), (HANDLER, "wasm")], native),
+            (&[(OURS, "wasm")], wasm),
+            (&[(OURS, ""), (HANDLER, "wasm")], wasm),
+            (&[(HANDLER, "wasm"), (WASM_VARIANT, "strange")], wasm),
+            (&[(WASM_VARIANT, "compat")], wasm),
+        ] {
+            assert_eq!(decide(annotations, "magikrun", false).unwrap(), expected, "{annotations:?}");
+        }
+        for annotation in [(OURS, "krun"), (HANDLER, "krun")] {
+            assert!(decide(&[annotation, (WASM_VARIANT, "compat")], "magikrun", true).is_err());
+        }
+    }
+
+    #[test]
+    fn the_smart_ones_look_at_the_entrypoint() {
+        for smart in [(HANDLER, "wasm-smart"), (WASM_VARIANT, "compat-smart")] {
+            assert_eq!(decide(&[smart], "magikrun", true).unwrap(), Backend::Wasm);
+            assert_eq!(decide(&[smart], "magikrun", false).unwrap(), Backend::Native);
+        }
+        assert_eq!(decide(&[], "magikrun", true).unwrap(), Backend::Native);
+    }
+
+    #[test]
+    fn the_container_that_holds_a_pods_namespaces_is_native() {
+        for sandbox in SANDBOX {
+            assert_eq!(decide(&[sandbox, (HANDLER, "wasm")], "magikrun", true).unwrap(), Backend::Native);
+            assert_eq!(
+                decide(&[sandbox, (HANDLER, "wasm-smart")], "magikrun", true).unwrap(),
+                Backend::Native
+            );
+        }
+        let container = ("io.kubernetes.cri.container-type", "container");
+        assert_eq!(decide(&[container, (HANDLER, "wasm")], "magikrun", true).unwrap(), Backend::Wasm);
+    }
+
+    #[test]
+    fn a_link_with_the_name_of_the_microvm_backend_asks_for_it() {
+        for called in ["krun", "/usr/bin/krun", "/usr/libexec/magikrun-krun"] {
+            assert!(decide(&[], called, false).unwrap_err().message().contains("microVM"));
+            assert_eq!(decide(&[(OURS, "native")], called, false).unwrap(), Backend::Native);
+        }
     }
 
     #[test]
     fn an_unknown_handler_is_never_an_ordinary_container() {
-        for (ours, handler, variant) in
-            [(Some("podman"), None, None), (None, Some("wasmedge"), None), (None, None, Some("strange"))]
-        {
-            assert!(wanted(ours, handler, variant).is_err());
+        for annotation in [(OURS, "podman"), (HANDLER, "wasmedge"), (WASM_VARIANT, "strange")] {
+            assert!(decide(&[annotation], "magikrun", true).is_err());
         }
     }
 }

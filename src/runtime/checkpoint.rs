@@ -15,7 +15,7 @@ use crate::runtime::native::namespaces::Namespaces;
 use crate::runtime::native::prepare::{self, Bundle};
 use crate::runtime::options::{Host, RunOptions};
 use crate::runtime::process_id::ProcessId;
-use crate::runtime::record::Record;
+use crate::runtime::record::{Backend, Record};
 use crate::runtime::{spec, state};
 use crate::storage::state_root::StateDir;
 use crate::undo::Undo;
@@ -89,6 +89,9 @@ pub fn checkpoint(host: &Host, options: &CheckpointOptions) -> Result<()> {
     if !matches!(status, Status::Running | Status::Paused) {
         crate::bail!(InvalidState, "container cannot be checkpointed in {status} state");
     }
+    if container.record.backend != Backend::Native {
+        crate::bail!(NotSupported, "only native containers can be checkpointed");
+    }
     let spec = spec::parse(&container.dir.read(CONFIG)?.unwrap_or_default(), CONFIG)?;
     let pid = container.record.init.map_or(0, |init| init.pid);
     make_directories(&options.criu)?;
@@ -135,7 +138,10 @@ fn run_criu(options: &CriuOptions, arguments: &[String], log: &str) -> Result<()
 /// Brings a container back. Unless detached, waits for it, deletes it and returns its exit code.
 pub fn restore(host: &Host, options: &RestoreOptions) -> Result<u8> {
     let create = &options.run.create;
-    let bundle = prepare::load(create)?;
+    let bundle = prepare::load(host, create)?;
+    if bundle.backend != Backend::Native {
+        crate::bail!(NotSupported, "only native containers can be restored");
+    }
     if bundle.spec.process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false)) {
         crate::bail!(NotSupported, "a container with a terminal cannot be restored by this version");
     }

@@ -11,14 +11,18 @@ use crate::runtime::native::prepare::{self, keyring};
 use crate::runtime::native::process::ProcessPlan;
 use crate::runtime::native::program::Program;
 use crate::runtime::native::start::Started;
+use crate::runtime::native::target::Target;
 use crate::runtime::native::{self, affinity, listener};
 use crate::runtime::notify::Notify;
 use crate::runtime::options::{CreateOptions, ExecOptions, Host, RunOptions};
 use crate::runtime::process_id::ProcessId;
-use crate::runtime::record::Record;
+use crate::runtime::record::{Backend, Record};
 use crate::runtime::seccomp::Filter;
 use crate::runtime::signal::{self, SIGKILL};
 use crate::runtime::terminal::{Console, ConsolePlan};
+use crate::runtime::wasm::program::Program as Module;
+use crate::runtime::wasm::settings::Settings;
+use crate::runtime::wasm::source::{self, Tree};
 use crate::runtime::{exec_process, spec, state};
 use crate::storage::state_root::StateDir;
 use oci_spec::runtime::{Process, Spec};
@@ -28,7 +32,7 @@ pub use crate::runtime::delete::delete;
 
 /// Creates a container: everything is set up, the user's program waits for [`start`].
 pub fn create(host: &Host, options: &CreateOptions) -> Result<()> {
-    let bundle = prepare::load(options)?;
+    let bundle = prepare::load(host, options)?;
     let console = Console::open(
         wants_terminal(bundle.spec.process().as_ref()),
         true,
@@ -43,7 +47,7 @@ fn wants_terminal(process: Option<&Process>) -> bool {
 
 /// Creates and starts a container; unless detached, waits for it, deletes it and returns its exit code.
 pub fn run(host: &Host, options: &RunOptions) -> Result<u8> {
-    let bundle = prepare::load(&options.create)?;
+    let bundle = prepare::load(host, &options.create)?;
     let terminal = wants_terminal(bundle.spec.process().as_ref());
     let console = Console::open(terminal, options.detach, options.create.console_socket.as_deref())?;
     let foreground = if options.detach { None } else { Some(Foreground::new(!options.no_subreaper)?) };
@@ -134,7 +138,8 @@ pub fn exec(host: &Host, options: &ExecOptions) -> Result<u8> {
     let console =
         Console::open(wants_terminal(Some(&process)), options.detach, options.console_socket.as_deref())?;
     let foreground = if options.detach { None } else { Some(Foreground::new(!options.no_subreaper)?) };
-    let plan = exec_plan(&container, &spec, &process, options, &console, foreground.as_ref())?;
+    let target = exec_target(host, &container, &spec, &process)?;
+    let plan = exec_plan(&container, &spec, &process, target, options, &console, foreground.as_ref())?;
     let child = native::exec::exec(&container, &spec, plan)?;
     if let Some(path) = &options.pidfd_socket {
         listener::send_pidfd(path, &child)?;
@@ -148,10 +153,31 @@ pub fn exec(host: &Host, options: &ExecOptions) -> Result<u8> {
     }
 }
 
+/// In a container of a module, what is a module too runs as one, and everything else as the native program that it is.
+fn exec_target(host: &Host, container: &Container, spec: &Spec, process: &Process) -> Result<Target> {
+    let (Backend::Wasm, Some(init)) = (container.record.backend, container.live_init()) else {
+        return Ok(Target::native());
+    };
+    let Record { bundle, rootfs, cgroup, .. } = &container.record;
+    let in_container = spec.linux().is_some();
+    let tree = if in_container { Tree::of_process(init.pid) } else { Tree::of_bundle(bundle, rootfs, spec) }?;
+    let found = match source::find(&tree, process) {
+        Ok(found) if found.is_module() || !in_container => found,
+        Err(e) if !in_container => return Err(e),
+        _ => return Ok(Target::native()),
+    };
+    let settings = Settings::for_exec(spec, &host.wasm)?;
+    let mut target =
+        Target::module(Module::prepare(&host.wasm, settings, &found)?, process, spec, bundle, rootfs)?;
+    target.limit_memory(cgroup);
+    Ok(target)
+}
+
 fn exec_plan<'a>(
     container: &Container,
     spec: &Spec,
     process: &Process,
+    target: Target,
     options: &ExecOptions,
     console: &Console,
     foreground: Option<&'a Foreground>,
@@ -163,13 +189,17 @@ fn exec_plan<'a>(
         crate::bail!(Storage, "the seccomp filter of the container is missing from its state directory");
     }
     Ok(ExecPlan {
-        process: ProcessPlan::new(
-            process,
-            linux.and_then(|linux| linux.personality().as_ref()),
-            linux.and_then(|linux| linux.memory_policy().as_ref()),
-            keyring(false, &container.record.id, false),
-        )?,
+        process: match linux {
+            Some(linux) => ProcessPlan::new(
+                process,
+                linux.personality().as_ref(),
+                linux.memory_policy().as_ref(),
+                keyring(false, &container.record.id, false),
+            )?,
+            None => ProcessPlan::inherited(process)?,
+        },
         program: Program::new(process, &[])?,
+        target,
         seccomp: filter,
         console: console.for_child()?.map(|end| ConsolePlan::new(end, process)),
         preserve_fds: options.preserve_fds,

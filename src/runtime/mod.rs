@@ -25,5 +25,7 @@ pub mod state;
 pub mod terminal;
 pub mod update;
 pub mod validate;
+pub mod wasm;
 
 pub use api::{NativeRuntime, OciRuntime, Signal};
+pub use wasm::WasmtimeRuntime;

@@ -2,6 +2,7 @@
 
 use crate::limits::MAX_CONTAINERS;
 use crate::runtime::cgroups::Driver;
+use crate::storage::config::WasmLimits;
 use crate::storage::state_root::StateRoot;
 use std::path::PathBuf;
 
@@ -16,12 +17,23 @@ pub struct Host {
     pub rootless: bool,
     /// Most containers under the state root.
     pub max_containers: usize,
+    /// What WebAssembly modules may use at most.
+    pub wasm: WasmLimits,
+    /// The name that this program was called by: a link can name a backend.
+    pub called_as: String,
 }
 
 impl Host {
     /// A host with the default limits.
     pub fn new(root: impl Into<PathBuf>, cgroup_driver: Driver, rootless: bool) -> Self {
-        Self { root: StateRoot::new(root), cgroup_driver, rootless, max_containers: MAX_CONTAINERS }
+        Self {
+            root: StateRoot::new(root),
+            cgroup_driver,
+            rootless,
+            max_containers: MAX_CONTAINERS,
+            wasm: WasmLimits::default(),
+            called_as: String::new(),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::io::Write as _;
 const ROOT_INODE: u64 = 1;
 
 /// Opens `/proc` and makes sure that it is the root of a procfs.
-fn open_verified() -> Result<OwnedFd> {
+pub fn open_verified() -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = open("/proc", flags, Mode::empty()).context(|| "cannot open '/proc'")?;
     if !is_procfs(&fd)? || fstat(&fd).context(|| "cannot check '/proc'")?.st_ino != ROOT_INODE {

@@ -2,13 +2,14 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::native::sysctl;
+use crate::runtime::wasm;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 use std::collections::HashSet;
 use std::path::Path;
 
 /// Prefix of the annotations that are ours: an unknown one is a mistake that must not pass unseen.
 const OUR_ANNOTATIONS: &str = "org.magikrun.";
-/// Our annotations.
+/// Our annotations, beside those of WebAssembly.
 pub const KNOWN_ANNOTATIONS: [&str; 1] = ["org.magikrun.backend"];
 
 /// What of the host the checks need to know.
@@ -42,7 +43,8 @@ pub fn validate(spec: &Spec, security: impl FnOnce() -> KernelSecurity) -> Resul
         return Err(invalid("root must be specified"));
     }
     process(spec)?;
-    let linux = spec.linux().as_ref().ok_or_else(|| invalid("linux must be specified"))?;
+    // Without it there is no container; whether that will do is for the backend to say.
+    let Some(linux) = spec.linux() else { return Ok(()) };
     let namespaces = namespaces(linux)?;
     let has = |kind| namespaces.contains(&kind);
     host_name(spec, has(LinuxNamespaceType::Uts))?;
@@ -96,7 +98,8 @@ fn platform(spec: &Spec) -> Result<()> {
 
 fn annotations(spec: &Spec) -> Result<()> {
     for name in spec.annotations().iter().flat_map(|a| a.keys()) {
-        if name.starts_with(OUR_ANNOTATIONS) && !KNOWN_ANNOTATIONS.contains(&name.as_str()) {
+        let known = KNOWN_ANNOTATIONS.iter().chain(&wasm::settings::ANNOTATIONS).any(|known| known == name);
+        if name.starts_with(OUR_ANNOTATIONS) && !known {
             return Err(invalid(format!("annotations: unknown annotation '{name}'")));
         }
     }

@@ -3,6 +3,8 @@
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::limits::{
     MAX_CONTAINERS, MAX_EXPANSION, MAX_FILES_PER_LAYER, MAX_LAYER_SIZE, MAX_LAYERS, MAX_ROOTFS_SIZE,
+    MAX_WASM_INSTANCES, MAX_WASM_MEMORY_PAGES, MAX_WASM_MODULE_SIZE, MAX_WASM_STORE_BYTES,
+    MAX_WASM_TABLE_ELEMENTS,
 };
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,8 @@ pub const DEFAULT_CONFIG: &str = "/etc/magikrun/config.toml";
 pub struct Config {
     /// Table `[limits]`.
     pub limits: Limits,
+    /// Table `[wasm]`.
+    pub wasm: WasmLimits,
 }
 
 /// Limits that can be raised.
@@ -36,6 +40,40 @@ pub struct Limits {
     pub max_files_per_layer: usize,
     /// How many times larger than itself a layer may unpack to.
     pub max_expansion: u64,
+}
+
+/// What WebAssembly modules may use at most; annotations lower it.
+#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct WasmLimits {
+    /// Where compiled code is kept; none: the usual place.
+    pub store: Option<PathBuf>,
+    /// Most bytes of compiled code that are kept.
+    pub max_store_bytes: u64,
+    /// Largest module, in bytes.
+    pub max_module_size: u64,
+    /// Most pages of 64 KiB of all memories of a program together.
+    pub max_memory_pages: u64,
+    /// Most elements of one table.
+    pub max_table_elements: u64,
+    /// Most core instances of a program, and as many tables and memories.
+    pub max_instances: u64,
+    /// Most units of fuel of a program; none: not counted unless an annotation says how many.
+    pub fuel: Option<u64>,
+}
+
+impl Default for WasmLimits {
+    fn default() -> Self {
+        Self {
+            store: None,
+            max_store_bytes: MAX_WASM_STORE_BYTES,
+            max_module_size: MAX_WASM_MODULE_SIZE,
+            max_memory_pages: u64::from(MAX_WASM_MEMORY_PAGES),
+            max_table_elements: MAX_WASM_TABLE_ELEMENTS,
+            max_instances: MAX_WASM_INSTANCES,
+            fuel: None,
+        }
+    }
 }
 
 impl Default for Limits {

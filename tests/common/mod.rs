@@ -9,12 +9,14 @@ mod cgroup;
 mod console;
 mod layout;
 mod process;
+mod wasm;
 
 pub use bundle::{Bundle, busybox_rootfs};
 pub use cgroup::{cgroup_dir, cgroup_value, leftover_cgroups, remove_cgroups};
 pub use console::ConsoleSocket;
 pub use layout::{Compression, Layer, Layout};
 pub use process::{DEADLINE, Output, Running, finish, is_alive, poll, readable, signal, start, wait_dead};
+pub use wasm::{Wasm, annotate, compile, probe};
 
 use serde_json::Value;
 use std::fs;

@@ -1,6 +1,7 @@
 //! Descriptors of the whole process.
 
 use crate::error::{Error, Result};
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 
 /// Closes all descriptors from `first` to `last`, both included (close_range(2), Linux 5.9; older kernels: one by one).
 ///
@@ -20,6 +21,18 @@ pub fn close_range(first: u32, last: u32) -> Result<()> {
         Some(libc::ENOSYS | libc::EPERM) => close_one_by_one(first, last),
         _ => Err(Error::from(error).wrap("cannot close descriptors")),
     }
+}
+
+/// Takes over a descriptor that an earlier program image of this process has left open, by its number.
+///
+/// The caller must be the only one who takes that number.
+pub fn inherited(number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: asks for flags; nothing is changed, and a number that is not open is an error.
+    if number < 0 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(Error::from_errno(libc::EBADF));
+    }
+    // SAFETY: it is open, and by the contract above nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 fn close_one_by_one(first: u32, last: u32) -> Result<()> {

@@ -24,3 +24,49 @@ pub fn default_sigpipe() {
     // SAFETY: sets a default disposition; no handler runs.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
+
+/// Lets the kernel reap children at once, for a first process that waits for none: orphans become its children.
+pub fn ignore_sigchld() {
+    // SAFETY: sets a disposition; no handler runs.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// Signals that end a process unless it handles them, without those that tell of a fault of its own and those that the
+/// real-time ones start after.
+const FATAL: [libc::c_int; 15] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGABRT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGTERM,
+    libc::SIGSTKFLT,
+    libc::SIGXCPU,
+    libc::SIGXFSZ,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGPWR,
+];
+
+/// Makes signals that end other processes end this one, with the exit code 128 + n: the kernel keeps from the first process of
+/// a pid namespace every signal that it does not handle.
+pub fn exit_on_fatal_signals() {
+    extern "C" fn exit(number: libc::c_int) {
+        // SAFETY: _exit may be called in a signal handler.
+        unsafe { libc::_exit(128 + number) }
+    }
+    let handler = exit as extern "C" fn(libc::c_int);
+    for number in FATAL.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
+        // SAFETY: an all-zero sigaction is a valid one; the handler has the signature that goes without SA_SIGINFO, and
+        // does nothing but end the process. It runs on the alternate stack, for the program may have used its own up.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handler as libc::sighandler_t;
+            action.sa_flags = libc::SA_ONSTACK | libc::SA_RESTART;
+            libc::sigaction(number, &raw const action, std::ptr::null_mut());
+        }
+    }
+}

@@ -15,6 +15,7 @@ pub use oom::OomWatch;
 pub use stats::Stats;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::platform::read_only;
 use crate::runtime::rootfs::CgroupMount;
 use crate::undo::Undo;
 use host::{join, mounts};
@@ -22,6 +23,7 @@ use oci_spec::runtime::LinuxResources;
 use place::{Place, place, sub_paths};
 use plan::{Setting, plan_v1, plan_v2};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use systemd::Unit;
@@ -164,6 +166,19 @@ impl Cgroup {
             [place] if place.version == Version::V2 => fs::open_dir(&place.directory).map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// The file that holds the memory limit, open in a way that can be handed to the container; none if there is none, or not
+    /// yet.
+    pub fn memory_limit(&self) -> Option<File> {
+        self.places.iter().find_map(|place| {
+            let name = match place.version {
+                Version::V1 if place.has("memory") => "memory.limit_in_bytes",
+                Version::V1 => return None,
+                Version::V2 => "memory.max",
+            };
+            read_only::open(&place.directory.join(name)).ok()
+        })
     }
 
     /// Moves the container's first process in.

@@ -3,6 +3,7 @@
 //! Both halves are the same program, a fork apart, so the messages need no version.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::runtime::wasm::program::Kind;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -17,6 +18,8 @@ pub enum Message {
     Go,
     /// From an intermediate process: the pid of the process that it made.
     Made(i32),
+    /// From a process that compiles: it is done, and this is what it has compiled.
+    Compiled(Kind),
     /// From the child: the mounts are made; run the hooks of the runtime namespace.
     Mounted,
     /// From the child: a seccomp listener is open there under this number.

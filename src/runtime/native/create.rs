@@ -46,22 +46,24 @@ pub struct Created {
 pub fn create(
     host: &Host,
     options: &CreateOptions,
-    bundle: Bundle,
+    mut bundle: Bundle,
     console: Option<ChildEnd>,
     foreground: Option<&Foreground>,
 ) -> Result<Created> {
+    let target = prepare::target(&mut bundle)?;
     let (mut dir, lock) = host.root.reserve(&options.id, host.max_containers, delete::clean_leftover)?;
     let path = dir.path().to_owned();
     let mut undo = Undo::new();
     undo.push("remove the state directory", move || host.root.remove(&path));
     let made = (|| {
         let notify = notify::prepare(&dir)?;
-        let (mut prepared, init) =
-            prepare::prepare(host, options, &bundle, console, notify.as_ref(), foreground)?;
+        let (mut prepared, mut init) =
+            prepare::prepare(host, options, &bundle, target, console, notify.as_ref(), foreground)?;
         // A cgroup of others must never be in a record: cleaning up after us would kill what is in it.
         prepared.record.cgroup.check_unused()?;
         prepared.record.save(&dir)?;
         prepared.record.cgroup.create(&mut undo)?;
+        init.target.limit_memory(&prepared.record.cgroup);
         let (child, channel) = launch_init(&prepared, init, &dir, &mut undo)?;
         set_limits(&mut prepared, &bundle, &child, &mut undo)?;
         bring_up(&prepared, &bundle, &child, &channel)?;

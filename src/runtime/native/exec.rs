@@ -11,6 +11,7 @@ use crate::runtime::native::init::{close_foreign_descriptors, load_filter};
 use crate::runtime::native::launch::{drop_copy, hide, kill_and_reap};
 use crate::runtime::native::process::ProcessPlan;
 use crate::runtime::native::program::Program;
+use crate::runtime::native::target::Target;
 use crate::runtime::native::{affinity, listener, start};
 use crate::runtime::seccomp::Filter;
 use crate::runtime::terminal::{self, ConsolePlan};
@@ -24,8 +25,10 @@ use std::os::fd::{AsFd, OwnedFd};
 pub struct ExecPlan<'a> {
     /// Identity and limits.
     pub process: ProcessPlan,
-    /// Program.
+    /// Program: its arguments, environment and directory.
     pub program: Program,
+    /// What it is executed as.
+    pub target: Target,
     /// Filter to load: that of the container.
     pub seccomp: Option<Filter>,
     /// Terminal to make.
@@ -169,15 +172,18 @@ fn set_up(plan: &mut ExecPlan<'_>, channel: &Channel) -> Result<Infallible> {
     if let Some(console) = &plan.console {
         terminal::set_up(console, None)?;
     }
+    plan.target.in_root()?;
     plan.process.apply_attributes()?;
-    close_foreign_descriptors(plan.preserve_fds, &[channel.raw()])?;
+    let mut needed = plan.target.descriptors();
+    needed.push(channel.raw());
+    close_foreign_descriptors(plan.preserve_fds, &needed)?;
     plan.process.become_user_in(&plan.program)?;
     plan.program.set_home(plan.process.uid);
-    let path = plan.program.find()?;
+    plan.target.find(&plan.program)?;
     signal::default_sigpipe();
     channel.send(&Message::Ready)?;
     load_filter(plan.seccomp.as_ref(), &plan.process, channel)?;
-    plan.program.execute(&path)
+    plan.target.execute(&plan.program)
 }
 
 fn follow(container: &Container, spec: &Spec, child: &Child, channel: &Channel) -> Result<()> {

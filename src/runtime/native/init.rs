@@ -14,6 +14,7 @@ use crate::runtime::native::namespaces::{Namespaces, Route};
 use crate::runtime::native::process::ProcessPlan;
 use crate::runtime::native::program::Program;
 use crate::runtime::native::start::StartSocket;
+use crate::runtime::native::target::Target;
 use crate::runtime::native::{network, sysctl};
 use crate::runtime::rootfs::{self, RootfsPlan};
 use crate::runtime::seccomp::Filter;
@@ -29,12 +30,14 @@ pub struct InitPlan<'a> {
     pub namespaces: Rc<Namespaces>,
     /// How the child was made.
     pub route: Route,
-    /// Root file system.
-    pub rootfs: RootfsPlan,
+    /// Root file system; none where the process stays in that of the host.
+    pub rootfs: Option<RootfsPlan>,
     /// Identity and limits.
     pub process: ProcessPlan,
-    /// Program.
+    /// Program: its arguments, environment and directory.
     pub program: Program,
+    /// What it is executed as.
+    pub target: Target,
     /// Host name to set.
     pub hostname: Option<String>,
     /// NIS domain name to set.
@@ -94,11 +97,14 @@ fn set_up(plan: &mut InitPlan<'_>, channel: &Channel, start: &StartSocket) -> Re
     plan.process.join_keyring()?;
     name_host(plan)?;
     make_root(plan, channel)?;
+    plan.target.in_root()?;
     plan.process.apply_attributes()?;
-    close_foreign_descriptors(plan.preserve_fds, &[channel.raw(), start.as_fd().as_raw_fd()])?;
+    let mut needed = plan.target.descriptors();
+    needed.extend([channel.raw(), start.as_fd().as_raw_fd()]);
+    close_foreign_descriptors(plan.preserve_fds, &needed)?;
     plan.process.become_user_in(&plan.program)?;
     plan.program.set_home(plan.process.uid);
-    plan.program.find()?;
+    plan.target.find(&plan.program)?;
     // From here on the closed channel tells that the runtime has died; the signal could come after it has said go.
     rustix::process::set_parent_process_death_signal(None).context(|| "cannot outlive the parent")?;
     channel.send(&Message::Ready)?;
@@ -133,7 +139,7 @@ fn name_host(plan: &InitPlan<'_>) -> Result<()> {
 }
 
 fn make_root(plan: &mut InitPlan<'_>, channel: &Channel) -> Result<()> {
-    let prepared = rootfs::prepare(&mut plan.rootfs)?;
+    let prepared = plan.rootfs.as_mut().map(rootfs::prepare).transpose()?;
     if plan.runtime_hooks {
         channel.send(&Message::Mounted)?;
         channel.wait_for_go()?;
@@ -142,13 +148,15 @@ fn make_root(plan: &mut InitPlan<'_>, channel: &Channel) -> Result<()> {
     if !plan.create_container.is_empty() {
         hooks::run(HookKind::CreateContainer, &plan.create_container, &state())?;
     }
-    rootfs::enter(&plan.rootfs, &prepared)?;
+    if let (Some(rootfs), Some(prepared)) = (&plan.rootfs, &prepared) {
+        rootfs::enter(rootfs, prepared)?;
+    }
     if let Some(console) = &plan.console {
-        terminal::set_up(console, plan.rootfs.console_target())?;
+        terminal::set_up(console, plan.rootfs.as_ref().and_then(RootfsPlan::console_target))?;
     }
     // Before /proc/sys becomes read-only.
     sysctl::apply(&plan.sysctl)?;
-    rootfs::finish(&plan.rootfs)
+    plan.rootfs.as_ref().map_or(Ok(()), rootfs::finish)
 }
 
 fn own_pid() -> i32 {
@@ -179,11 +187,12 @@ fn execute(plan: &mut InitPlan<'_>, starter: &Channel) -> Result<std::convert::I
         let state = (plan.hook_state)(own_pid(), Status::Created);
         hooks::run(HookKind::StartContainer, &plan.start_container, &state)?;
     }
-    let path = plan.program.find()?;
+    // Again: what was found may have been changed until the start.
+    plan.target.find(&plan.program)?;
     signal::default_sigpipe();
     starter.send(&Message::Ready)?;
     load_filter(plan.seccomp.as_ref(), &plan.process, starter)?;
-    plan.program.execute(&path)
+    plan.target.execute(&plan.program)
 }
 
 /// Loads the filter and drops the capabilities that are left; nothing but execve(2) comes after. Shared with `exec`.

@@ -15,3 +15,4 @@ pub mod process;
 pub mod program;
 pub mod start;
 pub mod sysctl;
+pub mod target;

@@ -1,7 +1,7 @@
 //! From a bundle to everything that a launch needs: all decisions, before anything is allocated.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::runtime::cgroups::Cgroup;
+use crate::runtime::cgroups::{Cgroup, Driver};
 use crate::runtime::foreground::Foreground;
 use crate::runtime::hooks;
 use crate::runtime::native::init::InitPlan;
@@ -9,6 +9,7 @@ use crate::runtime::native::launch::privileged;
 use crate::runtime::native::namespaces::{Namespaces, UserNamespace};
 use crate::runtime::native::process::{Keyring, Limits, ProcessPlan};
 use crate::runtime::native::program::Program;
+use crate::runtime::native::target::Target;
 use crate::runtime::notify::NotifyMount;
 use crate::runtime::options::{CreateOptions, Host};
 use crate::runtime::record::{Backend, RECORD_VERSION, Record};
@@ -16,8 +17,11 @@ use crate::runtime::rootfs::{IdMappings, PlanContext, RootfsPlan};
 use crate::runtime::seccomp::{self, Filter};
 use crate::runtime::terminal::{ChildEnd, ConsolePlan};
 use crate::runtime::validate::{KernelSecurity, validate};
+use crate::runtime::wasm::program::Program as Module;
+use crate::runtime::wasm::settings::Settings;
+use crate::runtime::wasm::source::{self, Source, Tree};
 use crate::runtime::{backend, spec, state};
-use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, LinuxResources, Process, Spec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -34,18 +38,44 @@ pub struct Bundle {
     pub raw: Vec<u8>,
     /// The backend that it asks for.
     pub backend: Backend,
+    /// The module to run, where that is WebAssembly.
+    pub module: Option<Module>,
 }
 
 /// Reads and checks a bundle.
-pub fn load(options: &CreateOptions) -> Result<Bundle> {
+pub fn load(host: &Host, options: &CreateOptions) -> Result<Bundle> {
     let path = std::fs::canonicalize(&options.bundle)
         .or_kind(ErrorKind::InvalidBundle, || format!("chdir {}", options.bundle.display()))?;
     let config = options.config.clone().unwrap_or_else(|| PathBuf::from(spec::CONFIG_NAME));
     let (spec, raw) = spec::load(&path.join(config))?;
     validate(&spec, KernelSecurity::probe)?;
-    let backend = backend::select(&spec)?;
     let rootfs = root_path(&path, &spec)?;
-    Ok(Bundle { path, rootfs, spec, raw, backend })
+    let entrypoint = || entrypoint(&path, &rootfs, &spec);
+    let backend = backend::select(&spec, &host.called_as, || entrypoint().is_ok_and(|e| e.has_magic()))?;
+    if spec.linux().is_none() && backend != Backend::Wasm {
+        return Err(missing("linux"));
+    }
+    let module = match backend {
+        Backend::Wasm => {
+            let mut settings = Settings::from_spec(&spec, &host.wasm)?;
+            if spec.linux().is_none() {
+                settings = settings.without_cgroup();
+            }
+            Some(Module::prepare(&host.wasm, settings, &entrypoint()?)?)
+        }
+        _ => None,
+    };
+    Ok(Bundle { path, rootfs, spec, raw, backend, module })
+}
+
+/// The file that the process of a bundle names.
+fn entrypoint(bundle: &Path, rootfs: &Path, spec: &Spec) -> Result<Source> {
+    let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
+    source::find(&Tree::of_bundle(bundle, rootfs, spec)?, process)
+}
+
+fn missing(what: &str) -> Error {
+    Error::new(ErrorKind::InvalidBundle, format!("{what} must be specified"))
 }
 
 fn root_path(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
@@ -78,35 +108,45 @@ pub fn prepare<'a>(
     host: &Host,
     options: &CreateOptions,
     bundle: &Bundle,
+    target: Target,
     console: Option<ChildEnd>,
     notify: Option<&NotifyMount>,
     foreground: Option<&'a Foreground>,
 ) -> Result<(Preparation, InitPlan<'a>)> {
     let spec = &bundle.spec;
-    let missing = |what: &str| Error::new(ErrorKind::InvalidBundle, format!("{what} must be specified"));
-    let linux = spec.linux().as_ref().ok_or_else(|| missing("linux"))?;
+    let none = no_linux()?;
+    let linux = spec.linux().as_ref().unwrap_or(&none);
+    let in_container = spec.linux().is_some();
     let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
     let namespaces = Rc::new(Namespaces::from_linux(linux)?);
-    let cgroup =
-        Cgroup::locate(host.cgroup_driver, linux.cgroups_path().as_deref(), &options.id, host.rootless)?;
+    let driver = if in_container { host.cgroup_driver } else { Driver::Disabled };
+    let cgroup = Cgroup::locate(driver, linux.cgroups_path().as_deref(), &options.id, host.rootless)?;
     let record = record(host, options, bundle, &namespaces, cgroup);
-    let mut rootfs =
-        RootfsPlan::from_spec(spec, &bundle.path, context(options, linux, &namespaces, &record, process))?;
     let (listen_fds, mut extra_env) = listen_fds();
-    if let Some(notify) = notify {
-        rootfs.add_directory(&notify.source, &notify.target);
-        extra_env.push(notify.variable.clone());
+    let mut rootfs = None;
+    if in_container {
+        let context = context(options, linux, &namespaces, &record, process);
+        let mut plan = RootfsPlan::from_spec(spec, &bundle.path, context)?;
+        if let Some(notify) = notify {
+            plan.add_directory(&notify.source, &notify.target);
+            extra_env.push(notify.variable.clone());
+        }
+        plan.open_sources()?;
+        rootfs = Some(plan);
     }
-    rootfs.open_sources()?;
     let profile = linux.seccomp().as_ref();
     let seccomp = profile.map(|profile| seccomp::filter(&host.root, profile)).transpose()?;
     let hooks = hooks::Hooks::new(spec);
-    let process_plan = ProcessPlan::new(
-        process,
-        linux.personality().as_ref(),
-        linux.memory_policy().as_ref(),
-        keyring(options.no_new_keyring, &options.id, true),
-    )?;
+    let process_plan = if in_container {
+        ProcessPlan::new(
+            process,
+            linux.personality().as_ref(),
+            linux.memory_policy().as_ref(),
+            keyring(options.no_new_keyring, &options.id, true),
+        )?
+    } else {
+        ProcessPlan::inherited(process)?
+    };
     let limits = process_plan.limits.clone();
     let init = InitPlan {
         route: namespaces.route(privileged()),
@@ -114,8 +154,9 @@ pub fn prepare<'a>(
         rootfs,
         process: process_plan,
         program: Program::new(process, &extra_env)?,
-        hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
-        domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
+        target,
+        hostname: spec.hostname().clone().filter(|name| in_container && !name.is_empty()),
+        domainname: spec.domainname().clone().filter(|name| in_container && !name.is_empty()),
         sysctl: linux.sysctl().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
         console: console.map(|end| ConsolePlan::new(end, process)),
         seccomp: seccomp.clone(),
@@ -128,6 +169,25 @@ pub fn prepare<'a>(
     };
     let resources = linux.resources().clone().unwrap_or_default();
     Ok((Preparation { record, namespaces, resources, limits, seccomp }, init))
+}
+
+/// What the first process of a bundle becomes.
+pub fn target(bundle: &mut Bundle) -> Result<Target> {
+    let Some(module) = bundle.module.take() else { return Ok(Target::native()) };
+    let process = bundle.spec.process().as_ref().ok_or_else(|| missing("process"))?;
+    let mut namespaces = bundle.spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());
+    let own_mounts = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::Mount && n.path().is_none();
+    if bundle.spec.linux().is_some() && !namespaces.any(own_mounts) {
+        // What a module must not see is covered by mounts.
+        crate::bail!(InvalidBundle, "a WebAssembly container needs a mount namespace of its own");
+    }
+    Target::module(module, process, &bundle.spec, &bundle.path, &bundle.rootfs)
+}
+
+/// What a configuration without `linux` says of it: nothing is isolated by the kernel.
+fn no_linux() -> Result<Linux> {
+    // The default of the type is a full container.
+    Ok(serde_json::from_str("{}")?)
 }
 
 /// The record of a new container, without its first process.

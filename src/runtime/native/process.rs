@@ -59,6 +59,8 @@ pub struct ProcessPlan {
     pub keyring: Option<Keyring>,
     /// Limits, set by the parent.
     pub limits: Limits,
+    /// The process stays what its caller is, in the caller's directory.
+    pub inherit: bool,
 }
 
 /// What the parent sets for a process in a container.
@@ -106,7 +108,23 @@ impl ProcessPlan {
                 rlimits: process.rlimits().iter().flatten().map(rlimit).collect(),
                 oom_score_adj: process.oom_score_adj(),
             },
+            inherit: false,
         })
+    }
+
+    /// The plan of a process that stays what its caller is: it is in no container. Only limits are taken from the process
+    /// object.
+    pub fn inherited(process: &Process) -> Result<Self> {
+        let own = rustix::process::geteuid();
+        let uid = process.user().uid();
+        // Configurations are written for root by default; without privileges there is no other user to become.
+        if uid != own.as_raw() && (uid != 0 || own.is_root()) {
+            crate::bail!(
+                InvalidBundle,
+                "process.user.uid is {uid}, but without 'linux' in the configuration the process is that of its caller"
+            );
+        }
+        Ok(Self { inherit: true, ..Self::new(process, None, None, None)? })
     }
 
     /// Joins the session keyring, so that the container neither sees nor fills the caller's.
@@ -192,6 +210,9 @@ impl ProcessPlan {
     ///
     /// The directory is tried before and, where only the user may enter it (mode 0700, a network file system), after.
     pub fn become_user_in(&self, program: &Program) -> Result<()> {
+        if self.inherit {
+            return Ok(());
+        }
         let denied = program.enter_directory().err();
         self.become_user()?;
         self.narrow_capabilities()?;
@@ -204,6 +225,9 @@ impl ProcessPlan {
 
     /// Sets the final capabilities.
     pub fn apply_capabilities(&self) -> Result<()> {
+        if self.inherit {
+            return Ok(());
+        }
         self.capabilities.apply()
     }
 }

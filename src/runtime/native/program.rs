@@ -4,11 +4,13 @@
 //! load code into us.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use nix::fcntl::AtFlags;
 use oci_spec::runtime::Process;
-use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{Access, FileType, Mode, OFlags};
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::Read as _;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// Longest `/etc/passwd` that is searched for a home directory, in bytes.
@@ -115,13 +117,26 @@ impl Program {
     /// Executes the program; returns only when that fails.
     pub fn execute(&self, path: &Path) -> Result<Infallible> {
         use std::os::unix::ffi::OsStrExt as _;
-        let c = |bytes: &[u8]| CString::new(bytes).map_err(|_| Error::from_errno(libc::EINVAL));
-        let file = c(path.as_os_str().as_bytes())?;
-        let args = self.args.iter().map(|a| c(a.as_bytes())).collect::<Result<Vec<_>>>()?;
-        let env = self.env.iter().map(|e| c(e.as_bytes())).collect::<Result<Vec<_>>>()?;
+        let file = CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::from_errno(libc::EINVAL))?;
+        let (args, env) = (c_strings(&self.args)?, c_strings(&self.env)?);
         nix::unistd::execve(&file, &args, &env)
             .or_kind(ErrorKind::ExecFailed, || format!("exec {}", path.display()))
     }
+
+    /// Executes the program that `executable` is open on, with the same arguments and environment and one more variable.
+    pub fn execute_descriptor(&self, executable: impl AsFd, variable: &str) -> Result<Infallible> {
+        let (args, mut env) = (c_strings(&self.args)?, c_strings(&self.env)?);
+        env.extend(c_strings(&[variable.to_owned()])?);
+        nix::unistd::execveat(executable, c"", &args, &env, AtFlags::AT_EMPTY_PATH)
+            .or_kind(ErrorKind::ExecFailed, || "exec the WebAssembly engine")
+    }
+}
+
+fn c_strings(texts: &[String]) -> Result<Vec<CString>> {
+    texts
+        .iter()
+        .map(|text| CString::new(text.as_str()).map_err(|_| Error::from_errno(libc::EINVAL)))
+        .collect()
 }
 
 fn name_of(pair: &str) -> &str {
@@ -144,7 +159,7 @@ fn executable(path: &Path) -> std::result::Result<(), rustix::io::Errno> {
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         return Err(rustix::io::Errno::ACCESS);
     }
-    match rustix::fs::accessat(rustix::fs::CWD, path, Access::EXEC_OK, AtFlags::EACCESS) {
+    match rustix::fs::accessat(rustix::fs::CWD, path, Access::EXEC_OK, rustix::fs::AtFlags::EACCESS) {
         // Kernels before 5.8 do not know faccessat2(2).
         Err(rustix::io::Errno::NOSYS) if stat.st_mode & 0o111 != 0 => Ok(()),
         Err(rustix::io::Errno::NOSYS) => Err(rustix::io::Errno::ACCESS),

@@ -21,4 +21,4 @@ mod resolve;
 pub use enter::{enter, finish};
 pub use options::known_mount_options;
 pub use plan::{CgroupMount, IdMappings, PlanContext, RootfsPlan};
-pub use prepare::{Prepared, prepare};
+pub use prepare::{Prepared, prepare, unescape};

@@ -91,7 +91,7 @@ fn mount_point_of(path: &Path) -> Result<PathBuf> {
 }
 
 /// proc(5): blanks and the like are octal escapes in mountinfo.
-fn unescape(field: &str) -> PathBuf {
+pub fn unescape(field: &str) -> PathBuf {
     use std::os::unix::ffi::OsStringExt as _;
     let bytes = field.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());

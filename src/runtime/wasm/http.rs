@@ -1,0 +1,138 @@
+//! Serving a component of the world `wasi:http/proxy`: HTTP/1.1, an instance for every request.
+
+use super::instance::{self, Budget, State};
+use super::outcome::Outcome;
+use super::program::Kind;
+use crate::error::{Context as _, Result};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+use wasmtime_wasi_http::io::TokioIo;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::{RequestOptions, WasiBody, WasiHttpHooks, WasiHttpView as _};
+
+/// Most connections at a time; further ones wait to be accepted.
+const MAX_CONNECTIONS: usize = 1024;
+/// How long to wait after a connection could not be accepted.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// What a component may do over HTTP beside answering: nothing. Requests of its own would need certificates, names and TLS.
+#[derive(Debug)]
+pub struct Hooks;
+
+type Sent = Result<(Response<WasiBody>, Pending), wasmtime_wasi_http::Error>;
+type Pending = Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>;
+
+impl WasiHttpHooks for Hooks {
+    fn send_request(
+        &mut self,
+        _request: Request<WasiBody>,
+        _options: Option<RequestOptions>,
+        _done: Pending,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        Box::new(async { Err(wasmtime_wasi_http::Error::HttpRequestDenied) })
+    }
+}
+
+/// Opens the socket that a component is served on.
+pub fn listen(address: SocketAddr) -> Result<TcpListener> {
+    let cannot = || format!("cannot serve HTTP on {address}");
+    let listener = TcpListener::bind(address).context(cannot)?;
+    listener.set_nonblocking(true).context(cannot)?;
+    Ok(listener)
+}
+
+/// What every request needs.
+struct Server {
+    proxy: ProxyPre<State>,
+    budget: Budget,
+    path: String,
+}
+
+/// Serves a component until the process ends. Every request has an instance, and fuel, of its own; the memory of all
+/// together is limited.
+pub async fn serve(
+    engine: &Engine,
+    component: &Component,
+    listener: TcpListener,
+    budget: Budget,
+    path: String,
+) -> Result<Outcome> {
+    let pre =
+        instance::component_linker(engine, Kind::Proxy)?.instantiate_pre(component).and_then(ProxyPre::new);
+    let proxy = match pre {
+        Ok(proxy) => proxy,
+        Err(e) => return Ok(Outcome::failed(format!("'{path}' cannot be served: {e:#}"))),
+    };
+    let server = Arc::new(Server { proxy, budget, path });
+    let listener = tokio::net::TcpListener::from_std(listener).context(|| "cannot serve HTTP")?;
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&connections).acquire_owned().await else { return Ok(Outcome::exited(0)) };
+        let Ok((client, _)) = listener.accept().await else {
+            // The client is gone, or there are too many descriptors: others will be closed.
+            tokio::time::sleep(RETRY).await;
+            continue;
+        };
+        let server = Arc::clone(&server);
+        tokio::task::spawn(async move {
+            let service = service_fn(|request| Arc::clone(&server).answer(request));
+            // What goes wrong with a connection is between the client and the network.
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(client), service).await;
+            drop(place);
+        });
+    }
+}
+
+impl Server {
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<HyperOutgoingBody>, std::convert::Infallible> {
+        let answer = self.handle(request).await;
+        Ok(answer.unwrap_or_else(|message| {
+            eprintln!("magikrun: {message}");
+            let mut failed = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+            *failed.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            failed
+        }))
+    }
+
+    async fn handle(&self, request: Request<Incoming>) -> Result<Response<HyperOutgoingBody>, String> {
+        let mut store = self.budget.store(self.proxy.engine()).map_err(|e| e.to_string())?;
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let cannot = |e: wasmtime::Error| format!("'{}' cannot answer: {e:#}", self.path);
+        let request = store.data_mut().http().new_incoming_request(Scheme::Http, request).map_err(cannot)?;
+        let out = store.data_mut().http().new_response_outparam(sender).map_err(cannot)?;
+        let proxy = self.proxy.clone();
+        let path = self.path.clone();
+        // It goes on after the head of its answer is sent.
+        let task = tokio::task::spawn(async move {
+            let handled = async {
+                let instance = proxy.instantiate_async(&mut store).await?;
+                instance.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
+            };
+            let handled = handled.await;
+            handled.map_err(|e| Outcome::of(&e, &path, &store.data().limiter).message.unwrap_or_default())
+        });
+        match receiver.await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(code)) => Err(format!("'{}' answered with an error: {code:?}", self.path)),
+            Err(_) => match task.await {
+                Ok(Err(message)) => Err(message),
+                _ => Err(format!("'{}' gave no answer", self.path)),
+            },
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What a program sees of the world: the state of its store, and what is linked to it.
+
+use super::limiter::{Limiter, Memory};
+use super::preopen::Preopen;
+use super::program::Kind;
+use super::settings::{CodeSettings, Limits, Settings, Sockets};
+use super::stdio::Stdin;
+use crate::error::{Error, ErrorKind, Result};
+use std::fs::File;
+use wasmtime::{Engine, Store};
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+/// The module of functions of WASI preview 1.
+const PREVIEW1: &str = "wasi_snapshot_preview1";
+
+/// What a program is called with.
+#[derive(Debug, Clone, Default)]
+pub struct Call {
+    /// Arguments, the name of the program first.
+    pub args: Vec<String>,
+    /// Environment: names and values.
+    pub env: Vec<(String, String)>,
+    /// Working directory.
+    pub cwd: String,
+    /// Directories.
+    pub preopens: Vec<Preopen>,
+    /// Sockets.
+    pub sockets: Sockets,
+    /// It reads the standard input of this process.
+    pub stdin: bool,
+    /// It has this process for itself, and so may block its thread.
+    pub alone: bool,
+}
+
+/// The state of a store.
+pub struct State {
+    wasi: WasiP1Ctx,
+    http: WasiHttpCtx,
+    hooks: super::http::Hooks,
+    /// Limits.
+    pub limiter: Limiter,
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.wasi.ctx()
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: self.wasi.ctx().table, hooks: &mut self.hooks }
+    }
+}
+
+impl State {
+    fn new(call: &Call, limiter: Limiter) -> Result<Self> {
+        let mut wasi = WasiCtxBuilder::new();
+        // Before the preopens, which take it over.
+        wasi.allow_blocking_current_thread(call.alone);
+        wasi.args(&call.args).envs(&call.env).initial_cwd(&call.cwd);
+        wasi.inherit_stdout().inherit_stderr();
+        if call.stdin {
+            wasi.stdin(Stdin::default());
+        }
+        for Preopen { path, name, read_only } in &call.preopens {
+            let permissions = if *read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
+            wasi.preopened_dir(path, name, permissions).map_err(|e| {
+                Error::new(
+                    ErrorKind::StartFailed,
+                    format!("cannot open directory '{name}' for the module: {e:#}"),
+                )
+            })?;
+        }
+        wasi.allow_tcp(call.sockets.tcp).allow_udp(call.sockets.udp);
+        if call.sockets != Sockets::default() {
+            wasi.inherit_network();
+        }
+        // The resolver of the C library would load code that the image's nsswitch.conf names.
+        wasi.allow_ip_name_lookup(false);
+        Ok(Self { wasi: wasi.build_p1(), http: WasiHttpCtx::new(), hooks: super::http::Hooks, limiter })
+    }
+}
+
+/// What the instances of one program are called with, and what they may use together.
+#[derive(Debug)]
+pub struct Budget {
+    call: Call,
+    code: CodeSettings,
+    limits: Limits,
+    memory: Memory,
+}
+
+impl Budget {
+    /// The budget of one program; see [`Memory::new`].
+    pub fn new(call: Call, settings: &Settings, cgroup: Option<File>) -> Self {
+        let Settings { code, limits, .. } = *settings;
+        Self { call, code, limits, memory: Memory::new(limits.memory_pages, cgroup) }
+    }
+
+    /// A store for an instance.
+    pub fn store(&self, engine: &Engine) -> Result<Store<State>> {
+        let limiter = Limiter::new(self.limits, self.memory.clone());
+        let mut store = Store::new(engine, State::new(&self.call, limiter)?);
+        store.limiter(|state| &mut state.limiter);
+        if self.code.epochs {
+            // The first increment of the engine's epoch ends it.
+            store.set_epoch_deadline(1);
+        }
+        if let Some(fuel) = self.limits.fuel {
+            store
+                .set_fuel(fuel)
+                .map_err(|e| Error::new(ErrorKind::StartFailed, format!("cannot set the fuel: {e:#}")))?;
+        }
+        Ok(store)
+    }
+}
+
+fn cannot_link(e: &wasmtime::Error) -> Error {
+    Error::new(ErrorKind::RuntimeUnavailable, format!("cannot link WASI: {e:#}"))
+}
+
+/// What core modules can import.
+pub fn module_linker(engine: &Engine) -> Result<wasmtime::Linker<State>> {
+    let mut linker = wasmtime::Linker::new(engine);
+    let linked = wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state: &mut State| &mut state.wasi)
+        .and_then(|()| {
+            // wasmtime-wasi's traps for a status of 126 and above; ours gives any.
+            linker.allow_shadowing(true);
+            linker.func_wrap(PREVIEW1, "proc_exit", |status: i32| -> wasmtime::Result<()> {
+                Err(I32Exit(status).into())
+            })?;
+            linker.allow_shadowing(false);
+            Ok(())
+        });
+    linked.map_err(|e| cannot_link(&e))?;
+    Ok(linker)
+}
+
+/// What components can import.
+pub fn component_linker(engine: &Engine, kind: Kind) -> Result<wasmtime::component::Linker<State>> {
+    let mut linker = wasmtime::component::Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(|e| cannot_link(&e))?;
+    if kind == Kind::Proxy {
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(|e| cannot_link(&e))?;
+    }
+    Ok(linker)
+}

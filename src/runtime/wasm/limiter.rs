@@ -1,0 +1,175 @@
+//! What a running program may use of memory, tables and instances.
+
+use super::settings::Limits;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use wasmtime::ResourceLimiter;
+
+/// Size of a page of memory, in bytes: the WebAssembly specification.
+pub const PAGE: u64 = 64 << 10;
+
+/// Memory that the engine itself needs, in bytes, and which so is not the module's where the container has a limit. Measured
+/// are 2 MB; what is above them is for the buffers of files and sockets.
+const ENGINE: u64 = 8 << 20;
+
+/// The memory of all instances of a program.
+#[derive(Debug, Clone)]
+pub struct Memory(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    pages: u64,
+    cgroup: Option<File>,
+    used: AtomicU64,
+}
+
+impl Memory {
+    /// At most `pages` for a program. `cgroup` is `memory.max` or `memory.limit_in_bytes`: it is read when memory grows, so
+    /// that an update of the container takes effect.
+    pub fn new(pages: u64, cgroup: Option<File>) -> Self {
+        Self(Arc::new(Shared { pages, cgroup, used: AtomicU64::new(0) }))
+    }
+
+    /// Most bytes.
+    fn most(&self) -> u64 {
+        let pages = self.0.pages.saturating_mul(PAGE);
+        let cgroup = self.0.cgroup.as_ref().and_then(|file| {
+            let mut text = [0u8; 32];
+            let length = file.read_at(&mut text, 0).ok()?;
+            std::str::from_utf8(&text[..length]).ok()?.trim().parse::<u64>().ok()
+        });
+        // "max", and the number of cgroup v1 that means it, are no limit.
+        cgroup.map_or(pages, |bytes| pages.min(for_module(bytes)))
+    }
+
+    /// Takes `bytes` more, or tells how many would be in use and how many may be.
+    fn take(&self, bytes: u64) -> Result<(), (u64, u64)> {
+        let most = self.most();
+        let take = |used: u64| used.checked_add(bytes).filter(|used| *used <= most);
+        let taken = self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        taken.map(drop).map_err(|used| (used.saturating_add(bytes), most))
+    }
+}
+
+/// Keeps one instance within its limits.
+#[derive(Debug)]
+pub struct Limiter {
+    limits: Limits,
+    memory: Memory,
+    own: u64,
+    /// How many bytes were asked for when there was no more memory, and how many there were.
+    pub denied: Option<(u64, u64)>,
+}
+
+impl Limiter {
+    /// A limiter for a new instance.
+    pub fn new(limits: Limits, memory: Memory) -> Self {
+        Self { limits, memory, own: 0, denied: None }
+    }
+}
+
+impl Drop for Limiter {
+    fn drop(&mut self) {
+        self.memory.0.used.fetch_sub(self.own, Ordering::Relaxed);
+    }
+}
+
+/// What of a container's memory the module can have: all but what the engine needs, and at least half.
+fn for_module(container: u64) -> u64 {
+    container.saturating_sub(ENGINE).max(container / 2)
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let more = desired.saturating_sub(current) as u64;
+        match self.memory.take(more) {
+            Ok(()) => {
+                self.own += more;
+                Ok(true)
+            }
+            Err(denied) => {
+                self.denied = Some(denied);
+                Ok(false)
+            }
+        }
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        tracing::debug!("memory could not grow: {error:#}");
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired as u64 <= self.limits.table_elements)
+    }
+
+    fn instances(&self) -> usize {
+        self.limits.instances as usize
+    }
+
+    fn tables(&self) -> usize {
+        self.limits.instances as usize
+    }
+
+    fn memories(&self) -> usize {
+        self.limits.instances as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::config::WasmLimits;
+
+    fn limits(pages: u64) -> Limits {
+        Limits { memory_pages: pages, ..Limits::of(&WasmLimits::default()) }
+    }
+
+    #[test]
+    fn the_engine_has_its_share_of_a_containers_memory() {
+        assert_eq!(for_module(64 << 20), 56 << 20);
+        assert_eq!(for_module(10 << 20), 5 << 20);
+        assert_eq!(for_module(0), 0);
+    }
+
+    #[test]
+    fn all_memories_together_are_limited_and_an_update_is_seen() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("memory.max");
+        std::fs::write(&path, "max\n").unwrap();
+        let memory = Memory::new(1000, Some(File::open(&path).unwrap()));
+        let mut limiter = Limiter::new(limits(1000), memory.clone());
+        let page = PAGE as usize;
+        assert!(limiter.memory_growing(0, 600 * page, None).unwrap());
+        assert!(!limiter.memory_growing(0, 401 * page, None).unwrap());
+        assert_eq!(limiter.denied, Some((1001 * PAGE, 1000 * PAGE)));
+        assert!(limiter.memory_growing(0, 100 * page, None).unwrap());
+        std::fs::write(&path, format!("{}\n", 20 << 20)).unwrap();
+        assert!(!limiter.memory_growing(600 * page, 601 * page, None).unwrap());
+        std::fs::write(&path, format!("{}\n", 80 << 20)).unwrap();
+        assert!(limiter.memory_growing(600 * page, 601 * page, None).unwrap());
+        std::fs::write(&path, "max\n").unwrap();
+        assert!(!Limiter::new(limits(1000), memory.clone()).memory_growing(0, 400 * page, None).unwrap());
+        drop(limiter);
+        assert!(Limiter::new(limits(1000), memory).memory_growing(0, 1000 * page, None).unwrap());
+    }
+
+    #[test]
+    fn tables_are_limited() {
+        let mut limiter = Limiter::new(Limits { table_elements: 10, ..limits(1) }, Memory::new(1, None));
+        assert!(limiter.table_growing(0, 10, None).unwrap());
+        assert!(!limiter.table_growing(10, 11, None).unwrap());
+    }
+}

@@ -1,0 +1,27 @@
+//! WebAssembly: modules and components run by wasmtime, as the processes of a container.
+//!
+//! The runtime finds the module and compiles it, or finds its code in the store, before anything is made ([`program`]). The
+//! container is made as any other. Where a native process would execute its program, this one executes the runtime again
+//! ([`handover`]), which runs the module ([`runner`], [`execute`]).
+
+pub mod compile;
+pub mod engine;
+pub mod execute;
+pub mod handover;
+pub mod http;
+pub mod instance;
+pub mod library;
+pub mod limiter;
+pub mod load;
+pub mod outcome;
+pub mod preopen;
+pub mod program;
+pub mod runner;
+pub mod settings;
+pub mod source;
+mod stdio;
+pub mod store;
+pub mod view;
+
+pub use library::WasmtimeRuntime;
+pub use program::{precompile, precompile_file};

@@ -1,0 +1,159 @@
+//! From a module in a bundle to a program that can run: found, read, compiled or taken from the store.
+
+use super::settings::Settings;
+use super::source::Source;
+use super::store::{Store, Stored};
+use super::{compile, engine};
+use crate::error::{Error, ErrorKind, Result};
+use crate::platform::memory;
+use crate::storage::blobs::Digest;
+use crate::storage::config::WasmLimits;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use wasmtime::Engine;
+
+/// What kind of program a module is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A core module of WASI preview 1 with a `_start` function.
+    Command,
+    /// A component of the world `wasi:cli/command`.
+    Component,
+    /// A component of the world `wasi:http/proxy`.
+    Proxy,
+}
+
+/// A program that is ready to run.
+#[derive(Debug)]
+pub struct Program {
+    /// Path of the module in the container.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: Kind,
+    /// Open on its code.
+    pub code: File,
+    /// What was decided about it.
+    pub settings: Settings,
+}
+
+/// The store that the operator's configuration names, or the usual one of this user.
+pub fn store(config: &WasmLimits) -> Store {
+    let root = config.store.clone().unwrap_or_else(default_store);
+    Store::new(root, config.max_store_bytes)
+}
+
+fn default_store() -> PathBuf {
+    let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if rustix::process::geteuid().is_root() && var("XDG_DATA_HOME").is_none() {
+        return PathBuf::from("/var/lib/magikrun/wasm");
+    }
+    let data = var("XDG_DATA_HOME").or_else(|| var("HOME").map(|home| home.join(".local/share")));
+    // Without a home there is no place; what is compiled is then not kept, since this directory cannot be made.
+    data.map_or_else(|| PathBuf::from("/nonexistent"), |data| data.join("magikrun/wasm"))
+}
+
+impl Program {
+    /// Prepares a module for a process that is about to be made: compiles it in a process of its own if it is not in the
+    /// store, for this one must stay single-threaded.
+    pub fn prepare(config: &WasmLimits, settings: Settings, source: &Source) -> Result<Self> {
+        Self::with(compile::apart, config, settings, source)
+    }
+
+    /// Prepares a module for this process, which may have several threads.
+    pub fn prepare_here(config: &WasmLimits, settings: Settings, source: &Source) -> Result<Self> {
+        Self::with(compile::here, config, settings, source)
+    }
+
+    fn with(compile: Compiler, config: &WasmLimits, settings: Settings, source: &Source) -> Result<Self> {
+        let bytes = source.read(settings.limits.module_size)?;
+        let what = source.path.display().to_string();
+        let (code, kind) = obtain(compile, &store(config), &bytes, &what, &settings)?;
+        if settings.http.is_some() != (kind == Kind::Proxy) {
+            crate::bail!(InvalidBundle, "cannot run '{what}': {}", mismatch(kind));
+        }
+        Ok(Self { path: source.path.clone(), kind, code, settings })
+    }
+}
+
+fn mismatch(kind: Kind) -> String {
+    use super::settings::HTTP;
+    match kind {
+        Kind::Proxy => format!("it serves HTTP: the annotation {HTTP} must say on which address"),
+        Kind::Command => {
+            format!("{HTTP} needs a component of the world wasi:http/proxy, and this is a core module")
+        }
+        Kind::Component => {
+            format!("{HTTP} needs a component of the world wasi:http/proxy, and this is a command")
+        }
+    }
+}
+
+/// Compiles a module, whose name for messages is the last argument, into a file in memory.
+type Compiler = fn(&Engine, &[u8], &str) -> Result<(File, Kind)>;
+
+fn obtain(
+    compile: Compiler,
+    store: &Store,
+    bytes: &[u8],
+    what: &str,
+    settings: &Settings,
+) -> Result<(File, Kind)> {
+    let engine = engine::compiling(settings.code)?;
+    let key = engine::key(&engine, &Digest::of(bytes));
+    if let Some(Stored { code, kind }) = store.get(&key) {
+        return Ok((code, kind));
+    }
+    // One compiles, the others wait for what it stores.
+    let _lock = store.lock(&key);
+    if let Some(Stored { code, kind }) = store.get(&key) {
+        return Ok((code, kind));
+    }
+    let (code, kind) = compile(&engine, bytes, what)?;
+    let stored =
+        std::fs::read(path_of(&code)).map_err(Error::from).and_then(|code| store.put(&key, &code, kind));
+    if let Err(e) = stored {
+        tracing::warn!("the compiled code of '{what}' is not kept: {e}");
+    }
+    if let Some(Stored { code, kind }) = store.get(&key) {
+        return Ok((code, kind));
+    }
+    Ok((memory::seal(code)?, kind))
+}
+
+fn path_of(file: &File) -> String {
+    use std::os::fd::AsRawFd as _;
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// Compiles a module into the store of this user, so that its first start is as fast as any. Several threads work on it.
+///
+/// Returns false if it was there already. `what` is how messages call it.
+pub fn precompile(config: &WasmLimits, bytes: &[u8], what: &str) -> Result<bool> {
+    if bytes.len() as u64 > config.max_module_size {
+        crate::bail!(
+            InvalidBundle,
+            "cannot compile '{what}': it has more than {} bytes",
+            config.max_module_size
+        );
+    }
+    let settings = Settings::from_spec(&oci_spec::runtime::Spec::default(), config)?;
+    let engine = engine::compiling(settings.code)?;
+    let key = engine::key(&engine, &Digest::of(bytes));
+    let store = store(config);
+    if store.get(&key).is_some() {
+        return Ok(false);
+    }
+    let (code, kind) = compile::compile(&engine, bytes, what)?;
+    store.put(&key, &code, kind)?;
+    Ok(true)
+}
+
+/// [`precompile`] for a file.
+pub fn precompile_file(config: &WasmLimits, path: &Path) -> Result<bool> {
+    let bytes = std::fs::read(path).map_err(|e| {
+        Error::from(e).wrap(format!("cannot read '{}'", path.display())).with_kind(ErrorKind::InvalidBundle)
+    })?;
+    precompile(config, &bytes, &path.display().to_string())
+}

@@ -1,0 +1,150 @@
+//! The file system as a module sees it: that of its container without procfs, sysfs and their like.
+//!
+//! A path into procfs would be a way out of the sandbox: through `/proc/self/mem` a program can change its own engine. So a
+//! module gets a directory of a further mount namespace, a copy of the container's in which these file systems are covered.
+//! The process itself stays in the container's namespace, which later processes join.
+
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::sys::security;
+use crate::runtime::procfs;
+use rustix::fs::{Mode, OFlags, open, openat};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::process::{chroot, fchdir};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Types of file systems that show the kernel or other processes.
+const KERNEL: [&str; 17] = [
+    "proc",
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "mqueue",
+    "devpts",
+    "debugfs",
+    "tracefs",
+    "securityfs",
+    "configfs",
+    "bpf",
+    "fusectl",
+    "pstore",
+    "efivarfs",
+    "binfmt_misc",
+    "selinuxfs",
+    "nsfs",
+];
+
+/// The host's procfs, opened while it can still be seen.
+#[derive(Debug)]
+pub struct Procfs(OwnedFd);
+
+/// The view of a module.
+#[derive(Debug)]
+pub struct View {
+    /// Its root directory.
+    pub root: OwnedFd,
+    /// The namespace that `root` is in: its mounts are there as long as somebody holds it.
+    pub namespace: OwnedFd,
+}
+
+impl Procfs {
+    /// Opens `/proc`; before the container's root is entered.
+    pub fn open() -> Result<Self> {
+        procfs::open_verified().map(Self)
+    }
+
+    fn file(&self, path: &str) -> Result<OwnedFd> {
+        openat(&self.0, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .context(|| format!("cannot open '/proc/{path}'"))
+    }
+
+    fn mountinfo(&self) -> Result<String> {
+        let mut text = String::new();
+        std::fs::File::from(self.file("self/mountinfo")?)
+            .read_to_string(&mut text)
+            .context(|| "cannot read mountinfo")?;
+        Ok(text)
+    }
+}
+
+impl View {
+    /// Makes the view of the root that this process is in. It needs the privilege to mount in the container's namespace.
+    pub fn open(procfs: &Procfs) -> Result<Self> {
+        let own = procfs.file("self/ns/mnt")?;
+        let root = directory("/")?;
+        security::unshare(libc::CLONE_NEWNS as u64).context(|| "cannot make a mount namespace")?;
+        let view = Self::cover(procfs);
+        move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Mount))
+            .context(|| "cannot return to the mount namespace of the container")?;
+        // Joining a namespace leads to its root, which is not ours where that was entered by chroot(2).
+        fchdir(&root).and_then(|()| chroot(".")).context(|| "cannot return to the root of the container")?;
+        view
+    }
+
+    fn cover(procfs: &Procfs) -> Result<Self> {
+        // Before anything is mounted: it must not appear elsewhere.
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            .context(|| "cannot keep the mounts of the view apart")?;
+        for path in kernel_mounts(&procfs.mountinfo()?) {
+            cover(&path).context(|| format!("cannot hide '{}' from the module", path.display()))?;
+        }
+        Ok(Self { root: directory("/")?, namespace: procfs.file("self/ns/mnt")? })
+    }
+}
+
+fn directory(path: &str) -> Result<OwnedFd> {
+    open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .context(|| format!("cannot open '{path}'"))
+}
+
+/// Mounts an empty directory over a directory, and an empty file over a file.
+fn cover(path: &Path) -> Result<()> {
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    if path.is_dir() {
+        return Ok(mount("tmpfs", path, "tmpfs", flags, Some(c"size=4k,nr_inodes=1,mode=555"))?);
+    }
+    match rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH) {
+        Ok(()) => Ok(()),
+        Err(e) => Err(Error::from(e).with_kind(ErrorKind::CreateFailed)),
+    }
+}
+
+/// The outermost mount points of file systems that a module must not see.
+pub fn kernel_mounts(mountinfo: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    for line in mountinfo.lines() {
+        let Some((mount, fs)) = line.split_once(" - ") else { continue };
+        let Some(point) = mount.split(' ').nth(4).map(crate::runtime::rootfs::unescape) else { continue };
+        let kind = fs.split(' ').next().unwrap_or_default();
+        if KERNEL.contains(&kind) && !found.iter().any(|above| point.starts_with(above)) {
+            found.push(point);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_shows_the_kernel_is_found_wherever_it_is_mounted() {
+        let mountinfo = "\
+23 1 0:21 / / rw - overlay overlay rw
+24 23 0:22 / /proc rw - proc proc rw
+25 24 0:22 /sys /proc/sys ro - proc proc rw
+26 24 0:30 /null /proc/kcore rw - tmpfs tmpfs rw
+27 23 0:23 / /sys ro - sysfs sysfs rw
+28 27 0:24 / /sys/fs/cgroup ro - cgroup2 cgroup2 rw
+29 23 0:25 / /dev rw - tmpfs tmpfs rw
+30 29 0:26 / /dev/pts rw - devpts devpts rw
+31 23 8:1 / /data rw shared:5 - ext4 /dev/sda1 rw
+32 31 0:4 / /data/a\\040b/proc rw - proc proc rw
+";
+        let found = kernel_mounts(mountinfo);
+        let expected = ["/proc", "/sys", "/dev/pts", "/data/a b/proc"];
+        assert_eq!(found, expected.map(PathBuf::from));
+    }
+}

@@ -29,9 +29,12 @@ struct Known {
     /// Where they fail; everywhere if it is left out.
     environments: Option<Vec<Place>>,
     reason: String,
-    /// They fail only sometimes: both results are expected.
+    /// They fail only sometimes, or only on some machines: both results are expected.
     #[serde(default)]
     sometimes: bool,
+    /// They fail on purpose, though other runtimes may pass.
+    #[serde(default)]
+    deliberate: bool,
 }
 
 /// What is known to fail with a runtime.
@@ -65,6 +68,8 @@ pub(crate) struct Judged {
     pub(crate) test: String,
     pub(crate) judgement: Judgement,
     pub(crate) unsupported: Vec<String>,
+    /// A failure on purpose.
+    pub(crate) deliberate: bool,
 }
 
 impl Judged {
@@ -82,6 +87,28 @@ pub(crate) struct Judgements {
     pub(crate) unknown: Vec<String>,
     /// The files were written for another version of the runtime.
     pub(crate) other_version: bool,
+    /// Tests that failed once and passed when they ran again.
+    pub(crate) second_attempt: Vec<String>,
+}
+
+impl Judgements {
+    /// The tests that failed and were not known to.
+    pub(crate) fn failed(&self) -> Vec<String> {
+        let failed = self.tests.iter().filter(|test| matches!(test.judgement, Judgement::Failed(_)));
+        failed.map(|test| test.test.clone()).collect()
+    }
+
+    /// Takes the results of tests that ran again.
+    pub(crate) fn take_again(&mut self, again: Self) {
+        for test in again.tests {
+            if test.passed() {
+                self.second_attempt.push(test.test.clone());
+            }
+            if let Some(first) = self.tests.iter_mut().find(|first| first.test == test.test) {
+                *first = test;
+            }
+        }
+    }
 }
 
 fn folder() -> std::path::PathBuf {
@@ -123,11 +150,12 @@ impl Expectations {
             unknown = names.filter(|name| outcomes.iter().all(|o| o.test != **name)).cloned().collect();
         }
         let tests = outcomes.into_iter().map(|outcome| self.judge_one(suite, place, outcome)).collect();
-        Judgements { tests, unknown, other_version: self.other_version }
+        Judgements { tests, unknown, other_version: self.other_version, second_attempt: Vec::new() }
     }
 
     fn judge_one(&self, suite: Suite, place: Place, outcome: Outcome) -> Judged {
         let known = self.find(suite, place, &outcome.test);
+        let deliberate = known.is_some_and(|known| known.deliberate);
         let listed = self.unsupported.get(&place.to_string());
         let missing =
             outcome.unsupported.iter().find(|name| listed.is_none_or(|listed| !listed.contains(name)));
@@ -141,7 +169,7 @@ impl Expectations {
             (Verdict::Passed, _, Some(feature)) => Judgement::Missing(feature.clone()),
             (Verdict::Passed, _, None) => Judgement::Passed,
         };
-        Judged { test: outcome.test, judgement, unsupported: outcome.unsupported }
+        Judged { test: outcome.test, judgement, unsupported: outcome.unsupported, deliberate }
     }
 }
 

@@ -88,7 +88,7 @@ fn run(args: &Args) -> Result<bool> {
     }
     let runtimes =
         args.runtime.iter().map(|name| Runtime::find(name, &args.magikrun)).collect::<Result<Vec<_>>>()?;
-    let selection = Selection { only: args.only.clone(), quick: args.quick };
+    let selection = Selection { only: args.only.clone(), quick: args.quick, names: None };
     let mut table = Table::new(&runtimes);
     for place in &args.env {
         let environment = place.open().with_context(|| format!("cannot open environment '{place}'"))?;
@@ -105,6 +105,9 @@ fn run(args: &Args) -> Result<bool> {
     Ok(table.is_as_expected())
 }
 
+/// More failures than these are no accident, and nothing runs again.
+const MAX_AGAIN: usize = 5;
+
 fn run_one(
     suite: Suite,
     runtime: &Runtime,
@@ -116,11 +119,20 @@ fn run_one(
         table.skip(suite, runtime, environment.place(), reason);
         return Ok(());
     }
-    let expectations = Expectations::load(runtime)?;
-    let results = suite
-        .run(runtime, environment, selection)
-        .with_context(|| format!("cannot run suite '{suite}' with '{}'", runtime.name))?;
     let place = environment.place();
-    table.add(suite, runtime, place, expectations.judge(suite, place, results, selection.is_everything()));
+    let expectations = Expectations::load(runtime)?;
+    let run = |selection: &Selection| {
+        let outcomes = suite
+            .run(runtime, environment, selection)
+            .with_context(|| format!("cannot run suite '{suite}' with '{}'", runtime.name))?;
+        Ok::<_, anyhow::Error>(expectations.judge(suite, place, outcomes, selection.is_everything()))
+    };
+    let mut results = run(selection)?;
+    // Programs of the suites have limits of a second or two, which a busy machine may miss once.
+    let failed = results.failed();
+    if !failed.is_empty() && failed.len() <= MAX_AGAIN {
+        results.take_again(run(&Selection { names: Some(failed), ..Selection::default() })?);
+    }
+    table.add(suite, runtime, place, results);
     Ok(())
 }

@@ -36,7 +36,9 @@ impl Table {
 
     /// Adds the results of a suite.
     pub(crate) fn add(&mut self, suite: Suite, runtime: &Runtime, place: Place, results: Judgements) {
-        self.rows.push(Row { suite, place, runtime: runtime.name.clone(), results: Ok(results) });
+        let row = Row { suite, place, runtime: runtime.name.clone(), results: Ok(results) };
+        eprint!("{}", row.line());
+        self.rows.push(row);
     }
 
     /// Notes that a suite was not run at all.
@@ -67,6 +69,7 @@ impl Table {
                 _ => None,
             }),
         );
+        section(&mut text, "Passed at the second attempt", &self.second_attempts());
         section(&mut text, "Skipped", &self.skipped());
         section(&mut text, "Unsupported here", &self.unsupported());
         text
@@ -98,11 +101,12 @@ impl Table {
         found
     }
 
-    /// Tests that magikrun does not pass and another runtime passes in the same environment.
+    /// Tests that magikrun does not pass and another runtime passes in the same environment, but for those that it
+    /// fails on purpose.
     fn behind(&self) -> Vec<String> {
         let mut passed: BTreeMap<(Suite, Place, &str), BTreeSet<&str>> = BTreeMap::new();
         for (row, results) in self.results() {
-            for test in results.tests.iter().filter(|test| test.passed()) {
+            for test in results.tests.iter().filter(|test| test.passed() || test.deliberate) {
                 passed.entry((row.suite, row.place, &test.test)).or_default().insert(&row.runtime);
             }
         }
@@ -136,6 +140,13 @@ impl Table {
             format!("{name}: {reason}: `{}`", tests.join("`, `"))
         };
         groups.into_iter().map(line).collect()
+    }
+
+    fn second_attempts(&self) -> Vec<String> {
+        let tests = self.results().flat_map(|(row, results)| {
+            results.second_attempt.iter().map(|test| format!("{}: `{test}`", row.name()))
+        });
+        tests.collect()
     }
 
     fn skipped(&self) -> Vec<String> {

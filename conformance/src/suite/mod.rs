@@ -41,17 +41,22 @@ pub(crate) struct Selection {
     pub(crate) only: Option<String>,
     /// Those of the committed subset.
     pub(crate) quick: bool,
+    /// Those with these names, where names are given.
+    pub(crate) names: Option<Vec<String>>,
 }
 
 impl Selection {
     /// Whether every test runs.
     pub(crate) fn is_everything(&self) -> bool {
-        self.only.is_none() && !self.quick
+        self.only.is_none() && !self.quick && self.names.is_none()
     }
 
     /// Whether a test runs; `slow` are those that the quick subset leaves out.
     fn has(&self, test: &str, slow: &[&str]) -> bool {
-        let left_out = self.quick && slow.iter().any(|name| test.starts_with(name));
+        if let Some(names) = &self.names {
+            return names.iter().any(|name| name == test);
+        }
+        let left_out = self.quick && slow.contains(&test);
         !left_out && self.only.as_ref().is_none_or(|part| test.contains(part.as_str()))
     }
 }

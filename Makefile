@@ -23,6 +23,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) \
 	$(WASM_PACKAGES) \
 	conmon \
 	containerd \
+	criu \
 	crun \
 	docker.io \
 	git \
@@ -38,11 +39,12 @@ CONFORMANCE_PACKAGES := $(TEST_PACKAGES) golang-github-blang-semver-dev golang-g
 	golang-github-opencontainers-runtime-tools-dev golang-go patchelf runc $(VM_PACKAGES)
 BENCH_PACKAGES := $(RUN_PACKAGES) $(WASM_PACKAGES) crun golang-github-containers-common runc util-linux
 
-# What the three variables of `make conformance` mean as options.
-CONFORMANCE_ARGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(SUITE),--suite $(SUITE)) $(if $(ENV),--env $(ENV))
+# What the three variables of `make conformance` mean as options. A shell may have an ENV of its own, which is none.
+CONFORMANCE_ARGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(SUITE),--suite $(SUITE)) \
+	$(if $(filter command,$(origin ENV)),--env $(ENV))
 CONFORMANCE = $(CARGO) run --quiet --locked --package conformance -- --magikrun $(BINARY)
 
-.PHONY: all build run test faults fuzz conformance conformance-full lint bench install clean
+.PHONY: all build run test faults fuzz conformance conformance-full conformance-quick lint bench install clean
 
 all: build
 
@@ -60,6 +62,13 @@ test:
 	@tools/packages.sh $(TEST_PACKAGES)
 	$(CARGO) build --release --locked
 	MAGIKRUN_RELEASE=$(abspath $(BINARY)) $(CARGO) test --locked --all-features
+	$(MAKE) conformance-quick
+
+# What of the conformance suites there is time for at each change: the hosts' environments, and no emulated machine.
+conformance-quick:
+	@tools/packages.sh $(CONFORMANCE_PACKAGES)
+	$(CARGO) test --locked --package conformance
+	$(CONFORMANCE) --quick
 
 conformance:
 	@tools/packages.sh $(CONFORMANCE_PACKAGES)

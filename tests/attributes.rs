@@ -278,6 +278,9 @@ fn spec_writes_a_configuration_that_runs_and_never_overwrites_one() {
 
 #[test]
 fn a_process_killed_for_want_of_memory_is_an_event() {
+    if !common::has_controllers(&["memory"]) {
+        return;
+    }
     let runtime = Runtime::new();
     let mut bundle = runtime.sleeper();
     bundle.edit(|config| {

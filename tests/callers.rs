@@ -151,6 +151,9 @@ fn podman_executes_detached_with_a_terminal() {
 
 #[test]
 fn podman_updates_with_a_resources_file() {
+    if !common::has_controllers(&["cpu", "memory", "pids"]) {
+        return;
+    }
     let podman = Conmon::new(Runtime::sleeper);
     podman.create(&[]).success();
     let resources = json!({"memory": {"limit": 67_108_864}, "pids": {"limit": 44}, "cpu": {"shares": 512}});
@@ -303,6 +306,9 @@ fn containerd_executes_with_a_process_file() {
 
 #[test]
 fn containerd_updates_from_standard_input() {
+    if !common::has_controllers(&["memory", "pids"]) {
+        return;
+    }
     let shim = Shim(Runtime::new());
     let bundle = shim.0.sleeper();
     let pid = shim.0.detach(&bundle);
@@ -361,6 +367,9 @@ fn crio_executes_attached_with_a_process_file() {
 
 #[test]
 fn crio_updates_kills_by_name_and_deletes_by_force() {
+    if !common::has_controllers(&["memory", "pids"]) {
+        return;
+    }
     let runtime = Runtime::new();
     let bundle = runtime.sleeper();
     let pid = runtime.detach(&bundle);

@@ -41,6 +41,9 @@ const INSIDE: &str = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes 2>/dev
 
 #[test]
 fn limits_are_read_back_from_the_host() {
+    if !common::has_controllers(&["cpu", "memory", "pids"]) {
+        return;
+    }
     let runtime = Runtime::new();
     let (bundle, pid) = limited(&runtime);
     assert_eq!((memory(pid), pids(pid), cpu(pid)), ("67108864".into(), "50".into(), "50000 100000".into()));
@@ -50,12 +53,18 @@ fn limits_are_read_back_from_the_host() {
 
 #[test]
 fn limits_are_read_back_from_inside() {
+    if !common::has_controllers(&["cpu", "memory", "pids"]) {
+        return;
+    }
     let runtime = Runtime::new();
     assert_eq!(runtime.inside(INSIDE, limits), "67108864\n50\n");
 }
 
 #[test]
 fn the_cgroups_inside_cannot_be_written() {
+    if !common::has_controllers(&["cpu", "memory", "pids"]) {
+        return;
+    }
     let runtime = Runtime::new();
     let mut bundle = runtime.shell("cd /sys/fs/cgroup; echo 1 > $(ls -d pids/pids.max pids.max 2>/dev/null)");
     bundle.edit(limits);
@@ -65,6 +74,9 @@ fn the_cgroups_inside_cannot_be_written() {
 
 #[test]
 fn without_a_path_the_cgroup_is_named_after_the_id() {
+    if !common::has_controllers(&["pids"]) {
+        return;
+    }
     let runtime = Runtime::new();
     let mut bundle = runtime.sleeper();
     bundle.edit(|config| {
@@ -79,6 +91,9 @@ fn without_a_path_the_cgroup_is_named_after_the_id() {
 
 #[test]
 fn update_changes_the_limits_by_options() {
+    if !common::has_controllers(&["cpu", "memory", "pids"]) {
+        return;
+    }
     let runtime = Runtime::new();
     let (bundle, pid) = limited(&runtime);
     let id = bundle.id.as_str();
@@ -93,6 +108,9 @@ fn update_changes_the_limits_by_options() {
 
 #[test]
 fn update_changes_the_limits_by_a_file_and_by_standard_input() {
+    if !common::has_controllers(&["cpu", "memory", "pids"]) {
+        return;
+    }
     let runtime = Runtime::new();
     let (bundle, pid) = limited(&runtime);
     let file = runtime.file("resources.json", json!({"pids": {"limit": 21}}).to_string());
@@ -118,6 +136,9 @@ fn update_of_a_stopped_container_is_refused() {
 
 #[test]
 fn the_limit_of_processes_is_enforced() {
+    if !common::has_controllers(&["pids"]) {
+        return;
+    }
     let runtime = Runtime::new();
     let mut bundle = runtime.shell("for i in 1 2 3 4 5 6 7 8; do sleep 600 & done; echo all");
     bundle.edit(|config| config["linux"]["resources"]["pids"] = json!({"limit": 4}));
@@ -129,6 +150,9 @@ fn the_limit_of_processes_is_enforced() {
 
 #[test]
 fn a_process_over_its_memory_limit_is_killed_with_137() {
+    if !common::has_controllers(&["memory"]) {
+        return;
+    }
     let runtime = Runtime::new();
     let mut bundle = runtime.bundle();
     bundle.args(&["dd", "if=/dev/zero", "of=/dev/null", "bs=300M", "count=1"]);
@@ -141,6 +165,9 @@ fn a_process_over_its_memory_limit_is_killed_with_137() {
 
 #[test]
 fn exec_joins_the_cgroups_of_the_container() {
+    if !common::has_controllers(&["cpu", "memory", "pids"]) {
+        return;
+    }
     let runtime = Runtime::new();
     let (bundle, pid) = limited(&runtime);
     let file = runtime.path("pid");
@@ -156,6 +183,9 @@ fn exec_joins_the_cgroups_of_the_container() {
 
 #[test]
 fn events_print_the_statistics_once_where_asked() {
+    if !common::has_controllers(&["cpu", "memory", "pids"]) {
+        return;
+    }
     let runtime = Runtime::new();
     let (bundle, _) = limited(&runtime);
     let text = runtime.ok(&["events", "--stats", &bundle.id]).stdout;
@@ -178,6 +208,9 @@ fn a_limit_that_the_kernel_refuses_undoes_the_create() {
 
 #[test]
 fn a_deleted_container_leaves_no_cgroup() {
+    if !common::has_controllers(&["cpu", "memory", "pids"]) {
+        return;
+    }
     let runtime = Runtime::new();
     let (bundle, pid) = limited(&runtime);
     let dir = common::cgroup_dir(pid, "memory");

@@ -132,3 +132,35 @@ fn run_calls_the_hooks_of_a_container_that_ends() {
     runtime.run(&bundle).exits(4);
     assert_eq!(record(&bundle.path("stopped"))["status"], "stopped");
 }
+
+#[test]
+fn a_failing_poststart_hook_is_a_warning_until_version_1_3_makes_it_an_error() {
+    for (version, code) in [("1.0.2", 0), ("1.3.0", 1)] {
+        let runtime = Runtime::new();
+        let mut bundle = runtime.sleeper();
+        bundle.edit(|config| config["ociVersion"] = json!(version));
+        add(&mut bundle, "poststart", "exit 9");
+        let next = format!("touch {}", bundle.path("next").display());
+        add(&mut bundle, "poststart", &next);
+        runtime.create(&bundle);
+        let output = runtime.call(&["start", &bundle.id]).exits(code);
+        assert!(output.stderr.contains("exit status 9"), "{output:?}");
+        assert_eq!(bundle.path("next").exists(), code == 0, "{version}: hooks go on after a warning only");
+        runtime.ok(&["delete", "--force", &bundle.id]);
+        runtime.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_failing_poststop_hook_is_a_warning_and_the_container_is_gone() {
+    let runtime = Runtime::new();
+    let mut bundle = runtime.sleeper();
+    add(&mut bundle, "poststop", "exit 9");
+    let next = format!("touch {}", bundle.path("next").display());
+    add(&mut bundle, "poststop", &next);
+    runtime.create(&bundle);
+    let output = runtime.ok(&["delete", "--force", &bundle.id]);
+    assert!(output.stderr.contains("exit status 9"), "{output:?}");
+    assert!(bundle.path("next").exists(), "the hook after a failing one did not run");
+    runtime.assert_nothing_left();
+}

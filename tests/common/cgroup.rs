@@ -26,6 +26,19 @@ pub fn cgroup_dir(pid: i32, controller: &str) -> PathBuf {
     unified.expect("a cgroup v2 path")
 }
 
+/// Whether the host has these controllers, of either version; says which it lacks.
+pub fn has_controllers(names: &[&str]) -> bool {
+    let unified = fs::read_to_string(Path::new(CGROUPS).join("cgroup.controllers")).unwrap_or_default();
+    let has = |name: &str| {
+        unified.split_whitespace().any(|known| known == name) || Path::new(CGROUPS).join(name).exists()
+    };
+    let missing: Vec<_> = names.iter().filter(|name| !has(name)).collect();
+    for name in &missing {
+        eprintln!("unsupported: cgroup controller {name}");
+    }
+    missing.is_empty()
+}
+
 /// One value of a container's cgroup, by its v1 or v2 file, whichever exists.
 pub fn cgroup_value(pid: i32, controller: &str, v1: &str, v2: &str) -> String {
     let dir = cgroup_dir(pid, controller);

@@ -12,7 +12,7 @@ mod process;
 mod wasm;
 
 pub use bundle::{Bundle, busybox_rootfs};
-pub use cgroup::{cgroup_dir, cgroup_value, leftover_cgroups, remove_cgroups};
+pub use cgroup::{cgroup_dir, cgroup_value, has_controllers, leftover_cgroups, remove_cgroups};
 pub use console::ConsoleSocket;
 pub use layout::{Compression, Layer, Layout};
 pub use process::{DEADLINE, Output, Running, finish, is_alive, poll, readable, signal, start, wait_dead};

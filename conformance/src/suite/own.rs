@@ -16,10 +16,11 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 /// The test programs that hold the contract of an OCI runtime, and nothing that only magikrun has.
-const PROGRAMS: [&str; 10] = [
+const PROGRAMS: [&str; 11] = [
     "attributes",
     "callers",
     "cgroups",
+    "checkpoint",
     "errors",
     "filesystem",
     "hooks",

@@ -18,15 +18,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::platform::read_only;
 use crate::runtime::rootfs::CgroupMount;
 use crate::undo::Undo;
-use host::{join, mounts};
+use host::{Mount, join, mounts};
 use oci_spec::runtime::LinuxResources;
 use place::{Place, place, sub_paths};
 use plan::{Setting, plan_v1, plan_v2};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use systemd::Unit;
+use systemd::{Property, Unit, properties_of_annotations};
 
 /// Number of SIGKILL.
 const SIGKILL: i32 = 9;
@@ -70,11 +71,20 @@ impl Cgroup {
     ///
     /// An absolute `path` starts at the root of each hierarchy; a relative one, or the id if there is none, where we are
     /// (v1) or beside that (v2, whose cgroups with processes cannot have children with controllers), as with runc.
-    pub fn locate(driver: Driver, path: Option<&Path>, id: &str, rootless: bool) -> Result<Self> {
+    pub fn locate(
+        driver: Driver,
+        path: Option<&Path>,
+        id: &str,
+        rootless: bool,
+        annotations: Option<&HashMap<String, String>>,
+    ) -> Result<Self> {
         let path = path.filter(|path| !path.as_os_str().is_empty());
         match driver {
             Driver::Disabled => Ok(Self { driver, places: Vec::new(), unit: None, rootless }),
-            Driver::Systemd => Self::locate_unit(path, id, rootless),
+            Driver::Systemd => {
+                let wanted = annotations.map(properties_of_annotations).transpose()?.unwrap_or_default();
+                Self::locate_unit(path, id, rootless, wanted)
+            }
             Driver::Cgroupfs => {
                 let mounts = mounts()?;
                 let unified_only = mounts.iter().all(|mount| mount.version == Version::V2);
@@ -84,7 +94,8 @@ impl Cgroup {
         }
     }
 
-    fn locate_unit(path: Option<&Path>, id: &str, rootless: bool) -> Result<Self> {
+    /// `wanted` are properties of the unit that the caller asks for.
+    fn locate_unit(path: Option<&Path>, id: &str, rootless: bool, wanted: Vec<Property>) -> Result<Self> {
         if !libcgroups::systemd::booted() {
             crate::bail!(
                 NotSupported,
@@ -92,18 +103,23 @@ impl Cgroup {
             );
         }
         let mounts = mounts()?;
-        let [mount] = mounts.as_slice() else {
-            crate::bail!(NotSupported, "the systemd cgroups manager needs a host with cgroup v2 alone");
-        };
+        if rootless && mounts.iter().any(|mount| mount.version == Version::V1) {
+            crate::bail!(NotSupported, "cgroup v2 is needed for the systemd cgroups manager of a user");
+        }
         let path = path.map(|path| path.to_string_lossy().into_owned());
-        let unit = Unit::new(path.as_deref(), id, &mount.point, !rootless)?;
-        let place = Place {
-            version: mount.version,
-            controllers: Vec::new(),
-            mount: mount.point.clone(),
-            directory: unit.directory(&mount.own)?,
+        let unit = Unit::new(path.as_deref(), id, !rootless, wanted)?;
+        let base = unit.base()?;
+        let place = |mount: Mount| {
+            let directory = unit.directory(&mount.point, &base)?;
+            Ok(Place {
+                version: mount.version,
+                controllers: mount.controllers,
+                mount: mount.point,
+                directory,
+            })
         };
-        Ok(Self { driver: Driver::Systemd, places: vec![place], unit: Some(unit), rootless })
+        let places = mounts.into_iter().map(place).collect::<Result<_>>()?;
+        Ok(Self { driver: Driver::Systemd, places, unit: Some(unit), rootless })
     }
 
     /// True if the container has cgroups of its own, so that its processes can be told from others.
@@ -120,8 +136,7 @@ impl Cgroup {
     /// Makes the directories. A cgroup that has processes already, or is frozen, is refused.
     pub fn create(&mut self, undo: &mut Undo<'_>) -> Result<()> {
         if self.unit.is_some() {
-            let unit = self.clone();
-            undo.push("stop the systemd unit", move || unit.remove());
+            // It is made with a process in it.
             return Ok(());
         }
         let mut kept = Vec::new();
@@ -156,6 +171,9 @@ impl Cgroup {
     /// [`Cgroup::clone_into`] for a further process: none where the container has moved its own processes to cgroups
     /// below, for then the kernel takes no process in the one above.
     pub fn clone_into_for_exec(&self) -> Result<Option<OwnedFd>> {
+        if self.unit.as_ref().is_some_and(Unit::is_of_user) {
+            return Ok(None);
+        }
         let divided = |place: &Place| {
             fs::read(&place.directory.join("cgroup.subtree_control")).is_ok_and(|text| !text.is_empty())
         };
@@ -183,10 +201,33 @@ impl Cgroup {
 
     /// Moves the container's first process in.
     pub fn attach(&self, pid: i32) -> Result<()> {
-        match &self.unit {
-            Some(unit) => unit.add(pid),
-            None => self.places.iter().try_for_each(|place| fs::add(&place.directory, pid)),
+        let Some(unit) = &self.unit else {
+            return self.places.iter().try_for_each(|place| fs::add(&place.directory, pid));
+        };
+        unit.start(pid, self.version())?;
+        // systemd leaves out controllers of v1 that it does not use itself.
+        let rest = self.places.iter().filter(|place| !place.is_of_systemd());
+        let joined = rest.clone().try_for_each(|place| {
+            fs::create(&place.mount, &place.directory, |directory| place.prepare(directory))?;
+            fs::add(&place.directory, pid)
+        });
+        if joined.is_err() {
+            let _ = self.remove();
         }
+        joined
+    }
+
+    /// Pushes what a launch that fails after [`Cgroup::attach`] must undo.
+    pub fn undo_attach(&self, undo: &mut Undo<'_>) {
+        if self.unit.is_some() {
+            let cgroup = self.clone();
+            undo.push("stop the systemd unit", move || cgroup.remove());
+        }
+    }
+
+    /// The version whose limits count.
+    fn version(&self) -> Version {
+        if self.places.iter().any(|place| place.version == Version::V1) { Version::V1 } else { Version::V2 }
     }
 
     /// Moves a further process in: to the sub-cgroups given as `[CONTROLLER,...:]PATH`, if there are any.
@@ -202,12 +243,17 @@ impl Cgroup {
                 Some(sub) => fs::add(&join(&place.directory, &sub.path), pid),
                 None => fs::add(&place.directory, pid),
             };
-            match moved {
+            let errno = moved.as_ref().err().and_then(Error::errno);
+            match (errno, &self.unit) {
                 // The container has divided its cgroup: its first process shows where processes may be.
-                Err(e) if sub.is_none() && e.errno() == Some(libc::EBUSY) && place.version == Version::V2 => {
+                (Some(libc::EBUSY), _) if sub.is_none() && place.version == Version::V2 => {
                     fs::add(&place.of_process(init)?, pid)?;
                 }
-                moved => moved?,
+                // The kernel lets a user move processes only within what the user's manager was given.
+                (Some(libc::EACCES | libc::EPERM), Some(unit)) if sub.is_none() && unit.is_of_user() => {
+                    unit.attach(pid)?;
+                }
+                _ => moved?,
             }
         }
         Ok(())
@@ -250,9 +296,9 @@ impl Cgroup {
 
     fn apply_limits(&self, resources: &LinuxResources) -> Result<()> {
         if let Some(unit) = &self.unit {
-            unit.apply(resources)?;
+            unit.apply(resources, self.version())?;
         }
-        let v1 = self.places.iter().any(|place| place.version == Version::V1);
+        let v1 = self.version() == Version::V1;
         let settings = if v1 { plan_v1(resources)? } else { plan_v2(resources)? };
         if settings.is_empty() {
             return Ok(());
@@ -409,6 +455,11 @@ impl Cgroup {
         self.primary().filter(|place| place.version == Version::V2 || place.has("freezer")).ok_or_else(|| {
             Error::new(ErrorKind::NotSupported, "the container has no cgroup that can be frozen")
         })
+    }
+
+    /// The directory whose processes can be frozen together, if there is one.
+    pub fn freezer_directory(&self) -> Option<PathBuf> {
+        self.freezer().ok().map(|place| place.directory.clone())
     }
 
     /// All processes, in the host's pid namespace.

@@ -25,6 +25,11 @@ impl Place {
     pub fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|name| name == controller)
     }
+
+    /// True if systemd alone makes cgroups in this hierarchy: it has no controllers, or is v2.
+    pub fn is_of_systemd(&self) -> bool {
+        self.version == Version::V2 || self.has("name=systemd")
+    }
 }
 
 /// Where a container's cgroup is in a hierarchy.

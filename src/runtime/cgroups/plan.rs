@@ -4,7 +4,7 @@ mod v1;
 mod v2;
 
 pub use v1::plan as plan_v1;
-pub use v2::plan as plan_v2;
+pub use v2::{io_weight, plan as plan_v2};
 
 use crate::error::{Error, ErrorKind, Result};
 use oci_spec::runtime::{LinuxMemory, LinuxResources};

@@ -1,9 +1,15 @@
-//! Cgroups that systemd manages: a transient scope for each container. The D-Bus talk is libcgroups'.
+//! Cgroups that systemd manages: a transient scope, or slice, for each container.
 
-use super::host::join;
+mod annotation;
+mod bus;
+mod property;
+
+pub use annotation::properties as properties_of_annotations;
+pub use property::Property;
+
+use super::host::{Version, join};
 use crate::error::{Error, ErrorKind, Result};
-use libcgroups::common::{CgroupManager as _, ControllerOpt};
-use libcgroups::systemd::manager::{Manager, PROCESS_IN_CGROUP_TIMEOUT_DURATION};
+use bus::Bus;
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -15,15 +21,16 @@ pub struct Unit {
     path: String,
     /// Container id.
     id: String,
-    /// Mount point of cgroup v2.
-    mount: PathBuf,
     /// The system's manager, or the user's.
     system: bool,
+    /// What the caller wants of it; needed only when it is made.
+    #[serde(skip)]
+    wanted: Vec<Property>,
 }
 
 impl Unit {
     /// The unit for a `cgroupsPath`, which may be missing.
-    pub fn new(path: Option<&str>, id: &str, mount: &Path, system: bool) -> Result<Self> {
+    pub fn new(path: Option<&str>, id: &str, system: bool, wanted: Vec<Property>) -> Result<Self> {
         let default_slice = if system { "system.slice" } else { "user.slice" };
         let path = match path {
             None => format!("{default_slice}:magikrun:{id}"),
@@ -36,73 +43,65 @@ impl Unit {
                 ),
             },
         };
-        Ok(Self { path, id: id.to_owned(), mount: mount.to_owned(), system })
+        Ok(Self { path, id: id.to_owned(), system, wanted })
     }
 
-    /// Its directory. `own` is our own cgroup: a user's manager lives below it.
-    pub fn directory(&self, own: &Path) -> Result<PathBuf> {
-        let mut parts = self.path.splitn(3, ':');
-        let (slice, prefix, name) = (
-            parts.next().unwrap_or_default(),
-            parts.next().unwrap_or_default(),
-            parts.next().unwrap_or_default(),
-        );
+    /// The slice that it is in, and its name.
+    fn names(&self) -> (&str, String) {
+        let mut parts = self.path.splitn(3, ':').map(str::trim);
+        let slice = parts.next().unwrap_or_default();
+        let (prefix, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let unit = match (name.ends_with(".slice"), prefix) {
             (true, _) => name.to_owned(),
             (false, "") => format!("{name}.scope"),
             (false, prefix) => format!("{prefix}-{name}.scope"),
         };
-        let base = if self.system { PathBuf::from("/") } else { user_manager(own) };
-        Ok(join(&self.mount, &base).join(expand_slice(slice)?).join(unit))
+        (slice, unit)
     }
 
-    fn manager(&self) -> Result<Manager> {
-        Manager::new(
-            self.mount.clone(),
-            PathBuf::from(&self.path),
-            self.id.clone(),
-            self.system,
-            PROCESS_IN_CGROUP_TIMEOUT_DURATION,
-        )
-        .map_err(|e| error("cannot reach systemd over D-Bus", &e))
+    /// The cgroup of the manager, below which that of the unit is.
+    pub fn base(&self) -> Result<PathBuf> {
+        if self.system { Ok(PathBuf::from("/")) } else { Bus::connect(false)?.control_group() }
     }
 
-    /// Starts the scope with this process in it, or adds it to the scope.
-    pub fn add(&self, pid: i32) -> Result<()> {
-        self.manager()?
-            .add_task(nix_for_libraries::unistd::Pid::from_raw(pid))
-            .map_err(|e| error(&format!("unable to start unit for {}", self.path), &e))
+    /// Its directory in a hierarchy mounted at `mount`.
+    pub fn directory(&self, mount: &Path, base: &Path) -> Result<PathBuf> {
+        let (slice, unit) = self.names();
+        Ok(join(mount, base).join(expand_slice(slice)?).join(unit))
     }
 
-    /// Sets the properties of the scope, so that a reload of systemd does not take the limits back.
-    pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
-        let options =
-            ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None };
-        self.manager()?
-            .apply(&options)
-            .map_err(|e| error(&format!("cannot set the properties of unit {}", self.path), &e))
+    /// Makes the unit with this process in it.
+    pub fn start(&self, pid: i32, version: Version) -> Result<()> {
+        let (slice, unit) = self.names();
+        let mut properties = property::of_unit(&self.id, slice, &unit, pid, version)?;
+        properties.retain(|property| self.wanted.iter().all(|wanted| wanted.name != property.name));
+        properties.extend(self.wanted.iter().cloned());
+        Bus::connect(self.system)?.start(&unit, &properties)
     }
 
-    /// Stops the scope.
-    pub fn stop(&self) -> Result<()> {
-        self.manager()?.remove().map_err(|e| error(&format!("cannot stop unit {}", self.path), &e))
+    /// Moves a further process in, where the kernel lets only the user's manager.
+    pub fn attach(&self, pid: i32) -> Result<()> {
+        Bus::connect(self.system)?.attach(&self.names().1, pid)
     }
-}
 
-fn error(what: &str, e: &impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::CreateFailed, format!("{what}: {e}"))
-}
+    /// True if the manager is the user's.
+    pub fn is_of_user(&self) -> bool {
+        !self.system
+    }
 
-/// The cgroup of the user's service manager: ours up to and with `user@UID.service`.
-fn user_manager(own: &Path) -> PathBuf {
-    let mut path = PathBuf::from("/");
-    for part in own.components().skip(1) {
-        path.push(part);
-        if part.as_os_str().to_string_lossy().starts_with("user@") {
-            return path;
+    /// Sets the properties of the unit, so that a reload of systemd does not take the limits back.
+    pub fn apply(&self, resources: &LinuxResources, version: Version) -> Result<()> {
+        let properties = property::of_resources(resources, version)?;
+        if properties.is_empty() {
+            return Ok(());
         }
+        Bus::connect(self.system)?.set(&self.names().1, &properties)
     }
-    own.to_owned()
+
+    /// Stops the unit.
+    pub fn stop(&self) -> Result<()> {
+        Bus::connect(self.system)?.stop(&self.names().1)
+    }
 }
 
 /// systemd.slice(5): `a-b.slice` is `a.slice/a-b.slice`; `-.slice` is the root.
@@ -131,9 +130,9 @@ mod tests {
     use super::*;
 
     fn directory(path: Option<&str>, system: bool) -> String {
-        let unit = Unit::new(path, "id", Path::new("/c"), system).unwrap();
-        let own = "/user.slice/user-1000.slice/user@1000.service/app.slice/x.scope";
-        unit.directory(Path::new(own)).unwrap().display().to_string()
+        let unit = Unit::new(path, "id", system, Vec::new()).unwrap();
+        let base = if system { "/" } else { "/user.slice/user-1000.slice/user@1000.service" };
+        unit.directory(Path::new("/c"), Path::new(base)).unwrap().display().to_string()
     }
 
     #[test]
@@ -141,13 +140,14 @@ mod tests {
         assert_eq!(directory(None, true), "/c/system.slice/magikrun-id.scope");
         assert_eq!(directory(Some("a-b.slice:libpod:x"), true), "/c/a.slice/a-b.slice/libpod-x.scope");
         assert_eq!(directory(Some("-.slice::x"), true), "/c/x.scope");
+        assert_eq!(directory(Some("a.slice::a-b.slice"), true), "/c/a.slice/a-b.slice");
         let user = "/c/user.slice/user-1000.slice/user@1000.service";
         assert_eq!(directory(Some(":docker:x"), false), format!("{user}/user.slice/docker-x.scope"));
     }
 
     #[test]
     fn other_paths_are_refused_in_the_words_of_runc() {
-        let e = Unit::new(Some("/a/b"), "id", Path::new("/c"), true).unwrap_err();
+        let e = Unit::new(Some("/a/b"), "id", true, Vec::new()).unwrap_err();
         assert!(e.message().starts_with("expected cgroupsPath to be of format \"slice:prefix:name\""), "{e}");
         assert!(expand_slice("a--b.slice").is_err());
     }

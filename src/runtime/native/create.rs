@@ -103,6 +103,7 @@ fn launch_init(
         drop_copy(&ours);
         init::run(init, theirs, start)
     })?;
+    cgroup.undo_attach(undo);
     let same = Child { pid: child.pid, pidfd: child.pidfd.try_clone().map_err(Error::from)? };
     undo.push("end the container's first process", move || {
         kill_and_reap(&same);

@@ -120,7 +120,13 @@ pub fn prepare<'a>(
     let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
     let namespaces = Rc::new(Namespaces::from_linux(linux)?);
     let driver = if in_container { host.cgroup_driver } else { Driver::Disabled };
-    let cgroup = Cgroup::locate(driver, linux.cgroups_path().as_deref(), &options.id, host.rootless)?;
+    let cgroup = Cgroup::locate(
+        driver,
+        linux.cgroups_path().as_deref(),
+        &options.id,
+        host.rootless,
+        spec.annotations().as_ref(),
+    )?;
     let record = record(host, options, bundle, &namespaces, cgroup);
     let (listen_fds, mut extra_env) = listen_fds();
     let mut rootfs = None;

@@ -133,7 +133,7 @@ fn swap(memory: &LinuxMemory) -> Result<Option<Setting>> {
 }
 
 /// `io.weight` (1 to 10000) for `blkio.weight` (10 to 1000).
-fn io_weight(weight: u16) -> u64 {
+pub fn io_weight(weight: u16) -> u64 {
     1 + u64::from(weight).saturating_sub(10) * 9999 / 990
 }
 

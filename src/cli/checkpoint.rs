@@ -1,7 +1,7 @@
 //! `magikrun checkpoint`, and the arguments that it shares with `restore`.
 
 use crate::error::Result;
-use crate::runtime::checkpoint::{self, CgroupMode, CheckpointOptions, CriuOptions};
+use crate::runtime::checkpoint::{self, Allow, CgroupMode, CheckpointOptions, CriuOptions};
 use crate::runtime::options::Host;
 use std::path::{Path, PathBuf};
 
@@ -47,30 +47,24 @@ pub struct Shared {
 impl Shared {
     /// The same for the operation.
     pub fn options(self, criu: &Path) -> CriuOptions {
-        let mut flags = Vec::new();
-        for (set, flag) in [
-            (self.tcp_established, "--tcp-established"),
-            (self.ext_unix_sk, "--ext-unix-sk"),
-            (self.shell_job, "--shell-job"),
-            (self.file_locks, "--file-locks"),
-            (self.link_remap, "--link-remap"),
-            (self.auto_dedup, "--auto-dedup"),
-            (self.lazy_pages, "--lazy-pages"),
-        ] {
-            if set {
-                flags.push(flag.to_owned());
-            }
-        }
-        // "network" is the only namespace that can be left empty.
-        if !self.empty_ns.is_empty() {
-            flags.extend(["--empty-ns".to_owned(), "net".to_owned()]);
-        }
         CriuOptions {
             criu: criu.to_owned(),
             work_path: self.work_path.unwrap_or_else(|| self.image_path.clone()),
             image_path: self.image_path,
             cgroup_mode: self.manage_cgroups_mode,
-            flags,
+            allow: Allow {
+                tcp_established: self.tcp_established,
+                tcp_skip_in_flight: false,
+                ext_unix_sk: self.ext_unix_sk,
+                shell_job: self.shell_job,
+                file_locks: self.file_locks,
+                link_remap: self.link_remap,
+            },
+            auto_dedup: self.auto_dedup,
+            lazy_pages: self.lazy_pages,
+            // "network" is the only namespace that can be left empty.
+            empty_network: !self.empty_ns.is_empty(),
+            ..CriuOptions::default()
         }
     }
 }
@@ -106,12 +100,8 @@ pub struct Args {
 /// `magikrun checkpoint`
 pub fn run(host: &Host, args: Args, criu: &Path) -> Result<()> {
     let mut shared = args.shared.options(criu);
-    if args.tcp_skip_in_flight {
-        shared.flags.push("--skip-in-flight".to_owned());
-    }
-    if args.status_fd >= 0 {
-        shared.flags.extend(["--status-fd".to_owned(), args.status_fd.to_string()]);
-    }
+    shared.allow.tcp_skip_in_flight = args.tcp_skip_in_flight;
+    shared.status_fd = Some(args.status_fd).filter(|fd| *fd >= 0);
     let options = CheckpointOptions {
         id: args.id,
         criu: shared,

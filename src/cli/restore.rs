@@ -43,13 +43,8 @@ pub struct Args {
 /// `magikrun restore`
 pub fn run(host: &Host, args: Args, criu: &Path) -> Result<u8> {
     let mut shared = args.shared.options(criu);
-    for (flag, value) in
-        [("--lsm-profile", args.lsm_profile), ("--lsm-mount-context", args.lsm_mount_context)]
-    {
-        if let Some(value) = value {
-            shared.flags.extend([flag.to_owned(), value]);
-        }
-    }
+    shared.lsm_profile = args.lsm_profile;
+    shared.lsm_mount_context = args.lsm_mount_context;
     let options = RestoreOptions {
         criu: shared,
         run: RunOptions {

@@ -85,6 +85,15 @@ impl Console {
         Ok(Some(ChildEnd { socket: socket.try_clone()?, size }))
     }
 
+    /// Hands out the master of a terminal that was made for the process, as the process would.
+    pub fn hand_out(&self, master: OwnedFd) -> Result<()> {
+        match self {
+            Self::None => Ok(()),
+            Self::Socket(socket) => send_descriptor(socket, master.as_fd(), b"/dev/ptmx"),
+            Self::Foreground { theirs, .. } => send_descriptor(theirs, master.as_fd(), b"/dev/ptmx"),
+        }
+    }
+
     /// The master that a foreground process has sent.
     pub fn master(self) -> Result<Option<OwnedFd>> {
         match self {

@@ -149,7 +149,9 @@ impl ProcessPlan {
     pub fn apply_attributes(&self) -> Result<()> {
         if !self.apparmor.is_empty() {
             libcontainer::apparmor::apply_profile(&self.apparmor).map_err(|e| {
-                Error::new(ErrorKind::CreateFailed, format!("unable to apply apparmor profile: {e}"))
+                let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+                let what = "unable to apply apparmor profile: apparmor failed to apply profile";
+                Error::new(ErrorKind::CreateFailed, format!("{what} '{}': {cause}", self.apparmor))
             })?;
         }
         if !self.selinux.is_empty() {

@@ -39,9 +39,9 @@ CONFORMANCE_PACKAGES := $(TEST_PACKAGES) golang-github-blang-semver-dev golang-g
 	golang-github-opencontainers-runtime-tools-dev golang-go patchelf runc $(VM_PACKAGES)
 BENCH_PACKAGES := $(RUN_PACKAGES) $(WASM_PACKAGES) crun golang-github-containers-common runc util-linux
 
-# What the three variables of `make conformance` mean as options. A shell may have an ENV of its own, which is none.
+# What the variables of `make conformance` mean as options. A shell may have an ENV of its own, which is none.
 CONFORMANCE_ARGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(SUITE),--suite $(SUITE)) \
-	$(if $(filter command,$(origin ENV)),--env $(ENV))
+	$(if $(filter command,$(origin ENV)),--env $(ENV)) $(if $(QUICK),--quick)
 CONFORMANCE = $(CARGO) run --quiet --locked --package conformance -- --magikrun $(BINARY)
 
 .PHONY: all build run test faults fuzz conformance conformance-full conformance-quick lint bench install clean

@@ -18,27 +18,10 @@ fn runtime() -> Runtime {
     runtime
 }
 
-/// Makes a bundle one for the user: in a user namespace, in the host's network, without limits.
+/// A bundle of the user's.
 fn rootless(runtime: &Runtime, script: &str) -> Bundle {
     let mut bundle = runtime.shell(script);
-    bundle.edit(|config| {
-        let linux = &mut config["linux"];
-        let mapping = json!([{"containerID": 0, "hostID": UID, "size": 1}]);
-        linux["uidMappings"] = mapping.clone();
-        linux["gidMappings"] = mapping;
-        let linux = linux.as_object_mut().expect("an object");
-        linux.remove("resources");
-        linux.remove("cgroupsPath");
-        let namespaces = linux["namespaces"].as_array_mut().expect("namespaces");
-        namespaces.retain(|namespace| namespace["type"] != "network" && namespace["type"] != "cgroup");
-        namespaces.push(json!({"type": "user"}));
-        for mount in config["mounts"].as_array_mut().expect("mounts") {
-            if let Some(options) = mount["options"].as_array_mut() {
-                options.retain(|option| !option.as_str().is_some_and(|option| option.starts_with("gid=")));
-            }
-        }
-        config["mounts"].as_array_mut().expect("mounts").retain(|mount| mount["type"] != "cgroup");
-    });
+    bundle.for_user(UID);
     bundle
 }
 

@@ -147,6 +147,29 @@ impl Bundle {
         })
     }
 
+    /// Makes it one for a user without privileges: in a user namespace, in the host's network, without limits.
+    pub fn for_user(&mut self, uid: u32) -> &mut Self {
+        self.edit(|config| {
+            let linux = &mut config["linux"];
+            let mapping = json!([{"containerID": 0, "hostID": uid, "size": 1}]);
+            linux["uidMappings"] = mapping.clone();
+            linux["gidMappings"] = mapping;
+            let linux = linux.as_object_mut().expect("an object");
+            linux.remove("resources");
+            linux.remove("cgroupsPath");
+            let namespaces = linux["namespaces"].as_array_mut().expect("namespaces");
+            namespaces.retain(|namespace| namespace["type"] != "network" && namespace["type"] != "cgroup");
+            namespaces.push(json!({"type": "user"}));
+            for mount in config["mounts"].as_array_mut().expect("mounts") {
+                if let Some(options) = mount["options"].as_array_mut() {
+                    options
+                        .retain(|option| !option.as_str().is_some_and(|option| option.starts_with("gid=")));
+                }
+            }
+            config["mounts"].as_array_mut().expect("mounts").retain(|mount| mount["type"] != "cgroup");
+        })
+    }
+
     /// Writes the process for `exec --process`, changed by `change`.
     pub fn process_file(&self, name: &str, args: &[&str], change: impl FnOnce(&mut Value)) -> PathBuf {
         let mut process = self.config["process"].clone();

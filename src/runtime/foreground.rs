@@ -61,6 +61,11 @@ impl Foreground {
         Ok(Self { signals, before })
     }
 
+    /// The descriptor from which the kept signals are read.
+    pub fn signals(&self) -> &SignalFd {
+        &self.signals
+    }
+
     /// In a child: takes the blocking of signals back, for blocked signals stay blocked across execve(2).
     pub fn restore_in_child(&self) -> Result<()> {
         pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None)

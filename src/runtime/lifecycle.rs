@@ -1,6 +1,7 @@
 //! The operations on containers: what `create`, `start`, `run`, `exec`, `kill` and the others do.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::platform::sys::clone::Child;
 use crate::runtime::cgroups::Stats;
 use crate::runtime::container::{CONFIG, Container, SECCOMP, Status};
 use crate::runtime::foreground::Foreground;
@@ -39,6 +40,12 @@ pub fn create(host: &Host, options: &CreateOptions) -> Result<()> {
         options.console_socket.as_deref(),
     )?;
     native::create::create(host, options, bundle, console.for_child()?, None).map(drop)
+}
+
+/// Creates a container as [`create`] does, as a child of this process, whose standard streams it has.
+pub fn create_child(host: &Host, options: &CreateOptions, foreground: &Foreground) -> Result<Child> {
+    let bundle = prepare::load(options)?;
+    native::create::create(host, options, bundle, None, Some(foreground)).map(|created| created.child)
 }
 
 fn wants_terminal(process: Option<&Process>) -> bool {
@@ -122,6 +129,20 @@ fn start_created(dir: &StateDir, record: &Record, spec: &Spec) -> Result<()> {
 
 /// Executes a process in a running container; unless detached, waits for it and returns its exit code.
 pub fn exec(host: &Host, options: &ExecOptions) -> Result<u8> {
+    let foreground = if options.detach { None } else { Some(Foreground::new(!options.no_subreaper)?) };
+    let (child, console) = exec_child(host, options, foreground.as_ref())?;
+    match foreground {
+        Some(foreground) => foreground.wait(&child, console.master()?, None),
+        None => Ok(0),
+    }
+}
+
+/// Executes a process in a running container as a child of this process, and returns as soon as its program runs.
+pub fn exec_child(
+    host: &Host,
+    options: &ExecOptions,
+    foreground: Option<&Foreground>,
+) -> Result<(Child, Console)> {
     let container = Container::open(host, &options.id)?;
     match container.status()? {
         Status::Stopped | Status::Creating => {
@@ -137,9 +158,8 @@ pub fn exec(host: &Host, options: &ExecOptions) -> Result<u8> {
     let process = exec_process::resolve(&options.process, &spec)?;
     let console =
         Console::open(wants_terminal(Some(&process)), options.detach, options.console_socket.as_deref())?;
-    let foreground = if options.detach { None } else { Some(Foreground::new(!options.no_subreaper)?) };
     let target = exec_target(host, &container, &spec, &process)?;
-    let plan = exec_plan(&container, &spec, &process, target, options, &console, foreground.as_ref())?;
+    let plan = exec_plan(&container, &spec, &process, target, options, &console, foreground)?;
     let child = native::exec::exec(&container, &spec, plan)?;
     if let Some(path) = &options.pidfd_socket {
         listener::send_pidfd(path, &child)?;
@@ -147,10 +167,7 @@ pub fn exec(host: &Host, options: &ExecOptions) -> Result<u8> {
     if let Some(path) = &options.pid_file {
         write_pid_file(path, child.pid)?;
     }
-    match foreground {
-        Some(foreground) => foreground.wait(&child, console.master()?, None),
-        None => Ok(0),
-    }
+    Ok((child, console))
 }
 
 /// In a container of a module, what is a module too runs as one, and everything else as the native program that it is.

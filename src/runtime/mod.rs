@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod backend;
+pub mod capabilities;
 pub mod cgroups;
 pub mod checkpoint;
 pub mod container;

@@ -4,6 +4,7 @@ pub mod atomic;
 pub mod blobs;
 pub mod cache;
 pub mod config;
+pub mod config_file;
 pub mod state_root;
 pub mod tree;
 pub mod trust;

@@ -78,6 +78,22 @@ fn has_at(dir: BorrowedFd<'_>, name: &str) -> bool {
 #[derive(Debug)]
 pub struct Lock(OwnedFd);
 
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Lock {
+    /// Leaves the lock to a child that has the same open file: it is held until the last copy of the descriptor is closed.
+    pub fn leave_to_child(self) {
+        use std::os::fd::AsRawFd as _;
+        let number = self.0.as_raw_fd();
+        std::mem::forget(self);
+        let _ = nix::unistd::close(number);
+    }
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
         let _ = flock(&self.0, FlockOperation::Unlock);
@@ -161,6 +177,12 @@ impl StateRoot {
             Err(e) => Err(e)
                 .or_kind(ErrorKind::Storage, || format!("cannot open state root '{}'", self.path.display())),
         }
+    }
+
+    /// The ids of those that are being created or deleted, or were when their command died.
+    pub fn half_made_ids(&self) -> Result<Vec<String>> {
+        let names = self.names()?;
+        Ok(names.iter().filter_map(|name| name.strip_suffix('~')).map(str::to_owned).collect())
     }
 
     fn names(&self) -> Result<Vec<String>> {
@@ -263,6 +285,17 @@ impl StateRoot {
         let file = lock_file(root.as_fd(), ROOT_LOCK, OFlags::CREATE)?;
         lock(&file)?;
         Ok((root, Lock(file)))
+    }
+
+    /// Opens and locks what an interrupted operation left of `id`, if nobody is at work on it. One without a lock file, which
+    /// a `create` left that died at once, is removed.
+    pub fn lock_leftover(&self, id: &str) -> Result<Option<(StateDir, Lock)>> {
+        let (_root, _lock) = self.lock()?;
+        let Some(left) = self.open_leftover(id)? else { return Ok(None) };
+        if !left.has(LOCK) {
+            return remove(&left.path).map(|()| None);
+        }
+        Ok(left.try_lock()?.map(|lock| (left, lock)))
     }
 
     fn make_root(&self) -> Result<OwnedFd> {

@@ -3,6 +3,22 @@
 use crate::error::{Error, Result};
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 
+/// Takes over a descriptor that the program which executed this one left open under this number. To be called once for each
+/// number, by the first code of the process.
+///
+/// Fails when none is open there.
+pub fn inherited(number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: asking for the flags of a descriptor touches no memory, whatever the number.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    if number < 3 || flags < 0 {
+        return Err(Error::from_errno(libc::EBADF).wrap(format!("cannot take over descriptor {number}")));
+    }
+    // SAFETY: it is open, and by the contract above nothing else in this process owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(fd)
+}
+
 /// Closes all descriptors from `first` to `last`, both included (close_range(2), Linux 5.9; older kernels: one by one).
 ///
 /// For a process that is about to execute a program and needs none of them any more: whoever still holds a Rust owner
@@ -21,18 +37,6 @@ pub fn close_range(first: u32, last: u32) -> Result<()> {
         Some(libc::ENOSYS | libc::EPERM) => close_one_by_one(first, last),
         _ => Err(Error::from(error).wrap("cannot close descriptors")),
     }
-}
-
-/// Takes over a descriptor that an earlier program image of this process has left open, by its number.
-///
-/// The caller must be the only one who takes that number.
-pub fn inherited(number: RawFd) -> Result<OwnedFd> {
-    // SAFETY: asks for flags; nothing is changed, and a number that is not open is an error.
-    if number < 0 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
-        return Err(Error::from_errno(libc::EBADF));
-    }
-    // SAFETY: it is open, and by the contract above nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 fn close_one_by_one(first: u32, last: u32) -> Result<()> {

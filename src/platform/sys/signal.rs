@@ -18,6 +18,12 @@ pub fn ignore_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
+/// Lets the kernel reap children as they end: for the first process of a pid namespace, which inherits all orphans.
+pub fn ignore_children() {
+    // SAFETY: sets a disposition; no handler runs.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
 /// Gives SIGPIPE its default action again. We ignore it, and an ignored signal stays ignored across
 /// execve(2), which programs do not expect.
 pub fn default_sigpipe() {

@@ -330,6 +330,11 @@ impl Cgroup {
         v1.or_else(|| self.v2().filter(|_| self.places.len() == 1)).map(|place| place.directory.clone())
     }
 
+    /// The directory in the v2 hierarchy, if there is one.
+    pub fn v2_directory(&self) -> Option<&Path> {
+        self.v2().map(|place| place.directory.as_path())
+    }
+
     fn v2(&self) -> Option<&Place> {
         self.places.iter().find(|place| place.version == Version::V2)
     }

@@ -149,7 +149,9 @@ impl RootfsPlan {
         let open_all = self.context.user_namespace && self.context.privileged;
         let propagation = self.default_propagation();
         for mount in self.mounts.iter_mut().filter(|mount| mount.kind == MountKind::Bind) {
-            if !(open_all || mount.mappings.is_some()) {
+            // A descriptor of this process means nothing to the child, whose mounts are others.
+            let by_descriptor = mount.source.starts_with("/proc/self/fd");
+            if !(open_all || by_descriptor || mount.mappings.is_some()) {
                 continue;
             }
             let recursive = mount.options.bind == Some(true);

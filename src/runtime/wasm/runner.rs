@@ -79,9 +79,7 @@ fn set_up_signals() -> Result<()> {
 
 /// Takes a descriptor over by its number.
 fn take(number: RawFd) -> Result<File> {
-    let file = File::from(fd::inherited(number).context(|| format!("cannot take over descriptor {number}"))?);
-    fcntl_setfd(&file, FdFlags::CLOEXEC)?;
-    Ok(file)
+    fd::inherited(number).map(File::from)
 }
 
 fn enter(root: RawFd) -> Result<()> {

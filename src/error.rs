@@ -33,6 +33,12 @@ pub enum ErrorKind {
     TooManyContainers,
     /// No image has this name.
     ImageNotFound,
+    /// No pod has this name or id.
+    PodNotFound,
+    /// A pod with this name exists already.
+    PodExists,
+    /// A pod's manifest is wrong.
+    InvalidManifest,
     /// An image could not be pulled.
     ImagePullFailed,
     /// An image or archive entry tried to leave its root.
@@ -79,6 +85,9 @@ impl ErrorKind {
                 "delete containers, or raise limits.max_containers in the configuration"
             }
             Self::ImageNotFound => "pull the image first; 'magikrun image list' shows what is there",
+            Self::PodNotFound => "check the name or id and --root; 'magikrun pod list' shows what exists",
+            Self::PodExists => "choose another name, or delete the existing pod first",
+            Self::InvalidManifest => "correct the manifest; 'magikrun pod validate' lists all its faults",
             Self::ImagePullFailed => "check the image reference, the credentials and the network",
             Self::PathTraversal => "do not use this image: it tries to write outside its root",
             Self::ImageTooLarge => "use a smaller image, or raise the limit in the configuration",

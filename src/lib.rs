@@ -1,7 +1,7 @@
 //! magikrun: an OCI runtime for Linux containers, WebAssembly and microVMs, with atomic pods.
 //!
 //! Dependencies between the modules point one way:
-//! `cli -> {runtime, image} -> storage -> platform -> undo -> {error, limits}`.
+//! `cli -> pod -> {runtime, image, infra, passt} -> storage -> platform -> undo -> {error, limits}`.
 
 pub mod error;
 pub mod limits;
@@ -11,7 +11,11 @@ pub mod platform;
 pub mod storage;
 
 pub mod image;
+pub mod infra;
+pub mod passt;
 pub mod runtime;
+
+pub mod pod;
 
 pub mod cli;
 

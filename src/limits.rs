@@ -23,6 +23,12 @@ pub const MAX_MANIFEST_SIZE: u64 = 1 << 20;
 pub const MAX_CONFIG_SIZE: u64 = 1 << 20;
 /// Most containers under one state root; the operator's configuration can raise it.
 pub const MAX_CONTAINERS: usize = 1024;
+/// Most pods under one state root.
+pub const MAX_PODS: usize = 1024;
+/// Most containers of one pod, init containers included.
+pub const MAX_POD_CONTAINERS: usize = 16;
+/// Most volumes of one pod.
+pub const MAX_POD_VOLUMES: usize = 64;
 /// Longest container id, in bytes: it becomes part of file and cgroup names.
 pub const MAX_CONTAINER_ID_LEN: usize = 128;
 /// Largest WebAssembly module, in bytes (256 MiB).

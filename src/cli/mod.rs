@@ -13,6 +13,7 @@ mod features;
 mod image;
 mod kill;
 mod list;
+mod pod;
 mod ps;
 mod report;
 mod restore;
@@ -74,6 +75,8 @@ enum Command {
     List(list::Args),
     /// Freeze all processes of a container
     Pause(simple::Args),
+    /// Run pods from Kubernetes manifests, atomically
+    Pod(pod::Args),
     /// Show the processes of a container
     Ps(ps::Args),
     /// Bring a container back from a checkpoint
@@ -113,6 +116,9 @@ pub fn main() -> u8 {
     if crate::platform::stdio::open_all().is_err() {
         return FAILURE;
     }
+    if let Some(status) = crate::pod::role() {
+        return status;
+    }
     let cli = match parse() {
         Ok(cli) => cli,
         Err(status) => return status,
@@ -123,7 +129,12 @@ pub fn main() -> u8 {
         eprintln!("magikrun: {e}");
         return FAILURE;
     }
-    let own_failure = if matches!(cli.command, Command::Exec(_)) { EXEC_FAILURE } else { FAILURE };
+    let is_exec = match &cli.command {
+        Command::Exec(_) => true,
+        Command::Pod(args) => args.is_exec(),
+        _ => false,
+    };
+    let own_failure = if is_exec { EXEC_FAILURE } else { FAILURE };
     match preserved.and_then(|()| dispatch(cli)) {
         Ok(status) => status,
         Err(e) => {
@@ -219,7 +230,12 @@ fn usage_error(e: &clap::Error) -> Error {
 fn dispatch(cli: Cli) -> Result<u8> {
     let Cli { global, command } = cli;
     // These put processes into containers, from where our executable can be reached.
-    if matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_)) {
+    let enters = match &command {
+        Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_) => true,
+        Command::Pod(args) => args.enters_containers(),
+        _ => false,
+    };
+    if enters {
         crate::platform::selfexe::protect()?;
     }
     let host = || global.host();
@@ -228,6 +244,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::Exec(args) => return exec::run(&host()?, args),
         Command::Restore(args) => return restore::run(&host()?, args, &global.criu),
         Command::Run(args) => return run::run(&host()?, args),
+        Command::Pod(args) => return pod::run(args, host),
         Command::Bundle(args) => bundle::run(args),
         Command::Checkpoint(args) => checkpoint::run(&host()?, args, &global.criu),
         Command::Completion(args) => completion::run(&args),

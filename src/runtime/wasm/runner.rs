@@ -10,7 +10,6 @@ use super::{engine, http};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::{fd, signal};
 use nix::sys::signal::SigSet;
-use rustix::io::{FdFlags, fcntl_setfd};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::RawFd;

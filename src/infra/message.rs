@@ -1,0 +1,71 @@
+//! What the monitor of a pod and its infra container say to each other. Both are the same program.
+
+use super::extension::{InfraEvent, PodInfo};
+use super::probe::NetAction;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// From the monitor.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToInfra {
+    /// The first message: what pod this is, and which programs extend it.
+    Start {
+        /// The pod.
+        pod: PodInfo,
+        /// Programs.
+        extensions: Vec<PathBuf>,
+        /// Directory in which extensions may keep files.
+        state_directory: PathBuf,
+    },
+    /// Something has happened.
+    Event(InfraEvent),
+    /// Do this, and answer with [`FromInfra::Probed`].
+    Probe {
+        /// Number for the answer.
+        number: u64,
+        /// What to do.
+        action: NetAction,
+        /// How long it may take, in milliseconds.
+        timeout: u64,
+    },
+    /// The answer to [`FromInfra::RequestPort`]: why not, if not.
+    Port(Option<String>),
+    /// The pod ends: stop the extensions, answer and exit.
+    Stop,
+}
+
+/// To the monitor.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromInfra {
+    /// All extensions have started.
+    Ready,
+    /// It cannot go on.
+    Failed(String),
+    /// An extension asks for a port of the host.
+    RequestPort {
+        /// Name of the extension.
+        extension: String,
+        /// UDP instead of TCP.
+        udp: bool,
+        /// Port of the host.
+        host_port: u16,
+        /// Port in the pod.
+        container_port: u16,
+    },
+    /// What became of [`ToInfra::Probe`]: none is good.
+    Probed {
+        /// Number of the question.
+        number: u64,
+        /// Why it is bad.
+        failure: Option<String>,
+    },
+    /// An extension has something to say.
+    Log {
+        /// Name of the extension.
+        extension: String,
+        /// What.
+        message: String,
+    },
+    /// The extensions have stopped.
+    Stopped,
+}

@@ -1,0 +1,69 @@
+//! The arguments of pasta: a pure function.
+
+/// A port of the host that leads to a port of the network namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// Address of the host; all of them where there is none.
+    pub host_ip: Option<String>,
+    /// Port of the host.
+    pub host_port: u16,
+    /// Port in the namespace.
+    pub inner_port: u16,
+    /// UDP instead of TCP.
+    pub udp: bool,
+}
+
+/// The arguments of pasta for the network namespace at `namespace`. It writes its pid to `pid_file` once it is ready.
+///
+/// Nothing of the namespace is forwarded to the host's loopback device: what listens there is not for pods. As `root`, it must
+/// stay root, since only root may enter a namespace that root has made; it confines itself all the same.
+pub fn pasta(namespace: &str, pid_file: &str, forwards: &[Forward], root: bool) -> Vec<String> {
+    let mut all: Vec<String> = ["--config-net", "--quiet", "--no-map-gw", "-T", "none", "-U", "none"]
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    all.extend(["--pid".to_owned(), pid_file.to_owned()]);
+    for (option, udp) in [("-t", false), ("-u", true)] {
+        let specs: Vec<String> = forwards.iter().filter(|f| f.udp == udp).map(spec).collect();
+        if specs.is_empty() {
+            all.extend([option.to_owned(), "none".to_owned()]);
+        }
+        all.extend(specs.into_iter().flat_map(|spec| [option.to_owned(), spec]));
+    }
+    if root {
+        all.extend(["--netns-only", "--runas", "0:0"].into_iter().map(str::to_owned));
+    }
+    all.extend(["--netns".to_owned(), namespace.to_owned()]);
+    all
+}
+
+/// `[ADDRESS/]PORT[:PORT]`
+fn spec(forward: &Forward) -> String {
+    let address = forward.host_ip.as_ref().map(|ip| format!("{ip}/")).unwrap_or_default();
+    format!("{address}{}:{}", forward.host_port, forward.inner_port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_forwarded_by_protocol_and_nothing_else_is() {
+        let forward = |host_ip: Option<&str>, udp| Forward {
+            host_ip: host_ip.map(str::to_owned),
+            host_port: 8080,
+            inner_port: 80,
+            udp,
+        };
+        let text = |forwards: &[Forward], root| pasta("/n", "/p", forwards, root).join(" ");
+        assert_eq!(
+            text(&[forward(None, false), forward(Some("192.0.2.1"), true)], true),
+            "--config-net --quiet --no-map-gw -T none -U none --pid /p -t 8080:80 -u 192.0.2.1/8080:80 \
+             --netns-only --runas 0:0 --netns /n"
+        );
+        assert_eq!(
+            text(&[], false),
+            "--config-net --quiet --no-map-gw -T none -U none --pid /p -t none -u none --netns /n"
+        );
+    }
+}

@@ -1,0 +1,63 @@
+//! The process of pasta.
+
+use super::arguments::{Forward, pasta};
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Where Debian has it; otherwise it is looked for on the search path.
+const PROGRAM: &str = "/usr/bin/pasta";
+
+/// A running pasta.
+#[derive(Debug)]
+pub struct Pasta {
+    /// Its process id.
+    pub pid: i32,
+    /// Its process.
+    pub pidfd: OwnedFd,
+}
+
+/// Connects a network namespace, and returns when it is connected. `directory` is for the pid file.
+///
+/// The process goes to the background by itself, so the caller, if it is a child subreaper, becomes its parent.
+pub fn start(namespace: BorrowedFd<'_>, directory: &Path, forwards: &[Forward]) -> Result<Pasta> {
+    let program = if Path::new(PROGRAM).exists() { PROGRAM } else { "pasta" };
+    let pid_file = directory.join("pasta.pid");
+    // By descriptor: opening the namespace by process takes a capability that pasta drops first.
+    let inherited = rustix::io::dup(namespace).map_err(Error::from)?;
+    let path = format!("/proc/self/fd/{}", inherited.as_raw_fd());
+    let root = rustix::process::geteuid().is_root();
+    let output = Command::new(program)
+        .args(pasta(&path, &pid_file.to_string_lossy(), forwards, root))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .env_clear()
+        .output();
+    drop(inherited);
+    let output = output.map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::new(
+            ErrorKind::RuntimeUnavailable,
+            "cannot execute 'pasta': it is not installed (Debian package passt)",
+        ),
+        _ => Error::from(e).wrap("cannot execute 'pasta'"),
+    })?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let lines = said.lines().map(str::trim).filter(|l| !l.is_empty() && !l.contains("to syslog"));
+        let text = lines.collect::<Vec<_>>().join("; ");
+        crate::bail!(StartFailed, "cannot connect the pod's network: pasta: {text}");
+    }
+    let cannot = || "cannot find the process of pasta";
+    let text = std::fs::read_to_string(&pid_file).context(cannot)?;
+    let pid = text
+        .trim()
+        .parse()
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or_else(|| Error::new(ErrorKind::System, cannot()))?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).context(cannot)?;
+    Ok(Pasta { pid: pid.as_raw_pid(), pidfd })
+}

@@ -1,0 +1,83 @@
+//! What pods need of the host: where state and images are, and what plans depend on.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::ImageService;
+use crate::platform::small_file;
+use crate::pod::images::Images;
+use crate::pod::manifest::PodSpec;
+use crate::pod::plan::Context;
+use crate::pod::run::{CGROUP_PARENT, PodOptions};
+use crate::pod::seccomp;
+use crate::pod::store::PodStore;
+use crate::runtime::cgroups::Driver;
+use crate::runtime::options::Host;
+use crate::storage::state_root::StateRoot;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The host as pods see it.
+#[derive(Debug)]
+pub struct PodHost {
+    /// State root of containers and privileges.
+    pub host: Host,
+    /// Images.
+    pub images: ImageService,
+    /// Directory for what belongs on a disk: that of the images.
+    pub data: PathBuf,
+    /// The pods.
+    pub store: PodStore,
+}
+
+impl PodHost {
+    /// The pods below a state root, with the images of a service.
+    pub fn new(host: Host, images: ImageService) -> Self {
+        let data = images.storage().root().to_owned();
+        // Monitors have another working directory.
+        let root = std::path::absolute(host.root.path()).unwrap_or_else(|_| host.root.path().to_owned());
+        let host = Host { root: StateRoot::new(root), ..host };
+        let store = PodStore::new(&host, &data);
+        Self { host, images, data, store }
+    }
+
+    /// Fails where pods cannot run.
+    pub fn check(&self) -> Result<()> {
+        if self.host.cgroup_driver == Driver::Systemd {
+            crate::bail!(
+                NotSupported,
+                "cannot run pods: their cgroups cannot be managed by systemd (use --cgroup-manager cgroupfs)"
+            );
+        }
+        if self.host.rootless {
+            crate::bail!(NotSupported, "cannot run pods: this version needs root for them");
+        }
+        Ok(())
+    }
+
+    /// What the plan of a pod depends on.
+    pub fn context(&self, id: &str, pod: &PodSpec, options: &PodOptions, images: &Images) -> Result<Context> {
+        let seccomp: BTreeMap<_, _> = crate::pod::plan::seccomp_profiles(pod)
+            .into_iter()
+            .map(|name| Ok((name.clone(), seccomp::load(&name)?)))
+            .collect::<Result<_>>()?;
+        Ok(Context {
+            id: id.to_owned(),
+            cgroup_parent: options.cgroup_parent.clone().unwrap_or_else(|| CGROUP_PARENT.to_owned()),
+            network: options.network.clone(),
+            images: images.facts(),
+            node_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+            cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
+            memory: total_memory()?,
+            seccomp,
+            extensions: options.extensions.clone(),
+        })
+    }
+}
+
+/// Memory of the host in bytes: proc(5) `/proc/meminfo`.
+fn total_memory() -> Result<u64> {
+    let text = small_file::read("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| Error::new(ErrorKind::System, "/proc/meminfo has no MemTotal"))
+}

@@ -1,0 +1,279 @@
+//! The containers of a pod, as the monitor sees them.
+
+use super::Monitor;
+use super::jobs::Tracked;
+use super::logs::LogWriter;
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::infra::InfraEvent;
+use crate::pod::plan::config;
+use crate::pod::plan::{ContainerPlan, Role};
+use crate::pod::record::{ContainerState, ContainerStatus};
+use crate::runtime::delete::delete;
+use crate::runtime::lifecycle;
+use crate::runtime::options::CreateOptions;
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Bytes read at once from a container's output.
+const BUFFER: usize = 16 << 10;
+
+/// Longest wait before a sidecar is started again.
+const MAX_BACKOFF: Duration = Duration::from_secs(300);
+
+/// An output of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// A container.
+pub(super) struct Member {
+    pub(super) plan: ContainerPlan,
+    /// Its first process while that lives.
+    pub(super) pid: Option<i32>,
+    pub(super) pidfd: Option<OwnedFd>,
+    /// Its program was executed.
+    pub(super) started: bool,
+    pub(super) exit: Option<u8>,
+    pub(super) ready: bool,
+    /// It is being stopped: its end is no fault.
+    pub(super) stopping: bool,
+    pub(super) restarts: u32,
+    /// When a sidecar is to be started again.
+    pub(super) restart_at: Option<Instant>,
+    pub(super) probes: Vec<Tracked>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    log: Option<LogWriter>,
+}
+
+impl Member {
+    pub(super) fn new(plan: &ContainerPlan) -> Self {
+        Self {
+            plan: plan.clone(),
+            pid: None,
+            pidfd: None,
+            started: false,
+            exit: None,
+            ready: false,
+            stopping: false,
+            restarts: 0,
+            restart_at: None,
+            probes: Vec::new(),
+            stdout: None,
+            stderr: None,
+            log: None,
+        }
+    }
+
+    pub(super) fn status(&self) -> ContainerStatus {
+        let state = match (self.started, self.exit) {
+            (_, Some(_)) => ContainerState::Exited,
+            (true, None) => ContainerState::Running,
+            (false, None) => ContainerState::Waiting,
+        };
+        ContainerStatus {
+            name: self.plan.name.clone(),
+            role: self.plan.role,
+            state,
+            exit_code: self.exit,
+            ready: self.ready,
+            restarts: self.restarts,
+        }
+    }
+
+    /// The outputs that are still open.
+    pub(super) fn streams(&self) -> impl Iterator<Item = (Stream, BorrowedFd<'_>)> {
+        let stdout = self.stdout.iter().map(|fd| (Stream::Stdout, fd.as_fd()));
+        stdout.chain(self.stderr.iter().map(|fd| (Stream::Stderr, fd.as_fd())))
+    }
+
+    /// Moves what a container has written to its log, without waiting.
+    pub(super) fn read_log(&mut self, stream: Stream) {
+        let slot = if stream == Stream::Stdout { &mut self.stdout } else { &mut self.stderr };
+        let Some(fd) = slot else { return };
+        let mut buffer = [0u8; BUFFER];
+        match rustix::io::read(&*fd, &mut buffer) {
+            Ok(read @ 1..) => {
+                if let Some(log) = &mut self.log {
+                    log.write(stream, &buffer[..read]);
+                }
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            _ => *slot = None,
+        }
+    }
+
+    /// Moves everything that is left to the log: the container has ended. What holds the output open beyond that, as a process
+    /// in a shared pid namespace can, is not waited for.
+    fn drain(&mut self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            loop {
+                let fd = if stream == Stream::Stdout { &self.stdout } else { &self.stderr };
+                let Some(fd) = fd else { break };
+                if !crate::infra::wire::ready(fd.as_fd(), rustix::event::PollFlags::IN, Some(Duration::ZERO))
+                    .unwrap_or(false)
+                {
+                    break;
+                }
+                self.read_log(stream);
+            }
+        }
+        if let Some(log) = &mut self.log {
+            log.end();
+        }
+        (self.stdout, self.stderr) = (None, None);
+    }
+
+    /// Sends a signal to its first process, if that lives.
+    pub(super) fn signal(&self, number: i32) {
+        if let Some(pidfd) = &self.pidfd {
+            let _ = crate::platform::sys::signal::pidfd_send_signal(pidfd, number);
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.pid.is_some()
+    }
+}
+
+impl Monitor<'_> {
+    fn bundle(&self, name: &str) -> PathBuf {
+        self.orders.record.data.join("bundles").join(name)
+    }
+
+    /// Directory of the containers' logs.
+    pub(super) fn log_directory(&self) -> PathBuf {
+        self.orders.record.data.join("logs")
+    }
+
+    /// Creates a container; its program waits for [`Monitor::start_member`].
+    pub(super) fn create_member(&mut self, number: usize) -> Result<()> {
+        let name = self.members[number].plan.name.clone();
+        let cannot = || format!("cannot create container '{name}'");
+        let bundle = self.bundle(&name);
+        self.write_config(number, &bundle).context(cannot)?;
+        let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+        for end in [&stdout, &stderr] {
+            rustix::io::ioctl_fionbio(end, true)?;
+        }
+        let options = CreateOptions { id: name.clone(), bundle, ..CreateOptions::default() };
+        let (host, foreground) = (&self.host, self.foreground);
+        let child = with_streams(&their_stdout, &their_stderr, || {
+            lifecycle::create_child(host, &options, foreground)
+        });
+        let child = child.context(cannot)?;
+        let log = LogWriter::open(&self.log_directory(), &name).context(cannot)?;
+        let member = &mut self.members[number];
+        (member.pid, member.pidfd) = (Some(child.pid), Some(child.pidfd));
+        (member.stdout, member.stderr) = (Some(stdout), Some(stderr));
+        (member.exit, member.started, member.log) = (None, false, Some(log));
+        Ok(())
+    }
+
+    /// Completes the bundle's configuration by what is known only now. The root file system's mount is there already.
+    fn write_config(&self, number: usize, bundle: &Path) -> Result<()> {
+        use crate::storage::config_file::{read_json, write_json};
+        let base = read_json(&bundle.join("base.json"))?;
+        let root = base["root"]["path"].as_str().unwrap_or("rootfs");
+        let mut spec = config::spec(self.plan(), &self.members[number].plan, &self.facts, root);
+        if let (Some(mounts), Some(made)) = (spec["mounts"].as_array_mut(), base["mounts"].as_array()) {
+            // The root, and volumes that are images.
+            let overlays = made.iter().filter(|mount| mount["type"] == "overlay").cloned();
+            let (root, volumes): (Vec<_>, Vec<_>) = overlays.partition(|mount| mount["destination"] == "/");
+            mounts.splice(0..0, root);
+            mounts.extend(volumes);
+        }
+        // A module takes the place of the program that the command names.
+        if self.members[number].plan.backend.is_some() && base["process"]["args"][0].is_string() {
+            spec["process"]["args"][0] = base["process"]["args"][0].clone();
+        }
+        if let (Some(all), Some(more)) =
+            (spec["annotations"].as_object_mut(), base["annotations"].as_object())
+        {
+            all.extend(
+                more.iter().filter(|(name, _)| name.contains("wasm")).map(|(n, v)| (n.clone(), v.clone())),
+            );
+        }
+        write_json(&bundle.join("config.json"), &spec)
+    }
+
+    /// Starts a created container, and returns when its program is executed and its hook has run.
+    pub(super) fn start_member(&mut self, number: usize) -> Result<()> {
+        let name = self.members[number].plan.name.clone();
+        lifecycle::start(&self.host, &name).context(|| format!("cannot start container '{name}'"))?;
+        let member = &mut self.members[number];
+        member.started = true;
+        member.ready = member.plan.readiness.is_none() && member.plan.startup.is_none();
+        self.track(number);
+        self.event(InfraEvent::ContainerStarted { name });
+        Ok(())
+    }
+
+    /// A container's first process has ended.
+    pub(super) fn member_ended(&mut self, number: usize, code: u8) {
+        let member = &mut self.members[number];
+        member.drain();
+        (member.pid, member.pidfd, member.exit, member.ready) = (None, None, Some(code), false);
+        member.probes.clear();
+        let (name, role, stopping) = (member.plan.name.clone(), member.plan.role, member.stopping);
+        self.jobs.forget(number);
+        if let Err(e) = delete(&self.host, &name, true) {
+            self.fail(e.wrap(format!("cannot delete container '{name}'")));
+        }
+        self.event(InfraEvent::ContainerExited { name: name.clone(), exit_code: code });
+        if !stopping {
+            self.judge_exit(number, &name, role, code);
+        }
+        self.save_status();
+    }
+
+    /// What the end of a container means for the pod.
+    fn judge_exit(&mut self, number: usize, name: &str, role: Role, code: u8) {
+        use crate::pod::manifest::types::RestartPolicy;
+        let failed =
+            || Error::new(ErrorKind::StartFailed, format!("container '{name}' has exited with code {code}"));
+        match role {
+            Role::Init if code == 0 => {}
+            Role::Sidecar if self.maker.is_none() => {
+                let member = &mut self.members[number];
+                let backoff = Duration::from_millis(100 << member.restarts.min(12)).min(MAX_BACKOFF);
+                member.restarts += 1;
+                member.restart_at = Some(Instant::now() + backoff);
+            }
+            // A program that is done before the pod is there has done what it was for.
+            Role::App if code == 0 && self.plan().restart_policy != RestartPolicy::Always => {}
+            Role::App if code == 0 => self.over = true,
+            _ => self.fail(failed()),
+        }
+    }
+
+    /// Starts a sidecar again.
+    pub(super) fn restart_member(&mut self, number: usize) {
+        self.members[number].restart_at = None;
+        let done = self.create_member(number).and_then(|()| self.start_member(number));
+        if let Err(e) = done {
+            self.fail(e);
+        }
+        self.save_status();
+    }
+}
+
+/// Runs `job` with these as standard output and error, and nothing as standard input; children of it keep them.
+pub(super) fn with_streams<T>(
+    stdout: &OwnedFd,
+    stderr: &OwnedFd,
+    job: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    rustix::stdio::dup2_stdout(stdout)?;
+    rustix::stdio::dup2_stderr(stderr)?;
+    let done = job();
+    rustix::stdio::dup2_stdout(rustix::stdio::stdin())?;
+    rustix::stdio::dup2_stderr(rustix::stdio::stdin())?;
+    done
+}

@@ -1,0 +1,320 @@
+//! Volumes and the files that each container gets: made before the containers, in a mount namespace of the monitor's own, so
+//! that no mount outlives the pod.
+
+use super::Monitor;
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::sys::mount::{MountAttr, mount_setattr};
+use crate::platform::sys::security::unshare;
+use crate::pod::plan::config::{SHM_SIZE, environment, sub_path};
+use crate::pod::plan::{FilePlan, VolumeKind, VolumePlan};
+use crate::pod::store::PodStore;
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, OpenTreeFlags, open_tree};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::{Value, json};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Mode of shared memory and of other directories that everybody may write to.
+const SHARED_MODE: u32 = 0o1777;
+
+impl Monitor<'_> {
+    /// Makes the volumes, shared memory and the directories of the pod.
+    pub(super) fn make_volumes(&mut self, store: &PodStore) -> Result<()> {
+        self.host_mounts = Some(own_mounts()?);
+        let record = &self.orders.record;
+        for directory in
+            [record.running.join("etc"), record.running.join("volumes"), record.data.join("volumes")]
+        {
+            make_directory(&directory, 0o711)?;
+        }
+        make_directory(&self.log_directory(), 0o700)?;
+        if !self.plan().host_ipc {
+            let shm = record.running.join("shm");
+            mount_memory(&shm, Some(SHM_SIZE), SHARED_MODE, None)?;
+            self.facts.shm = Some(shm.display().to_string());
+        }
+        if self.members.iter().any(|member| member.plan.privileged) {
+            self.facts.devices = host_devices(Path::new("/dev"));
+        }
+        for volume in &self.plan().volumes {
+            self.make_volume(volume, store).context(|| format!("cannot make volume '{}'", volume.name))?;
+        }
+        Ok(())
+    }
+
+    /// Goes back to the host's mount namespace; with the last container, the pod's own is gone, and what was mounted in it.
+    pub(super) fn leave_mounts(&mut self) {
+        if let Some(host) = self.host_mounts.take()
+            && let Err(e) = move_into_link_name_space(host.as_fd(), Some(LinkNameSpaceType::Mount))
+        {
+            tracing::warn!("cannot leave the pod's mount namespace: {e}");
+        }
+    }
+
+    /// Where a volume is.
+    fn place(&self, volume: &VolumePlan) -> PathBuf {
+        let record = &self.orders.record;
+        match &volume.source {
+            // Those of images are part of each container's bundle.
+            VolumeKind::Image { .. } => PathBuf::new(),
+            VolumeKind::Directory { .. } => record.data.join("volumes").join(&volume.name),
+            VolumeKind::Memory { .. } | VolumeKind::Files(_) => {
+                record.running.join("volumes").join(&volume.name)
+            }
+            VolumeKind::Host { path, .. } => PathBuf::from(path),
+            VolumeKind::Claim { name, .. } => self.orders.data.join("volumes").join(name),
+        }
+    }
+
+    fn make_volume(&self, volume: &VolumePlan, store: &PodStore) -> Result<()> {
+        let (path, group) = (self.place(volume), self.plan().fs_group);
+        match &volume.source {
+            VolumeKind::Directory { mode } => {
+                make_directory(&path, *mode)?;
+                give_to_group(&path, group, *mode)
+            }
+            VolumeKind::Memory { size, mode } => mount_memory(&path, *size, *mode, group),
+            VolumeKind::Image { .. } => Ok(()),
+            VolumeKind::Files(files) => write_files(&path, files, group),
+            VolumeKind::Host { kind, .. } => check_host_path(&path, kind),
+            VolumeKind::Claim { .. } => {
+                make_directory(&store.claims(), 0o711)?;
+                if !path.exists() {
+                    make_directory(&path, 0o777)?;
+                }
+                give_to_group(&path, group, 0o777)
+            }
+        }
+    }
+
+    /// Writes what each container gets as `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`.
+    pub(super) fn write_names(&mut self) -> Result<()> {
+        let etc = self.orders.record.running.join("etc");
+        let plan = self.plan();
+        let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+        hosts += &format!("{}\t{}\n", self.facts.pod_ip, plan.hostname);
+        for (address, names) in &plan.host_aliases {
+            hosts += &format!("{address}\t{}\n", names.join("\t"));
+        }
+        let hostname = format!("{}\n", plan.hostname);
+        for (name, text) in [("hosts", &hosts), ("hostname", &hostname), ("resolv.conf", &plan.resolv_conf)] {
+            let path = etc.join(name);
+            std::fs::write(&path, text)
+                .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)))
+                .context(|| format!("cannot write '{}'", path.display()))?;
+        }
+        self.facts.etc = etc.display().to_string();
+        Ok(())
+    }
+
+    /// Finds out what each mount of a container mounts. A path below a volume is opened without leaving the volume, and mounted
+    /// by its descriptor: a container that has the volume could change the path meanwhile.
+    pub(super) fn resolve_sources(&mut self) -> Result<()> {
+        for member in &self.members {
+            let env = environment(&member.plan, &self.facts);
+            for mount in &member.plan.mounts {
+                let sub = sub_path(mount.sub_path.as_ref(), &env);
+                let key = (mount.volume.clone(), sub.clone());
+                let Some(volume) = self.orders.plan.volumes.iter().find(|volume| volume.name == mount.volume)
+                else {
+                    continue;
+                };
+                if self.facts.sources.contains_key(&key) || matches!(volume.source, VolumeKind::Image { .. })
+                {
+                    continue;
+                }
+                let path = self.place(volume);
+                let source = if sub.is_empty() {
+                    path.display().to_string()
+                } else {
+                    let opened = open_below(&path, &sub).context(|| {
+                        format!(
+                            "cannot find subPath '{sub}' in volume '{}' of container '{}'",
+                            volume.name, member.plan.name
+                        )
+                    })?;
+                    let source = format!("/proc/self/fd/{}", opened.as_raw_fd());
+                    self.opened.push(opened);
+                    source
+                };
+                self.facts.sources.insert(key, source);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Leaves the host's mount namespace, which is returned, for a copy of it, where mounts of the host still show up.
+fn own_mounts() -> Result<OwnedFd> {
+    let cannot = || "cannot make a mount namespace for the pod";
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let host = rustix::fs::open("/proc/self/ns/mnt", flags, Mode::empty()).context(cannot)?;
+    unshare(libc::CLONE_NEWNS as u64).context(cannot)?;
+    let root = open_tree(CWD, "/", OpenTreeFlags::OPEN_TREE_CLOEXEC).context(cannot)?;
+    let attr =
+        MountAttr { propagation: Some(rustix::mount::MountPropagationFlags::DOWNSTREAM), ..MountAttr::NONE };
+    mount_setattr(root.as_fd(), true, &attr).context(cannot)?;
+    Ok(host)
+}
+
+fn make_directory(path: &Path, mode: u32) -> Result<()> {
+    let cannot = || format!("cannot make directory '{}'", path.display());
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(path)
+        .or_kind(ErrorKind::Storage, cannot)?;
+    // Whatever the file mode creation mask.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).or_kind(ErrorKind::Storage, cannot)
+}
+
+/// Lets a group write to a directory, and own what is made in it.
+fn give_to_group(path: &Path, group: Option<u32>, mode: u32) -> Result<()> {
+    let Some(group) = group else { return Ok(()) };
+    let cannot = || format!("cannot give '{}' to group {group}", path.display());
+    std::os::unix::fs::chown(path, None, Some(group)).context(cannot)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode | 0o2770)).context(cannot)
+}
+
+fn mount_memory(path: &Path, size: Option<u64>, mode: u32, group: Option<u32>) -> Result<()> {
+    make_directory(path, 0o700)?;
+    let size = size.map(|bytes| format!("size={bytes},")).unwrap_or_default();
+    let group_options = group.map(|group| format!(",gid={group}")).unwrap_or_default();
+    let mode = if group.is_some() { mode | 0o2770 } else { mode };
+    let data = format!("{size}mode={mode:o}{group_options}");
+    let data = std::ffi::CString::new(data).map_err(|_| Error::from_errno(libc::EINVAL))?;
+    rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())
+        .context(|| format!("cannot mount a tmpfs on '{}'", path.display()))
+}
+
+fn write_files(directory: &Path, files: &[FilePlan], group: Option<u32>) -> Result<()> {
+    make_directory(directory, 0o755)?;
+    for file in files {
+        let path = directory.join(&file.path);
+        let cannot = || format!("cannot write '{}'", path.display());
+        let parents = Path::new(&file.path).ancestors().skip(1).collect::<Vec<_>>();
+        for parent in parents.into_iter().rev().filter(|parent| !parent.as_os_str().is_empty()) {
+            make_directory(&directory.join(parent), 0o755)?;
+        }
+        std::fs::write(&path, &file.content).context(cannot)?;
+        // A group that the pod's volumes belong to can read them.
+        let mode = if group.is_some() { file.mode | 0o040 } else { file.mode };
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).context(cannot)?;
+        if let Some(group) = group {
+            std::os::unix::fs::chown(&path, None, Some(group)).context(cannot)?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks what is at a path of the host, or makes it: the types of Kubernetes.
+fn check_host_path(path: &Path, kind: &str) -> Result<()> {
+    let cannot = || format!("cannot make '{}'", path.display());
+    match kind {
+        "DirectoryOrCreate" if !path.exists() => {
+            std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path).context(cannot)?;
+        }
+        "FileOrCreate" if !path.exists() => drop(std::fs::File::create_new(path).context(cannot)?),
+        _ => {}
+    }
+    let found = std::fs::metadata(path).context(|| format!("cannot find '{}'", path.display()))?.file_type();
+    let right = match kind {
+        "Directory" | "DirectoryOrCreate" => found.is_dir(),
+        "File" | "FileOrCreate" => found.is_file(),
+        "Socket" => found.is_socket(),
+        "CharDevice" => found.is_char_device(),
+        "BlockDevice" => found.is_block_device(),
+        _ => true,
+    };
+    if right { Ok(()) } else { crate::bail!(InvalidManifest, "'{}' is not of type {kind}", path.display()) }
+}
+
+/// Opens a path below a directory without leaving it; what is missing is made, as directories.
+fn open_below(directory: &Path, path: &str) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = rustix::fs::open(directory, flags | OFlags::DIRECTORY, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let open = |path: &Path| openat2(&root, path, flags, Mode::empty(), resolve);
+    match open(Path::new(path)) {
+        Err(Errno::NOENT) => {}
+        opened => return Ok(opened?),
+    }
+    let ancestors: Vec<&Path> = Path::new(path).ancestors().filter(|p| !p.as_os_str().is_empty()).collect();
+    for ancestor in ancestors.into_iter().rev() {
+        if open(ancestor).is_err_and(|e| e == Errno::NOENT) {
+            let parent = ancestor.parent().filter(|p| !p.as_os_str().is_empty());
+            let parent = parent.map_or_else(|| root.try_clone().map_err(Error::from), |p| Ok(open(p)?))?;
+            if let Some(name) = ancestor.file_name() {
+                mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
+            }
+        }
+    }
+    Ok(open(Path::new(path))?)
+}
+
+/// The devices of the host below `directory`, as the runtime specification has them. Terminals and what is mounted in /dev are
+/// each container's own.
+fn host_devices(directory: &Path) -> Vec<Value> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(metadata) = entry.metadata() else { continue };
+        let kind = FileType::from_raw_mode(metadata.mode());
+        let own = ["pts", "shm", "mqueue", "hugepages", "ptmx", "console", "fd"];
+        if own.iter().any(|name| entry.file_name() == *name) {
+            continue;
+        }
+        let letter = match kind {
+            FileType::CharacterDevice => "c",
+            FileType::BlockDevice => "b",
+            FileType::Directory => {
+                all.extend(host_devices(&path));
+                continue;
+            }
+            _ => continue,
+        };
+        let device = metadata.rdev();
+        all.push(json!({
+            "path": path, "type": letter, "major": rustix::fs::major(device), "minor": rustix::fs::minor(device),
+            "fileMode": metadata.mode() & 0o7777, "uid": metadata.uid(), "gid": metadata.gid(),
+        }));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_below_a_volume_never_leaves_it_and_is_made_when_missing() {
+        let tmp = tempfile::tempdir().unwrap();
+        let volume = tmp.path().join("volume");
+        std::fs::create_dir(&volume).unwrap();
+        std::os::unix::fs::symlink("/etc", volume.join("out")).unwrap();
+        std::os::unix::fs::symlink("..", volume.join("up")).unwrap();
+        std::os::unix::fs::symlink("a", volume.join("inside")).unwrap();
+        open_below(&volume, "a/b/c").unwrap();
+        assert!(volume.join("a/b/c").is_dir());
+        open_below(&volume, "inside/b/d").unwrap();
+        assert!(volume.join("a/b/d").is_dir());
+        for path in ["out", "out/passwd", "up/x", "a/../../x"] {
+            assert!(open_below(&volume, path).is_err(), "{path}");
+        }
+        assert!(!tmp.path().join("x").exists());
+    }
+
+    #[test]
+    fn a_path_of_the_host_must_be_what_it_is_said_to_be() {
+        let tmp = tempfile::tempdir().unwrap();
+        check_host_path(tmp.path(), "Directory").unwrap();
+        check_host_path(&tmp.path().join("d/e"), "DirectoryOrCreate").unwrap();
+        check_host_path(&tmp.path().join("f"), "FileOrCreate").unwrap();
+        check_host_path(Path::new("/dev/null"), "CharDevice").unwrap();
+        assert!(check_host_path(tmp.path(), "File").is_err());
+        assert!(check_host_path(&tmp.path().join("g"), "").is_err());
+    }
+}

@@ -1,0 +1,285 @@
+//! Planning a pod.
+
+use super::volumes::volume;
+use super::{
+    ContainerPlan, ImageFacts, MountPlan, Network, PodPlan, PortPlan, Role, SubPath, VolumePlan, env, probes,
+    resources, security,
+};
+use crate::error::Result;
+use crate::image::bundle::MODULE;
+use crate::limits::DEFAULT_GRACE_PERIOD;
+use crate::pod::manifest::PodSpec;
+use crate::pod::manifest::types::{Container, Mount, RestartPolicy, Spec};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Longest host name that the kernel takes, in bytes: `HOST_NAME_MAX` of sethostname(2).
+const MAX_HOSTNAME: usize = 64;
+
+/// What a plan depends on beside the manifest.
+#[derive(Debug, Default)]
+pub struct Context {
+    /// Id of the pod.
+    pub id: String,
+    /// Cgroup that the pod's own is below.
+    pub cgroup_parent: String,
+    /// Network asked for; none to follow from the manifest.
+    pub network: Option<Network>,
+    /// Facts of each image, by its reference in the manifest.
+    pub images: BTreeMap<String, ImageFacts>,
+    /// Name of the host.
+    pub node_name: String,
+    /// `/etc/resolv.conf` of the host.
+    pub resolv_conf: String,
+    /// Processors of the host, for limits that are not set.
+    pub cpus: u64,
+    /// Memory of the host in bytes, for limits that are not set.
+    pub memory: u64,
+    /// The seccomp profile of each type that a container asks for, by the name of the profile; `""` is the default one.
+    pub seccomp: BTreeMap<String, serde_json::Value>,
+    /// Programs that extend the infra container.
+    pub extensions: Vec<PathBuf>,
+}
+
+/// Plans a pod.
+pub fn plan(pod: &PodSpec, context: &Context) -> Result<PodPlan> {
+    let spec = &pod.spec;
+    let ports = if spec.host_network { Vec::new() } else { ports(spec) };
+    let network = network(pod, context, &ports)?;
+    let containers = containers(pod, context)?;
+    Ok(PodPlan {
+        id: context.id.clone(),
+        metadata: pod.metadata.clone(),
+        hostname: hostname(pod, &context.node_name),
+        share_pid: spec.share_process_namespace,
+        host_pid: spec.host_pid,
+        host_ipc: spec.host_ipc,
+        sysctls: spec.security_context.sysctls.iter().map(|s| (s.name.clone(), s.value.clone())).collect(),
+        cgroup: format!("{}/{}", context.cgroup_parent.trim_end_matches('/'), context.id),
+        resources: resources::pod(&spec.resources),
+        volumes: spec
+            .volumes
+            .iter()
+            .map(|v| Ok(VolumePlan { name: v.name.clone(), source: volume(pod, v, context)? }))
+            .collect::<Result<_>>()?,
+        containers,
+        ports,
+        host_aliases: spec.host_aliases.iter().map(|a| (a.ip.clone(), a.hostnames.clone())).collect(),
+        resolv_conf: resolv_conf(spec, &network, &context.resolv_conf),
+        network,
+        fs_group: spec.security_context.fs_group,
+        grace_seconds: spec
+            .termination_grace_period_seconds
+            .unwrap_or(u32::try_from(DEFAULT_GRACE_PERIOD.as_secs()).unwrap_or(u32::MAX)),
+        deadline_seconds: spec.active_deadline_seconds,
+        restart_policy: spec.restart_policy.unwrap_or(RestartPolicy::Always),
+        extensions: context.extensions.clone(),
+    })
+}
+
+fn hostname(pod: &PodSpec, node_name: &str) -> String {
+    let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+    let name = given(&pod.spec.hostname_override)
+        .or_else(|| pod.spec.host_network.then(|| node_name.to_owned()))
+        .or_else(|| given(&pod.spec.hostname))
+        .unwrap_or_else(|| pod.metadata.name.clone());
+    let mut name: String = name.chars().take(MAX_HOSTNAME - 1).collect();
+    while name.ends_with(['-', '.']) {
+        name.pop();
+    }
+    name
+}
+
+fn network(pod: &PodSpec, context: &Context, ports: &[PortPlan]) -> Result<Network> {
+    let network = match (&context.network, pod.spec.host_network) {
+        (None | Some(Network::Host), true) => Network::Host,
+        (Some(_), true) => {
+            crate::bail!(InvalidManifest, "spec.hostNetwork: is true, but another network is asked for")
+        }
+        (Some(network), false) => network.clone(),
+        (None, false) if ports.is_empty() => Network::None,
+        (None, false) => Network::Pasta,
+    };
+    if !ports.is_empty() && network != Network::Pasta && network != Network::Host {
+        crate::bail!(
+            NotSupported,
+            "spec.containers: a hostPort needs the network 'pasta' (or 'host', where it is the container's port)"
+        );
+    }
+    if network == Network::Host && ports.iter().any(|port| port.host_port != port.container_port) {
+        crate::bail!(NotSupported, "a hostPort on the host's network must be the containerPort");
+    }
+    if network == Network::Host && pod.spec.security_context.sysctls.iter().any(|s| s.name.starts_with("net"))
+    {
+        crate::bail!(NotSupported, "spec.securityContext.sysctls: would change the host's network");
+    }
+    Ok(network)
+}
+
+fn ports(spec: &Spec) -> Vec<PortPlan> {
+    let containers = spec.init_containers.iter().chain(&spec.containers);
+    let ports = containers.flat_map(|container| &container.ports).filter_map(|port| {
+        Some(PortPlan {
+            host_ip: port.host_ip.clone().filter(|ip| !ip.is_empty()),
+            host_port: port.host_port.filter(|port| *port != 0)?,
+            container_port: port.container_port,
+            udp: port.protocol.as_deref() == Some("UDP"),
+        })
+    });
+    ports.collect()
+}
+
+/// `/etc/resolv.conf`: that of the host unless the policy is None, with what the pod adds.
+fn resolv_conf(spec: &Spec, network: &Network, host: &str) -> String {
+    let dns = &spec.dns_config;
+    let mut text = String::new();
+    let mut searches: Vec<&str> = Vec::new();
+    let mut options: Vec<String> = Vec::new();
+    if spec.dns_policy.as_deref() != Some("None") && *network != Network::None {
+        for line in host.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words.as_slice() {
+                // A server on the host's loopback cannot be reached from another network.
+                ["nameserver", address, ..]
+                    if *network == Network::Host || !(address.starts_with("127.") || *address == "::1") =>
+                {
+                    text += &format!("nameserver {address}\n");
+                }
+                ["search" | "domain", rest @ ..] => searches = rest.to_vec(),
+                ["options", rest @ ..] => options = rest.iter().map(|word| (*word).to_owned()).collect(),
+                _ => {}
+            }
+        }
+    }
+    for server in &dns.nameservers {
+        text += &format!("nameserver {server}\n");
+    }
+    searches.extend(dns.searches.iter().map(String::as_str));
+    options.extend(dns.options.iter().map(|option| match &option.value {
+        Some(value) => format!("{}:{value}", option.name),
+        None => option.name.clone(),
+    }));
+    if !searches.is_empty() {
+        text += &format!("search {}\n", searches.join(" "));
+    }
+    if !options.is_empty() {
+        text += &format!("options {}\n", options.join(" "));
+    }
+    text
+}
+
+fn containers(pod: &PodSpec, context: &Context) -> Result<Vec<ContainerPlan>> {
+    let init = pod.spec.init_containers.iter().enumerate().map(|(n, c)| {
+        let role = if c.restart_policy.is_some() { Role::Sidecar } else { Role::Init };
+        (format!("spec.initContainers[{n}]"), c, role)
+    });
+    let apps = pod.spec.containers.iter().enumerate();
+    let apps = apps.map(|(n, c)| (format!("spec.containers[{n}]"), c, Role::App));
+    init.chain(apps)
+        .map(|(path, c, role)| container(pod, c, role, context).map_err(|e| e.wrap(path)))
+        .collect()
+}
+
+fn container(pod: &PodSpec, container: &Container, role: Role, context: &Context) -> Result<ContainerPlan> {
+    let image = context.images.get(&container.image).cloned().unwrap_or_default();
+    let mut args = args(container, &image);
+    if image.wasm && args.is_empty() {
+        args.push(format!("/{MODULE}"));
+    }
+    if args.is_empty() {
+        crate::bail!(
+            InvalidManifest,
+            "neither the manifest nor the image '{}' has a command",
+            container.image
+        );
+    }
+    let user = security::user(pod, container, &image)?;
+    let escalation = container.security_context.allow_privilege_escalation;
+    let privileged = container.security_context.privileged;
+    Ok(ContainerPlan {
+        name: container.name.clone(),
+        role,
+        image: container.image.clone(),
+        image_id: image.id.clone(),
+        backend: backend(pod, &image)?,
+        args,
+        env: env::environment(pod, container, &image, context)?,
+        cwd: [container.working_dir.as_deref().unwrap_or_default(), image.working_dir.as_str(), "/"]
+            .into_iter()
+            .find(|dir| !dir.is_empty())
+            .unwrap_or("/")
+            .to_owned(),
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups,
+        capabilities: security::capabilities(container),
+        no_new_privileges: escalation == Some(false),
+        privileged,
+        read_only_root: container.security_context.read_only_root_filesystem,
+        masked: !privileged && container.security_context.proc_mount.as_deref() != Some("Unmasked"),
+        seccomp: if privileged { None } else { security::seccomp(pod, container, context)? },
+        apparmor: security::apparmor(pod, container),
+        selinux: security::selinux(pod, container),
+        mounts: container.volume_mounts.iter().map(mount).collect(),
+        resources: resources::container(container),
+        startup: container.startup_probe.as_ref().map(|p| probes::probe(p, container)).transpose()?,
+        readiness: container.readiness_probe.as_ref().map(|p| probes::probe(p, container)).transpose()?,
+        liveness: container.liveness_probe.as_ref().map(|p| probes::probe(p, container)).transpose()?,
+        post_start: container
+            .lifecycle
+            .post_start
+            .as_ref()
+            .map(|h| probes::action(h, container))
+            .transpose()?,
+        pre_stop: container.lifecycle.pre_stop.as_ref().map(|h| probes::action(h, container)).transpose()?,
+        stop_signal: stop_signal(container, &image),
+    })
+}
+
+fn args(container: &Container, image: &ImageFacts) -> Vec<String> {
+    let (command, args) = (&container.command, &container.args);
+    match (command.is_empty(), args.is_empty()) {
+        (false, _) => [command.as_slice(), args].concat(),
+        (true, false) => [image.entrypoint.as_slice(), args].concat(),
+        (true, true) => [image.entrypoint.as_slice(), &image.cmd].concat(),
+    }
+}
+
+/// The annotation that selects a backend, where it is not the native one.
+fn backend(pod: &PodSpec, image: &ImageFacts) -> Result<Option<String>> {
+    let class = pod.spec.runtime_class_name.as_deref();
+    match (class, image.wasm) {
+        (Some("microvm"), _) => {
+            crate::bail!(
+                NotSupported,
+                "spec.runtimeClassName: pods in a microVM are not supported by this version"
+            )
+        }
+        (Some("wasm"), false) => {
+            crate::bail!(InvalidManifest, "runtimeClassName is wasm, but the image is no WebAssembly module")
+        }
+        (_, true) => Ok(Some("wasm".to_owned())),
+        _ => Ok(None),
+    }
+}
+
+fn mount(mount: &Mount) -> MountPlan {
+    let text = mount.sub_path.clone().filter(|path| !path.is_empty()).map(SubPath::Text);
+    let template = mount.sub_path_expr.clone().filter(|path| !path.is_empty()).map(SubPath::Template);
+    MountPlan {
+        volume: mount.name.clone(),
+        target: mount.mount_path.clone(),
+        sub_path: text.or(template),
+        read_only: mount.read_only,
+        recursive_read_only: mount.recursive_read_only.as_deref().is_some_and(|r| r != "Disabled"),
+        from_host: mount.mount_propagation.as_deref() == Some("HostToContainer"),
+    }
+}
+
+fn stop_signal(container: &Container, image: &ImageFacts) -> i32 {
+    let name = container.lifecycle.stop_signal.clone().or_else(|| image.stop_signal.clone());
+    let Some(name) = name else { return libc::SIGTERM };
+    let by_name = |name: &str| name.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32);
+    let number = name.parse().ok().filter(|number| (1..=64).contains(number));
+    number.or_else(|| by_name(&name)).or_else(|| by_name(&format!("SIG{name}"))).unwrap_or(libc::SIGTERM)
+}

@@ -1,0 +1,98 @@
+//! Limits and requests as settings of cgroups.
+
+use super::Context;
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::DEFAULT_MEMORY_BYTES;
+use crate::pod::manifest::PodSpec;
+use crate::pod::manifest::types::{Container, Quantity, Resources};
+use serde_json::{Map, Value, json};
+
+/// Period of the processor quota, in microseconds: the kernel's default.
+const PERIOD: i128 = 100_000;
+/// Smallest quota that the kernel takes, in microseconds.
+const MIN_QUOTA: i128 = 1000;
+/// Smallest weight that the kernel takes, and that of one processor.
+const MIN_SHARES: i128 = 2;
+const SHARES_PER_CPU: i128 = 1024;
+/// Largest weight that the kernel takes.
+const MAX_SHARES: i128 = 262_144;
+
+/// Limits of a container. Memory is limited also where the manifest does not say so.
+pub fn container(container: &Container) -> Value {
+    let resources = &container.resources;
+    let memory = resources.limits.get("memory").and_then(Quantity::value).unwrap_or(DEFAULT_MEMORY_BYTES);
+    settings(resources, Some(memory))
+}
+
+/// Limits of a pod as a whole: none unless the manifest has them.
+pub fn pod(resources: &Resources) -> Value {
+    settings(resources, resources.limits.get("memory").and_then(Quantity::value))
+}
+
+fn settings(resources: &Resources, memory: Option<u64>) -> Value {
+    let mut all = Map::new();
+    if let Some(bytes) = memory {
+        all.insert("memory".to_owned(), json!({"limit": bytes}));
+    }
+    let mut cpu = Map::new();
+    if let Some(milli) = resources.limits.get("cpu").and_then(Quantity::milli) {
+        cpu.insert("quota".to_owned(), json!(i64::try_from((milli * PERIOD / 1000).max(MIN_QUOTA)).ok()));
+        cpu.insert("period".to_owned(), json!(PERIOD as u64));
+    }
+    let request = resources.requests.get("cpu").or_else(|| resources.limits.get("cpu"));
+    if let Some(milli) = request.and_then(Quantity::milli) {
+        let shares = (milli * SHARES_PER_CPU / 1000).clamp(MIN_SHARES, MAX_SHARES);
+        cpu.insert("shares".to_owned(), json!(shares as u64));
+    }
+    if !cpu.is_empty() {
+        all.insert("cpu".to_owned(), Value::Object(cpu));
+    }
+    let pages = resources.limits.iter().filter_map(|(name, quantity)| {
+        let size = Quantity(name.strip_prefix("hugepages-")?.to_owned()).value()?;
+        Some(json!({"pageSize": page_size(size), "limit": quantity.value()?}))
+    });
+    let pages: Vec<Value> = pages.collect();
+    if !pages.is_empty() {
+        all.insert("hugepageLimits".to_owned(), Value::Array(pages));
+    }
+    Value::Object(all)
+}
+
+/// A size of huge pages as the kernel writes it: `2MB`.
+fn page_size(bytes: u64) -> String {
+    match bytes {
+        bytes if bytes >= 1 << 30 => format!("{}GB", bytes >> 30),
+        bytes if bytes >= 1 << 20 => format!("{}MB", bytes >> 20),
+        bytes => format!("{}KB", bytes >> 10),
+    }
+}
+
+/// The value of a limit or request for a variable or file, in units of `divisor`, rounded up. What is not set is what
+/// the host has.
+pub fn field(
+    pod: &PodSpec,
+    container: &str,
+    resource: &str,
+    divisor: Option<&Quantity>,
+    context: &Context,
+) -> Result<String> {
+    let wrong = |what: String| Error::new(ErrorKind::InvalidManifest, what);
+    let mut containers = pod.spec.containers.iter().chain(&pod.spec.init_containers);
+    let container = containers
+        .find(|c| c.name == container)
+        .ok_or_else(|| wrong(format!("there is no container '{container}'")))?;
+    let (list, name) = resource.split_once('.').unwrap_or((resource, ""));
+    let resources = &container.resources;
+    let limit = resources.limits.get(name).and_then(Quantity::milli);
+    let host = if name == "cpu" { i128::from(context.cpus) } else { i128::from(context.memory) } * 1000;
+    let milli = match list {
+        "requests" => resources.requests.get(name).and_then(Quantity::milli).or(limit).unwrap_or(0),
+        _ => limit.unwrap_or(host),
+    };
+    let divisor = match divisor.filter(|d| !d.0.is_empty() && d.0 != "0") {
+        Some(divisor) => divisor.milli().filter(|d| *d > 0),
+        None => Some(1000),
+    };
+    let divisor = divisor.ok_or_else(|| wrong("the divisor is not a positive quantity".to_owned()))?;
+    Ok(((milli + divisor - 1) / divisor).to_string())
+}

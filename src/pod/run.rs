@@ -1,0 +1,231 @@
+//! Making pods, as the process that wants them: images first, then a monitor for each pod, then the commit.
+//!
+//! Until the commit every pod depends on this process: when it goes, however it goes, the monitors see their stream closed and
+//! remove what they have made.
+
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::infra::wire::Wire;
+use crate::platform::sys::clone::{Child, CloneArgs, clone3};
+use crate::pod::clean;
+use crate::pod::host::PodHost;
+use crate::pod::images::Images;
+use crate::pod::manifest::PodSpec;
+use crate::pod::monitor::{self, Commit, Orders, Report};
+use crate::pod::plan::{self, Network, PodPlan};
+use crate::pod::process::execute;
+use crate::pod::record::{ContainerInfo, PodRecord, VERSION};
+use crate::runtime::cgroups::Cgroup;
+use crate::runtime::foreground::Foreground;
+use crate::runtime::native::init::close_foreign_descriptors;
+use crate::runtime::state::now;
+use crate::storage::state_root::Lock;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::MemfdFlags;
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::{Path, PathBuf};
+
+/// Cgroup below which pods have theirs.
+pub const CGROUP_PARENT: &str = "/magikrun";
+
+/// How to run pods.
+#[derive(Debug, Clone, Default)]
+pub struct PodOptions {
+    /// Network; none to follow from the manifest.
+    pub network: Option<Network>,
+    /// Cgroup below which the pods have theirs; [`CGROUP_PARENT`] if there is none.
+    pub cgroup_parent: Option<String>,
+    /// Programs that extend the infra containers.
+    pub extensions: Vec<PathBuf>,
+}
+
+/// A pod that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodHandle {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Runs pods: all of them, or none.
+pub fn run(host: &PodHost, pods: &[PodSpec], options: &PodOptions) -> Result<Vec<PodHandle>> {
+    host.check()?;
+    clean::leftovers(&host.store, &host.host)?;
+    let images = Images::pull(&host.images, pods)?;
+    let foreground = Foreground::new(false)?;
+    let mut making: Vec<Making> = Vec::new();
+    let made = (|| {
+        for pod in pods {
+            let cannot = || format!("cannot run pod '{}'", pod.name());
+            making.push(Making::begin(host, pod, options, &images, &foreground).context(cannot)?);
+        }
+        for pod in &mut making {
+            pod.expect(&foreground, |report| matches!(report, Report::Ready))?;
+        }
+        for pod in &making {
+            pod.wire.send(&Commit)?;
+        }
+        for pod in &mut making {
+            pod.expect(&foreground, |report| matches!(report, Report::Committed))?;
+        }
+        Ok(())
+    })();
+    match made {
+        Ok(()) => Ok(making.into_iter().map(|pod| pod.handle).collect()),
+        Err(e) => Err(abort(host, making, e)),
+    }
+}
+
+/// Lets the monitors remove what they have made, and removes what they could not.
+fn abort(host: &PodHost, making: Vec<Making>, cause: Error) -> Error {
+    let mut left = Vec::new();
+    for pod in making {
+        drop(pod.wire);
+        let _ = rustix::process::waitid(
+            rustix::process::WaitId::PidFd(pod.monitor.pidfd.as_fd()),
+            rustix::process::WaitIdOptions::EXITED,
+        );
+        if let Err(e) = clean::leftover(&host.store, &host.host, &pod.handle.id) {
+            left.push(format!("remove pod '{}': {e}", pod.handle.name));
+        }
+    }
+    if left.is_empty() {
+        return cause;
+    }
+    let message = format!("{cause} (and could not {})", left.join("; "));
+    Error::from_parts(cause.kind(), message, cause.errno())
+}
+
+/// A pod that is being made.
+struct Making {
+    handle: PodHandle,
+    wire: Wire,
+    monitor: Child,
+}
+
+impl Making {
+    fn begin(
+        host: &PodHost,
+        pod: &PodSpec,
+        options: &PodOptions,
+        images: &Images,
+        foreground: &Foreground,
+    ) -> Result<Self> {
+        let id = uuid::Uuid::now_v7().to_string();
+        let context = host.context(&id, pod, options, images)?;
+        let plan = plan::plan(pod, &context)?;
+        let (dir, lock) = host.store.reserve(&id)?;
+        let record = record(host, &plan)?;
+        let begun = (|| {
+            record.save(&dir)?;
+            host.store.take_name(&host.host, &record.namespace, &record.name, &id)?;
+            build_bundles(host, &plan, images, &record.data)?;
+            let orders = Orders {
+                plan,
+                record: record.clone(),
+                root: host.host.root.path().to_owned(),
+                data: host.data.clone(),
+                driver: host.host.cgroup_driver,
+                rootless: host.host.rootless,
+            };
+            spawn(&orders, &lock, foreground)
+        })();
+        match begun {
+            Ok((wire, monitor)) => {
+                lock.leave_to_child();
+                Ok(Self { handle: PodHandle { id, name: record.name }, wire, monitor })
+            }
+            Err(e) => match clean::remove(&host.store, &host.host, &record, &dir) {
+                Ok(()) => Err(e),
+                Err(left) => Err(e.wrap(format!("could not remove what was made ({left})"))),
+            },
+        }
+    }
+
+    /// Waits for a report of the monitor. A signal to this process ends the wait, as does the death of the monitor.
+    fn expect(&mut self, foreground: &Foreground, wanted: impl Fn(&Report) -> bool) -> Result<()> {
+        let cannot = || format!("cannot run pod '{}'", self.handle.name);
+        loop {
+            {
+                let mut fds = [
+                    PollFd::from_borrowed_fd(self.wire.as_fd(), PollFlags::IN),
+                    PollFd::from_borrowed_fd(foreground.signals().as_fd(), PollFlags::IN),
+                ];
+                rustix::io::retry_on_intr(|| poll(&mut fds, None))
+                    .context(|| "cannot wait for the monitor")?;
+            }
+            if let Some(signal) = foreground.signals().read_signal().context(|| "cannot read signals")? {
+                let ends = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+                if ends.contains(&i32::try_from(signal.ssi_signo).unwrap_or(0)) {
+                    crate::bail!(StartFailed, "{}: interrupted", cannot());
+                }
+            }
+            use crate::infra::wire::Received;
+            match self.wire.try_receive::<Report>()? {
+                Received::Nothing => {}
+                Received::Message(Report::Failed { kind, message }) => {
+                    return Err(Error::new(kind, message).wrap(cannot()));
+                }
+                Received::Message(report) if wanted(&report) => return Ok(()),
+                Received::Message(_) => {}
+                Received::Closed => crate::bail!(StartFailed, "{}: its monitor was killed", cannot()),
+            }
+        }
+    }
+}
+
+fn record(host: &PodHost, plan: &PodPlan) -> Result<PodRecord> {
+    let rootless = host.host.rootless;
+    let path = if rootless { plan.cgroup.trim_start_matches('/') } else { &plan.cgroup };
+    Ok(PodRecord {
+        version: VERSION,
+        id: plan.id.clone(),
+        name: plan.metadata.name.clone(),
+        namespace: plan.metadata.namespace().to_owned(),
+        created: now(),
+        cgroup: Cgroup::locate(host.host.cgroup_driver, Some(Path::new(path)), &plan.id, rootless)?,
+        data: host.store.data(&plan.id),
+        running: host.store.running(&plan.id),
+        containers: ContainerInfo::of_plan(plan),
+        ports: plan.ports.clone(),
+        grace_seconds: plan.grace_seconds,
+    })
+}
+
+/// Makes a bundle for each container; the monitor completes the configurations.
+fn build_bundles(host: &PodHost, plan: &PodPlan, images: &Images, data: &Path) -> Result<()> {
+    let bundles = data.join("bundles");
+    std::fs::create_dir_all(&bundles)
+        .or_kind(ErrorKind::Storage, || format!("cannot make '{}'", bundles.display()))?;
+    for container in &plan.containers {
+        let bundle = bundles.join(&container.name);
+        images
+            .build(&host.images, plan, container, &bundle)
+            .context(|| format!("container '{}'", container.name))?;
+    }
+    Ok(())
+}
+
+/// Executes this program again as the monitor of a pod.
+fn spawn(orders: &Orders, lock: &Lock, foreground: &Foreground) -> Result<(Wire, Child)> {
+    let (ours, theirs) = Wire::pair()?;
+    let memory =
+        rustix::fs::memfd_create("orders", MemfdFlags::CLOEXEC).context(|| "cannot make a file in memory")?;
+    let mut file = File::from(memory);
+    file.write_all(&serde_json::to_vec(orders)?)?;
+    file.rewind()?;
+    let label = format!("pod:{}", orders.record.name);
+    let child = clone3(&CloneArgs::default(), || {
+        let needed = [theirs.as_fd().as_raw_fd(), file.as_raw_fd(), lock.as_fd().as_raw_fd()];
+        let Err(e) = foreground
+            .restore_in_child()
+            .and_then(|()| rustix::process::setsid().map(drop).map_err(Error::from))
+            .and_then(|()| close_foreign_descriptors(0, &needed))
+            .and_then(|()| execute(monitor::PROCESS_NAME, &[&theirs, &file, lock], &label));
+        let _ = theirs.send(&Report::Failed { kind: e.kind(), message: e.message().to_owned() });
+        1
+    })?;
+    Ok((ours, child))
+}

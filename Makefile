@@ -29,6 +29,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) \
 	git \
 	iproute2 \
 	man-db \
+	passt \
 	podman \
 	procps \
 	uidmap \
@@ -99,6 +100,7 @@ bench:
 	@tools/packages.sh $(BENCH_PACKAGES)
 	$(CARGO) bench --locked --bench lifecycle -- $(BENCH_ARGS)
 	$(CARGO) bench --locked --bench wasm
+	$(CARGO) bench --locked --bench pods
 
 install: build
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/magikrun

@@ -3,8 +3,15 @@
 use std::path::{Path, PathBuf};
 
 /// The modules from the top down: each may use those after it.
-const LAYERS: [&[&str]; 6] =
-    [&["cli"], &["runtime", "image"], &["storage"], &["platform"], &["undo"], &["error", "limits"]];
+const LAYERS: [&[&str]; 7] = [
+    &["cli"],
+    &["pod"],
+    &["runtime", "image", "infra", "passt"],
+    &["storage"],
+    &["platform"],
+    &["undo"],
+    &["error", "limits"],
+];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")

@@ -1,7 +1,9 @@
 //! Every public path that users of the library rely on, used once. It grows with the library.
 
 use magikrun::image::{BundleBuilder, Capability, ImageService, OciContainerConfig, Platform};
+use magikrun::infra::{ExtensionResult, InfraContext, InfraEvent, InfraExtension};
 use magikrun::limits;
+use magikrun::pod::{NativePodRuntime, PodHandle, PodRuntime, PodSpec, PodStatus, WasmPodRuntime};
 use magikrun::runtime::{NativeRuntime, OciRuntime, Signal};
 use magikrun::storage::blobs::{BlobStore, Digest};
 use magikrun::storage::config::Config;
@@ -29,6 +31,60 @@ fn life() -> Result<()> {
     runtime.kill("my-container", Signal::Term)?;
     println!("{}", runtime.state("my-container")?.status);
     runtime.delete("my-container")
+}
+
+/// The life of a pod, compiled and not called, for the same reason.
+#[allow(dead_code, reason = "it has to compile; the test below shows why it is not called")]
+fn pod_life(manifest: &[u8]) -> Result<()> {
+    let runtime = NativePodRuntime::new()?;
+    let spec = PodSpec::from_yaml(manifest)?;
+    let handle: PodHandle = runtime.run_pod(&spec)?;
+    let status: PodStatus = runtime.pod_status(&handle.id)?;
+    println!("{:?}", status.phase);
+    runtime.exec(&handle.id, "app", &["true".to_owned()])?;
+    runtime.logs(&handle.id, "app")?;
+    runtime.list()?;
+    runtime.stop_pod(&handle.id, Duration::from_secs(30))?;
+    runtime.delete_pod(&handle.id, false)
+}
+
+/// An extension as a library caller writes it.
+struct Workplane;
+
+impl InfraExtension for Workplane {
+    fn name(&self) -> &'static str {
+        "workplane"
+    }
+
+    fn on_start(&mut self, context: &InfraContext<'_>) -> ExtensionResult<()> {
+        context.request_udp_port(51820, 51820, self.name())
+    }
+
+    fn on_event(&mut self, event: &InfraEvent, context: &InfraContext<'_>) -> ExtensionResult<()> {
+        if let InfraEvent::ContainerStarted { name, .. } = event {
+            assert!(context.pod().containers.contains(name));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn pods_have_a_runtime_for_each_kind_and_extensions_a_name() {
+    let root = tempfile::tempdir().unwrap();
+    let spec = PodSpec::from_yaml(
+        r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"},
+            "spec": {"containers": [{"name": "a", "image": "localhost/none:1"}]}}"#,
+    )
+    .unwrap();
+    let images = || ImageService::with_root(root.path().join("images"));
+    let native = NativePodRuntime::with_root(root.path(), images());
+    let wasm = WasmPodRuntime::with_root(root.path(), images());
+    for runtime in [&native as &dyn PodRuntime, &wasm] {
+        assert!(runtime.run_pod(&spec).unwrap_err().message().contains("threads"));
+        assert!(runtime.list().unwrap().is_empty());
+        assert_eq!(runtime.pod_status("x").unwrap_err().kind(), ErrorKind::PodNotFound);
+    }
+    assert_eq!(Workplane.name(), "workplane");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod bundle;
 mod cgroup;
 mod console;
 mod layout;
+pub mod pods;
 mod process;
 mod wasm;
 
@@ -15,6 +16,7 @@ pub use bundle::{Bundle, busybox_rootfs};
 pub use cgroup::{cgroup_dir, cgroup_value, has_controllers, leftover_cgroups, remove_cgroups};
 pub use console::ConsoleSocket;
 pub use layout::{Compression, Layer, Layout};
+pub use pods::Pods;
 pub use process::{DEADLINE, Output, Running, finish, is_alive, poll, readable, signal, start, wait_dead};
 pub use wasm::{Wasm, annotate, compile, probe};
 

@@ -28,6 +28,9 @@ use std::path::{Path, PathBuf};
 /// User and group id of the infra container: nobody, who owns nothing.
 const NOBODY: u32 = 65534;
 
+/// Where the extensions' directory is mounted in the infra container: the way to the directory itself is barred to nobody.
+const STATE_MOUNT: &str = "/mnt";
+
 /// Name of the infra container's cgroup below that of the pod; it is in no name of a container.
 const CGROUP: &str = "@infra";
 
@@ -98,7 +101,11 @@ impl Monitor<'_> {
         }
         self.status.infra = Some(ProcessId::of(&infra)?);
         let pod = info(plan);
-        wire.send(&ToInfra::Start { pod, extensions: plan.extensions.clone(), state_directory: state })?;
+        wire.send(&ToInfra::Start {
+            pod,
+            extensions: plan.extensions.clone(),
+            state_directory: PathBuf::from(STATE_MOUNT),
+        })?;
         let sandbox = Sandbox { infra, wire, ready: false, pasta: None, cgroup, stopping: false };
         self.ports_wanted = plan.ports.clone();
         self.sandbox = Some(sandbox);
@@ -322,13 +329,13 @@ fn confine(state: &Path) -> Result<()> {
     let cannot = || "cannot make the infra container's file system read-only";
     let open =
         |path: &Path, flags| open_tree(rustix::fs::CWD, path, flags | OpenTreeFlags::OPEN_TREE_CLOEXEC);
-    rustix::mount::mount_bind(state, state).context(cannot)?;
+    rustix::mount::mount_bind(state, STATE_MOUNT).context(cannot)?;
     let root = open(Path::new("/"), OpenTreeFlags::empty()).context(cannot)?;
     let private = rustix::mount::MountPropagationFlags::PRIVATE;
     let attr =
         MountAttr { set: MountAttrFlags::MOUNT_ATTR_RDONLY, propagation: Some(private), ..MountAttr::NONE };
     mount_setattr(root.as_fd(), true, &attr).context(cannot)?;
-    let writable = open(state, OpenTreeFlags::empty()).context(cannot)?;
+    let writable = open(Path::new(STATE_MOUNT), OpenTreeFlags::empty()).context(cannot)?;
     let attr = MountAttr { clear: MountAttrFlags::MOUNT_ATTR_RDONLY, ..MountAttr::NONE };
     mount_setattr(writable.as_fd(), false, &attr).context(cannot)?;
     become_nobody()

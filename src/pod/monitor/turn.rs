@@ -118,7 +118,8 @@ impl Monitor<'_> {
             Source::Listener => self.clients.accept(),
             Source::Client(number) => self.serve_client(number),
             Source::Log(member, stream) => self.members[member].read_log(stream),
-            Source::Infra => drop(self.hear_infra()),
+            // What has arrived with one message is not told again.
+            Source::Infra => while self.hear_infra() {},
             Source::Maker => {
                 let heard = self.maker.as_mut().map_or(Ok(Received::Nothing), Wire::try_receive::<Commit>);
                 match heard {

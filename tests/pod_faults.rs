@@ -1,0 +1,258 @@
+//! Pods under faults: whatever is killed or missing, and whenever, either nothing is left or a pod that is entirely there.
+mod common;
+
+use common::pods::{WAIT, at_once, container, infra, manifest, monitor};
+use common::{DEADLINE, Pods, is_alive, names_in, poll, signal, start};
+use rustix::process::Signal;
+use std::time::{Duration, Instant};
+
+/// A pod of three containers with an init container and volumes.
+fn three(name: &str) -> String {
+    let spec = format!(
+        "{{terminationGracePeriodSeconds: 1, initContainers: [{}], containers: [{}, {}, {}],
+           volumes: [{{name: v}}, {{name: m, emptyDir: {{medium: Memory}}}}]}}",
+        container("i", "true", ""),
+        container("a", WAIT, "volumeMounts: [{name: v, mountPath: /v}, {name: m, mountPath: /m}]"),
+        container("b", WAIT, ""),
+        container("c", WAIT, ""),
+    );
+    manifest(name, &spec)
+}
+
+#[test]
+fn what_is_missing_or_fails_leaves_nothing_and_is_named() {
+    let pods = Pods::new();
+    let name = pods.name("x");
+    let missing = "{name: c, image: 'oci:/nonexistent:1'}";
+    let (a, b) = (container("a", WAIT, ""), container("b", WAIT, ""));
+    for (third, needles) in [
+        (missing.to_owned(), vec!["container 'c'", "/nonexistent"]),
+        (
+            container("c", WAIT, "imagePullPolicy: Never").replace("busybox:1", "other:1"),
+            vec!["container 'c'", "other"],
+        ),
+        (
+            "{name: c, image: 'localhost/busybox:1', command: [/nonexistent]}".to_owned(),
+            vec!["container 'c'", "/nonexistent"],
+        ),
+        (
+            "{name: c, image: 'localhost/busybox:1', workingDir: /etc/passwd}".to_owned(),
+            vec!["container 'c'"],
+        ),
+        (
+            container("c", WAIT, "lifecycle: {postStart: {exec: {command: ['false']}}}"),
+            vec!["postStart hook of container 'c'", "exit code 1"],
+        ),
+        (
+            container(
+                "c",
+                WAIT,
+                "startupProbe: {exec: {command: ['false']}, periodSeconds: 1, failureThreshold: 1}",
+            ),
+            vec!["startup probe of container 'c'"],
+        ),
+    ] {
+        let spec = format!("{{containers: [{a}, {b}, {third}]}}");
+        pods.run(&[], &manifest(&name, &spec)).fails_with(1, &needles);
+        pods.assert_nothing_left();
+    }
+    let volume = "volumes: [{name: v, hostPath: {path: /nonexistent, type: Directory}}]";
+    pods.run(&[], &manifest(&name, &format!("{{containers: [{a}], {volume}}}")))
+        .fails_with(1, &["volume 'v'", "/nonexistent"]);
+    let init = format!("{{initContainers: [{}], containers: [{a}]}}", container("i", "exit 9", ""));
+    pods.run(&[], &manifest(&name, &init)).fails_with(1, &["container 'i' has exited with code 9"]);
+    pods.run(&["--extension", "/bin/false"], &manifest(&name, &format!("{{containers: [{a}]}}")))
+        .fails_with(1, &["extension 'false'"]);
+    pods.assert_nothing_left();
+}
+
+#[test]
+fn exactly_one_of_several_pods_with_the_same_name_wins() {
+    let pods = Pods::new();
+    let name = pods.name("same");
+    let manifest = manifest(&name, &format!("{{containers: [{}]}}", container("a", WAIT, "")));
+    let outputs = at_once((0..6).map(|_| pods.run_command(&[], &manifest)).collect());
+    let (won, lost): (Vec<_>, Vec<_>) = outputs.iter().partition(|output| output.code == 0);
+    assert_eq!(won.len(), 1, "{outputs:?}");
+    assert!(
+        lost.iter().all(|output| output.stderr.contains("a pod with this name exists already")),
+        "{lost:?}"
+    );
+    assert_eq!(pods.status(&name)["id"], won[0].stdout.trim());
+    pods.run(&[], &manifest).fails_with(1, &["exists already"]);
+    pods.ok(&["delete", "--force", &name]);
+    pods.assert_nothing_left();
+    pods.start(&manifest);
+    pods.ok(&["delete", "--force", &name]);
+    pods.assert_nothing_left();
+}
+
+#[test]
+fn a_command_that_is_killed_at_any_moment_leaves_nothing_or_a_whole_pod() {
+    let pods = Pods::new();
+    let name = pods.name("killed");
+    let manifest = three(&name);
+    let began = Instant::now();
+    pods.start(&manifest);
+    let whole = began.elapsed();
+    pods.ok(&["delete", "--force", &name]);
+    let rounds = 24;
+    let mut there = 0;
+    for round in 0..rounds {
+        let running = start(pods.run_command(&[], &manifest), None);
+        std::thread::sleep(whole * round / (rounds - 4));
+        let how = if round % 3 == 0 { Signal::INT } else { Signal::KILL };
+        if is_alive(running.pid()) {
+            signal(running.pid(), how);
+        }
+        running.finish();
+        // The monitor may still be at work on removing the pod.
+        let settled = poll("the pod to be there or not", || {
+            let half_made = names_in(&pods.runtime.root().join("~pods/pods"))
+                .iter()
+                .any(|n| n.ends_with('~') && n.len() > 6);
+            if half_made {
+                pods.ok(&["gc"]);
+                return None;
+            }
+            Some(pods.ok(&["list", "-q"]).trim().to_owned())
+        });
+        if settled.is_empty() {
+            pods.ok(&["gc"]);
+        } else {
+            there += 1;
+            let status = pods.status(&name);
+            assert_eq!(status["phase"], "Running", "{status}");
+            for container in ["a", "b", "c"] {
+                pods.sh(&name, container, "true");
+            }
+            pods.ok(&["delete", "--force", &name]);
+        }
+        pods.assert_nothing_left();
+    }
+    assert!(there < rounds, "some are killed in time");
+}
+
+#[test]
+fn a_pod_whose_monitor_or_infra_container_is_killed_ends_as_a_whole() {
+    let pods = Pods::new();
+    let name = pods.name("guarded");
+    let manifest = three(&name);
+    for victim in ["monitor", "infra", "container"] {
+        pods.start(&manifest);
+        let containers: Vec<i32> =
+            ["a", "b", "c"].iter().map(|_| 0).chain(pids(&pods)).filter(|pid| *pid > 0).collect();
+        assert!(containers.len() >= 3, "{containers:?}");
+        match victim {
+            "monitor" => signal(monitor(&name).unwrap(), Signal::KILL),
+            "infra" => signal(infra(&name).unwrap(), Signal::KILL),
+            _ => signal(containers[0], Signal::KILL),
+        }
+        // Nobody has to call a command for that.
+        for pid in containers {
+            poll(&format!("process {pid} to end after the death of the {victim}"), || {
+                (!is_alive(pid)).then_some(())
+            });
+        }
+        let status = pods.wait_phase(&name, "Failed");
+        assert!(status["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{status}");
+        pods.ok(&["delete", &name]);
+        pods.assert_nothing_left();
+    }
+}
+
+/// Processes in the cgroups of this runtime's pods that are none of ours.
+fn pids(pods: &Pods) -> Vec<i32> {
+    let own = format!("/{}/", pods.runtime.name());
+    let numbers =
+        names_in(std::path::Path::new("/proc")).into_iter().filter_map(|name| name.parse::<i32>().ok());
+    numbers
+        .filter(|pid| {
+            let read =
+                |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            read("cgroup").contains(&own) && !read("cmdline").starts_with("magikrun-")
+        })
+        .collect()
+}
+
+#[test]
+fn a_monitor_that_is_killed_before_the_commit_leaves_nothing() {
+    let pods = Pods::new();
+    let name = pods.name("early");
+    let spec = format!(
+        "{{initContainers: [{}], containers: [{}]}}",
+        container("i", "sleep 600", ""),
+        container("a", WAIT, "")
+    );
+    for victim in ["monitor", "infra", "both"] {
+        let running = start(pods.run_command(&[], &manifest(&name, &spec)), None);
+        let its_monitor = poll("the monitor", || monitor(&name));
+        let its_infra = poll("the infra container", || infra(&name));
+        poll("the init container", || pids(&pods).first().copied());
+        match victim {
+            "monitor" => signal(its_monitor, Signal::KILL),
+            "infra" => signal(its_infra, Signal::KILL),
+            _ => {
+                signal(running.pid(), Signal::KILL);
+                signal(its_monitor, Signal::KILL);
+            }
+        }
+        let output = running.finish();
+        assert_ne!(output.code, 0);
+        if victim == "both" {
+            poll("the containers to end", || pids(&pods).is_empty().then_some(()));
+            pods.ok(&["gc"]);
+        }
+        pods.assert_nothing_left();
+    }
+}
+
+#[test]
+fn many_pods_at_once_run_and_are_gone() {
+    let pods = Pods::new();
+    let count = 24;
+    let names: Vec<String> = (0..count).map(|number| pods.name(&format!("many{number}"))).collect();
+    for chunk in names.chunks(8) {
+        let commands = chunk.iter().map(|name| {
+            let spec =
+                format!("{{containers: [{}, {}]}}", container("a", WAIT, ""), container("b", WAIT, ""));
+            pods.run_command(&[], &manifest(name, &spec))
+        });
+        for output in at_once(commands.collect()) {
+            output.success();
+        }
+    }
+    assert_eq!(pods.ok(&["list", "-q"]).lines().count(), count);
+    for chunk in names.chunks(8) {
+        for output in at_once(chunk.iter().map(|name| pods.command(&["delete", name])).collect()) {
+            output.success();
+        }
+    }
+    pods.assert_nothing_left();
+}
+
+#[test]
+fn a_stop_gives_the_time_that_is_asked_for_and_no_more() {
+    let pods = Pods::new();
+    let name = pods.name("stop");
+    let stubborn = "trap '' TERM; while :; do sleep 0.05; done";
+    let spec = format!("{{containers: [{}, {}]}}", container("a", stubborn, ""), container("b", WAIT, ""));
+    pods.start(&manifest(&name, &spec));
+    let began = Instant::now();
+    pods.ok(&["stop", "--grace", "1s", &name]);
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(1) && took < DEADLINE / 2, "{took:?}");
+    let status = pods.status(&name);
+    assert_eq!(
+        (&status["containers"][0]["exitCode"], &status["containers"][1]["exitCode"]),
+        (&137.into(), &0.into())
+    );
+    pods.ok(&["delete", &name]);
+    // A forced deletion cuts a stop short that is under way.
+    pods.start(&manifest(&name, &spec));
+    let slow = start(pods.command(&["stop", &name]), None);
+    poll("the pod to be stopping", || pods.ok(&["events", &name]).contains("podStopping").then_some(()));
+    pods.ok(&["delete", "--force", &name]);
+    slow.finish();
+    pods.assert_nothing_left();
+}

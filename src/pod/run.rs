@@ -4,13 +4,14 @@
 //! remove what they have made.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::infra::wire::Wire;
+use crate::infra::wire::{Received, Wire, ready};
 use crate::platform::sys::clone::{Child, CloneArgs, clone3};
 use crate::pod::clean;
 use crate::pod::host::PodHost;
 use crate::pod::images::Images;
 use crate::pod::manifest::PodSpec;
 use crate::pod::monitor::{self, Commit, Orders, Report};
+use crate::pod::operations;
 use crate::pod::plan::{self, Network, PodPlan};
 use crate::pod::process::execute;
 use crate::pod::record::{ContainerInfo, PodRecord, VERSION};
@@ -25,9 +26,12 @@ use std::fs::File;
 use std::io::{Seek as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Cgroup below which pods have theirs.
 pub const CGROUP_PARENT: &str = "/magikrun";
+/// How often a monitor is looked at that may have committed its pod meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// How to run pods.
 #[derive(Debug, Clone, Default)]
@@ -62,13 +66,13 @@ pub fn run(host: &PodHost, pods: &[PodSpec], options: &PodOptions) -> Result<Vec
             making.push(Making::begin(host, pod, options, &images, &foreground).context(cannot)?);
         }
         for pod in &mut making {
-            pod.expect(&foreground, |report| matches!(report, Report::Ready))?;
+            pod.expect(Some(&foreground), |report| matches!(report, Report::Ready))?;
         }
         for pod in &making {
             pod.wire.send(&Commit)?;
         }
         for pod in &mut making {
-            pod.expect(&foreground, |report| matches!(report, Report::Committed))?;
+            pod.expect(None, |report| matches!(report, Report::Committed))?;
         }
         Ok(())
     })();
@@ -78,16 +82,12 @@ pub fn run(host: &PodHost, pods: &[PodSpec], options: &PodOptions) -> Result<Vec
     }
 }
 
-/// Lets the monitors remove what they have made, and removes what they could not.
+/// Lets the monitors remove what they have made, and removes what they could not, or have committed already.
 fn abort(host: &PodHost, making: Vec<Making>, cause: Error) -> Error {
     let mut left = Vec::new();
     for pod in making {
         drop(pod.wire);
-        let _ = rustix::process::waitid(
-            rustix::process::WaitId::PidFd(pod.monitor.pidfd.as_fd()),
-            rustix::process::WaitIdOptions::EXITED,
-        );
-        if let Err(e) = clean::leftover(&host.store, &host.host, &pod.handle.id) {
+        if let Err(e) = take_back(host, &pod.monitor, &pod.handle.id) {
             left.push(format!("remove pod '{}': {e}", pod.handle.name));
         }
     }
@@ -96,6 +96,19 @@ fn abort(host: &PodHost, making: Vec<Making>, cause: Error) -> Error {
     }
     let message = format!("{cause} (and could not {})", left.join("; "));
     Error::from_parts(cause.kind(), message, cause.errno())
+}
+
+/// Waits until a monitor that has been left alone is gone; if it has committed its pod before it saw that, the pod is deleted.
+fn take_back(host: &PodHost, monitor: &Child, id: &str) -> Result<()> {
+    while !ready(monitor.pidfd.as_fd(), PollFlags::IN, Some(LOOK_AGAIN))? {
+        if host.store.pods().open(id).is_ok() {
+            return operations::delete(host, id, true);
+        }
+    }
+    match host.store.pods().open(id) {
+        Ok(_) => operations::delete(host, id, true),
+        Err(_) => clean::leftover(&host.store, &host.host, id).map(drop),
+    }
 }
 
 /// A pod that is being made.
@@ -144,25 +157,22 @@ impl Making {
         }
     }
 
-    /// Waits for a report of the monitor. A signal to this process ends the wait, as does the death of the monitor.
-    fn expect(&mut self, foreground: &Foreground, wanted: impl Fn(&Report) -> bool) -> Result<()> {
+    /// Waits until the monitor has said something, or a signal has come.
+    fn wait(&self, foreground: Option<&Foreground>) -> Result<()> {
+        let mut fds = vec![PollFd::from_borrowed_fd(self.wire.as_fd(), PollFlags::IN)];
+        fds.extend(foreground.map(|f| PollFd::from_borrowed_fd(f.signals().as_fd(), PollFlags::IN)));
+        rustix::io::retry_on_intr(|| poll(&mut fds, None)).context(|| "cannot wait for the monitor")?;
+        Ok(())
+    }
+
+    /// Waits for a report of the monitor. Its death ends the wait; so does a signal to this process, with `foreground`.
+    fn expect(&mut self, foreground: Option<&Foreground>, wanted: impl Fn(&Report) -> bool) -> Result<()> {
         let cannot = || format!("cannot run pod '{}'", self.handle.name);
         loop {
-            {
-                let mut fds = [
-                    PollFd::from_borrowed_fd(self.wire.as_fd(), PollFlags::IN),
-                    PollFd::from_borrowed_fd(foreground.signals().as_fd(), PollFlags::IN),
-                ];
-                rustix::io::retry_on_intr(|| poll(&mut fds, None))
-                    .context(|| "cannot wait for the monitor")?;
+            self.wait(foreground)?;
+            if interrupted(foreground)? {
+                crate::bail!(StartFailed, "{}: interrupted", cannot());
             }
-            if let Some(signal) = foreground.signals().read_signal().context(|| "cannot read signals")? {
-                let ends = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
-                if ends.contains(&i32::try_from(signal.ssi_signo).unwrap_or(0)) {
-                    crate::bail!(StartFailed, "{}: interrupted", cannot());
-                }
-            }
-            use crate::infra::wire::Received;
             match self.wire.try_receive::<Report>()? {
                 Received::Nothing => {}
                 Received::Message(Report::Failed { kind, message }) => {
@@ -174,6 +184,14 @@ impl Making {
             }
         }
     }
+}
+
+/// True if a signal has come that asks this process to end.
+fn interrupted(foreground: Option<&Foreground>) -> Result<bool> {
+    let Some(foreground) = foreground else { return Ok(false) };
+    let signal = foreground.signals().read_signal().context(|| "cannot read signals")?;
+    let number = signal.map_or(0, |signal| i32::try_from(signal.ssi_signo).unwrap_or(0));
+    Ok([libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT].contains(&number))
 }
 
 fn record(host: &PodHost, plan: &PodPlan) -> Result<PodRecord> {

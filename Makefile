@@ -21,18 +21,24 @@ WASM_PACKAGES := clang libclang-rt-14-dev-wasm32 lld wasi-libc
 # One a line, for changes that do not meet.
 TEST_PACKAGES := $(RUN_PACKAGES) \
 	$(WASM_PACKAGES) \
+	apache2-utils \
+	buildah \
 	conmon \
 	containerd \
 	criu \
 	crun \
+	docker-registry \
 	docker.io \
 	git \
 	iproute2 \
 	man-db \
+	openssl \
 	passt \
 	podman \
 	procps \
+	skopeo \
 	uidmap \
+	umoci \
 	util-linux
 # QEMU, and what makes the disk of the emulated machine.
 VM_PACKAGES := cpio e2fsprogs kmod mmdebstrap qemu-system-x86 util-linux xz-utils

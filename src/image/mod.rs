@@ -5,7 +5,7 @@
 //!
 //! # fn main() -> magikrun::Result<()> {
 //! let images = ImageService::new()?;
-//! let image = images.pull("oci:layout:1.0")?;
+//! let image = images.pull("registry.example/app:1.0")?;
 //! let builder = BundleBuilder::with_storage(images.storage().clone())?;
 //! let bundle = builder.build_oci_bundle(&image, &OciContainerConfig {
 //!     name: "my-container".to_owned(),
@@ -20,11 +20,15 @@ pub mod bundle;
 pub mod extract;
 #[expect(clippy::module_inception, reason = "the type of the module's name")]
 pub mod image;
+pub mod login;
 pub mod manifest;
+pub mod mount;
 pub mod platform;
 pub mod progress;
 mod pull;
+mod push;
 pub mod reference;
+pub mod save;
 pub mod service;
 pub mod source;
 pub mod store;

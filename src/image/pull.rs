@@ -2,6 +2,7 @@
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::image::extract::Rules;
+use crate::image::image::Image;
 use crate::image::manifest::{self, Document, digest_of, is_archive};
 use crate::image::platform::PlatformSpec;
 use crate::image::progress::Progress;
@@ -59,6 +60,9 @@ struct Resolved {
 impl Pull<'_> {
     /// Brings the image with everything it needs, and makes its name lead to it. Nothing is visible before.
     pub fn run(&self) -> Result<ImageRecord> {
+        if let Some(record) = self.unchanged()? {
+            return Ok(record);
+        }
         let lease = self.store.lease()?;
         let root = self.source.root()?;
         lease.need([&root.digest])?;
@@ -76,6 +80,20 @@ impl Pull<'_> {
         };
         self.store.put_record(&record)?;
         Ok(record)
+    }
+
+    /// What the name leads to already, if the source still says the same and everything is there.
+    fn unchanged(&self) -> Result<Option<ImageRecord>> {
+        let Some(record) = self.store.record(self.source.name())? else { return Ok(None) };
+        let fits = record.platform.parse().is_ok_and(|platform| self.platform.rank(&platform).is_some());
+        if !fits || Image::load(self.store, record.clone()).is_err() {
+            return Ok(None);
+        }
+        let same = self.source.digest()?.is_some_and(|digest| digest == record.target);
+        if same {
+            self.progress.exists(&record.manifest);
+        }
+        Ok(same.then_some(record))
     }
 
     /// Follows indexes to the manifest for the wanted platform, and reads its configuration.

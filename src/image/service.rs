@@ -5,8 +5,9 @@ use crate::image::image::Image;
 use crate::image::platform::PlatformSpec;
 use crate::image::progress::{Progress, Silent};
 use crate::image::pull::Pull;
-use crate::image::reference::Location;
-use crate::image::source::{DockerArchive, OciArchive, OciLayout, Source};
+use crate::image::push;
+use crate::image::reference::{Location, Reference};
+use crate::image::source::{DockerArchive, OciArchive, OciLayout, Registry, Source};
 use crate::image::store::{ImageRecord, ImageStore, Pruned, default_root};
 use crate::storage::config::Limits;
 use std::path::Path;
@@ -122,12 +123,38 @@ impl ImageService {
         Image::load(&self.store, self.store.find(name)?)
     }
 
+    /// Gives an image another name. Answers that in full.
+    pub fn tag(&self, image: &str, name: &str) -> Result<String> {
+        let reference: Reference = name.parse()?;
+        let record = ImageRecord { name: reference.to_string(), ..self.store.find(image)? };
+        self.store.put_record(&record)?;
+        Ok(record.name)
+    }
+
+    /// Pulls an image from an archive of podman, docker or [`crate::image::save`].
+    pub fn load(&self, path: &Path, name: Option<&str>) -> Result<Image> {
+        let name = name.map(str::to_owned);
+        let location = match OciArchive::open(path, name.as_deref()) {
+            Err(e) if e.message().contains("index.json") => Location::DockerArchive(path.to_owned(), name),
+            _ => Location::OciArchive(path.to_owned(), name),
+        };
+        let record = self.pull_from(&location, &PullOptions::default())?;
+        Image::load(&self.store, record)
+    }
+
+    /// Pushes an image to a registry, under its own name or another. Answers that in full.
+    pub fn push(&self, image: &str, name: Option<&str>, progress: &dyn Progress) -> Result<String> {
+        let image = self.inspect(image)?;
+        let reference: Reference = name.unwrap_or(image.name()).parse()?;
+        push::push(&self.store, &image, &reference, progress)?;
+        Ok(reference.to_string())
+    }
+
     /// Forgets a name, or with an id all names of the image. What nothing needs any more is removed by
     /// [`ImageService::prune`]. Answers the names.
     pub fn remove(&self, name: &str) -> Result<Vec<String>> {
         let record = self.store.find(name)?;
-        let by_name =
-            name.parse().is_ok_and(|r: crate::image::reference::Reference| r.to_string() == record.name);
+        let by_name = name.parse().is_ok_and(|r: Reference| r.to_string() == record.name);
         let mut removed = Vec::new();
         for other in self.list()? {
             let meant = if by_name { other.name == record.name } else { other.id == record.id };
@@ -151,8 +178,6 @@ fn open(location: &Location) -> Result<Box<dyn Source>> {
         Location::OciLayout(path, name) => Box::new(OciLayout::open(path, name.as_deref())?),
         Location::OciArchive(path, name) => Box::new(OciArchive::open(path, name.as_deref())?),
         Location::DockerArchive(path, name) => Box::new(DockerArchive::open(path, name.as_deref())?),
-        Location::Registry(reference) => {
-            crate::bail!(NotSupported, "cannot pull '{reference}': registries are not supported yet")
-        }
+        Location::Registry(reference) => Box::new(Registry::open(reference)?),
     })
 }

@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod clone;
 pub mod fd;
 pub mod mount;
+pub mod names;
 pub mod sched;
 pub mod seccomp;
 pub mod security;

@@ -11,6 +11,7 @@ mod layout;
 pub mod pods;
 mod process;
 mod wasm;
+mod registry;
 
 pub use bundle::{Bundle, busybox_rootfs};
 pub use cgroup::{cgroup_dir, cgroup_value, has_controllers, leftover_cgroups, remove_cgroups};
@@ -19,6 +20,7 @@ pub use layout::{Compression, Layer, Layout};
 pub use pods::Pods;
 pub use process::{DEADLINE, Output, Running, finish, is_alive, poll, readable, signal, start, wait_dead};
 pub use wasm::{Wasm, annotate, compile, probe};
+pub use registry::{RegistryAuth, RegistryServer};
 
 use serde_json::Value;
 use std::fs;

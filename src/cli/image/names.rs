@@ -1,4 +1,4 @@
-//! `magikrun image rm` and `prune`
+//! `magikrun image rm`, `tag` and `prune`
 
 use super::super::print;
 use super::list::human_size;
@@ -15,6 +15,17 @@ pub struct RmArgs {
     /// Only forget the names; `prune` removes what they led to
     #[arg(long)]
     no_prune: bool,
+}
+
+/// Arguments of `tag`.
+#[derive(Debug, clap::Args)]
+pub struct TagArgs {
+    /// Name of an image, or the beginning of its id
+    #[arg(value_name = "IMAGE")]
+    image: String,
+    /// The other name
+    #[arg(value_name = "NAME")]
+    name: String,
 }
 
 /// Arguments of `prune`.
@@ -36,6 +47,11 @@ pub fn rm(service: &ImageService, args: &RmArgs) -> Result<()> {
         service.prune()?;
     }
     Ok(())
+}
+
+/// `magikrun image tag`
+pub fn tag(service: &ImageService, args: &TagArgs) -> Result<()> {
+    print(&service.tag(&args.image, &args.name)?)
 }
 
 /// `magikrun image prune`

@@ -1,6 +1,7 @@
 //! `magikrun image pull`
 
 use super::super::print;
+use super::progress::Bars;
 use crate::cli::list::Format;
 use crate::error::Result;
 use crate::image::{ImageService, PullOptions, PullPolicy};
@@ -48,12 +49,13 @@ impl From<Policy> for PullPolicy {
 /// `magikrun image pull`
 pub fn run(service: &ImageService, args: &Args) -> Result<()> {
     let platform = args.platform.as_deref().map(str::parse).transpose()?;
+    let bars = Bars::new(args.quiet || args.format == Format::Json);
     for name in &args.images {
         let options = PullOptions {
             policy: args.policy.into(),
             platform: platform.clone(),
             parallel: args.parallel,
-            progress: None,
+            progress: Some(&bars),
         };
         let image = service.pull_with(name, &options)?;
         match args.format {

@@ -170,8 +170,7 @@ impl Tree {
             fsetxattr(&fd, OPAQUE, b"y", XattrFlags::empty()).context(opaque_failed)?;
         }
         self.open_metadata(fd.as_fd(), entry)?;
-        let path = if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() };
-        self.times.push((path, time(entry)));
+        self.times.push((joined(parent, name), time(entry)));
         Ok(())
     }
 
@@ -243,8 +242,7 @@ impl Tree {
             })
         };
         made.context(|| {
-            let path = [from, source].join(&b'/');
-            format!("cannot link to '{}'", String::from_utf8_lossy(&path).escape_default())
+            format!("cannot link to '{}'", String::from_utf8_lossy(&joined(from, source)).escape_default())
         })
     }
 
@@ -284,6 +282,10 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+fn joined(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    if parent.is_empty() { name.to_vec() } else { [parent, name].join(&b'/') }
 }
 
 fn opaque_failed() -> &'static str {

@@ -3,10 +3,12 @@
 mod archive;
 mod docker;
 mod layout;
+mod registry;
 
 pub use archive::OciArchive;
 pub use docker::DockerArchive;
-pub use layout::OciLayout;
+pub use layout::{OciLayout, REF_NAME};
+pub use registry::{Registry, Target, auth_files, check_login};
 
 use crate::error::Result;
 use crate::image::reference::Reference;
@@ -40,6 +42,11 @@ pub trait Source: Send + Sync {
 
     /// The manifest or index that the name leads to.
     fn root(&self) -> Result<Fetched>;
+
+    /// The digest that [`Source::root`] would have, if that can be told without reading it.
+    fn digest(&self) -> Result<Option<Digest>> {
+        Ok(None)
+    }
 
     /// The manifest with this descriptor. The caller verifies it.
     fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>>;

@@ -13,11 +13,13 @@ mod lease;
 mod prune;
 mod records;
 mod roots;
+mod verify;
 
 pub use layers::Layer;
 pub use lease::Lease;
 pub use prune::Pruned;
 pub use records::ImageRecord;
+pub use verify::Damage;
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::userns::{self, IdMappings};

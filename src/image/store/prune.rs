@@ -51,6 +51,7 @@ impl ImageStore {
     fn needed(&self) -> Result<HashSet<Digest>> {
         let mut needed: HashSet<Digest> = self.leased()?.into_iter().collect();
         needed.extend(self.used_by_bundles()?);
+        needed.extend(self.mounted());
         for record in self.records()? {
             needed.extend([record.target.clone(), record.id.clone()]);
             self.add_manifest(&record.manifest, &mut needed);

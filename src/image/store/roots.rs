@@ -50,16 +50,21 @@ impl ImageStore {
 
     /// Layers that bundles use.
     pub(super) fn used_by_bundles(&self) -> Result<Vec<Digest>> {
-        let mut used = Vec::new();
+        let bundles = self.bundles()?.into_iter();
+        let configs =
+            bundles.map(|bundle| std::fs::read_to_string(bundle.join("config.json")).unwrap_or_default());
+        Ok(configs.flat_map(|config| self.mentioned(&config)).collect())
+    }
+
+    /// Layers that are mounted on the host.
+    pub(super) fn mounted(&self) -> Vec<Digest> {
+        self.mentioned(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+    }
+
+    /// Layers whose paths are in a text: whatever mentions a layer keeps it, no need to know how.
+    fn mentioned(&self, text: &str) -> Vec<Digest> {
         let marker = format!("{}/", self.root().join("layers").display());
-        for bundle in self.bundles()? {
-            let config = std::fs::read_to_string(bundle.join("config.json")).unwrap_or_default();
-            // Whatever mentions the layer keeps it: no need to know how.
-            for (at, _) in config.match_indices(&marker) {
-                let digits: String = config[at + marker.len()..].chars().take(64).collect();
-                used.extend(format!("sha256:{digits}").parse::<Digest>());
-            }
-        }
-        Ok(used)
+        let digits = text.match_indices(&marker).map(|(at, _)| text[at + marker.len()..].chars().take(64));
+        digits.filter_map(|digits| format!("sha256:{}", digits.collect::<String>()).parse().ok()).collect()
     }
 }

@@ -31,7 +31,7 @@ pub fn config(data: &[u8]) {
     if validate(&spec, || KernelSecurity { selinux: true, apparmor: true }).is_err() {
         return;
     }
-    let _ = backend::select(&spec);
+    let _ = backend::select(&spec, "magikrun", || true);
     let _ = hooks::Hooks::new(&spec);
     let context = PlanContext { new_mount_namespace: true, ..PlanContext::default() };
     let _ = RootfsPlan::from_spec(&spec, Path::new("/"), context);

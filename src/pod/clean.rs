@@ -29,7 +29,7 @@ pub fn remove(store: &PodStore, host: &Host, record: &PodRecord, dir: &StateDir)
     end(host, record)?;
     remove_tree(&record.data)?;
     store.drop_name(&record.namespace, &record.name, &record.id)?;
-    dir.remove()
+    store.pods().remove(dir.path())
 }
 
 /// Removes what an interrupted command left of a pod; false if somebody is still at work on it.
@@ -40,7 +40,7 @@ pub fn leftover(store: &PodStore, host: &Host, id: &str) -> Result<bool> {
     match PodRecord::load(&left) {
         Ok(Some(record)) => remove(store, host, &record, &left)?,
         // Without a record nothing was made yet.
-        _ => left.remove()?,
+        _ => store.pods().remove(left.path())?,
     }
     Ok(true)
 }

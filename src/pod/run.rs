@@ -203,7 +203,7 @@ fn record(host: &PodHost, plan: &PodPlan) -> Result<PodRecord> {
         name: plan.metadata.name.clone(),
         namespace: plan.metadata.namespace().to_owned(),
         created: now(),
-        cgroup: Cgroup::locate(host.host.cgroup_driver, Some(Path::new(path)), &plan.id, rootless)?,
+        cgroup: Cgroup::locate(host.host.cgroup_driver, Some(Path::new(path)), &plan.id, rootless, None)?,
         data: host.store.data(&plan.id),
         running: host.store.running(&plan.id),
         containers: ContainerInfo::of_plan(plan),

@@ -44,7 +44,7 @@ pub fn create(host: &Host, options: &CreateOptions) -> Result<()> {
 
 /// Creates a container as [`create`] does, as a child of this process, whose standard streams it has.
 pub fn create_child(host: &Host, options: &CreateOptions, foreground: &Foreground) -> Result<Child> {
-    let bundle = prepare::load(options)?;
+    let bundle = prepare::load(host, options)?;
     native::create::create(host, options, bundle, None, Some(foreground)).map(|created| created.child)
 }
 

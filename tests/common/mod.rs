@@ -10,8 +10,8 @@ mod console;
 mod layout;
 pub mod pods;
 mod process;
-mod wasm;
 mod registry;
+mod wasm;
 
 pub use bundle::{Bundle, busybox_rootfs};
 pub use cgroup::{cgroup_dir, cgroup_value, has_controllers, leftover_cgroups, remove_cgroups};
@@ -19,8 +19,8 @@ pub use console::ConsoleSocket;
 pub use layout::{Compression, Layer, Layout};
 pub use pods::Pods;
 pub use process::{DEADLINE, Output, Running, finish, is_alive, poll, readable, signal, start, wait_dead};
-pub use wasm::{Wasm, annotate, compile, probe};
 pub use registry::{RegistryAuth, RegistryServer};
+pub use wasm::{Wasm, annotate, compile, probe};
 
 use serde_json::Value;
 use std::fs;

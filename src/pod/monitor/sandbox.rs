@@ -87,6 +87,7 @@ impl Monitor<'_> {
             Some(&cgroup_path(&plan.cgroup, self.host.rootless)),
             &plan.id,
             self.host.rootless,
+            None,
         )?;
         let mut undo = Undo::new();
         cgroup.create(&mut undo)?;

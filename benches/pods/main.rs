@@ -21,6 +21,14 @@ use std::time::Instant;
 /// Ends at once on SIGTERM, as a program that handles it does.
 const SCRIPT: &str = "trap 'exit 0' TERM; sleep 600 & wait";
 
+/// Podman with runc under it, on hosts where limits cannot be raised too.
+const PODMAN_CONF: &str = r#"
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
+[engine]
+runtime = "runc"
+"#;
+
 type Outcome<T> = Result<T, String>;
 
 /// What is measured, in order.
@@ -105,6 +113,7 @@ impl Bench {
             .map_err(|e| e.to_string())?;
         fs::write(bench.path("podman.yaml"), manifest(&bench.name, "localhost/mkb:1"))
             .map_err(|e| e.to_string())?;
+        fs::write(bench.path("containers.conf"), PODMAN_CONF).map_err(|e| e.to_string())?;
         let imported = Command::new("sh")
             .arg("-c")
             .arg(format!("tar -C {} -c . | podman import - localhost/mkb:1", bench.path("root").display()))
@@ -202,6 +211,7 @@ echo '{"imageLayoutVersion":"1.0.0"}' > "$1/layout/oci-layout"
             return Err("podman is not there, or cannot import an image".to_owned());
         }
         let mut command = Command::new("podman");
+        command.env("CONTAINERS_CONF", self.path("containers.conf"));
         command.args(["play", "kube", "--network", "none"]).args(args).arg(self.path("podman.yaml"));
         call(command)
     }

@@ -275,6 +275,9 @@ fn a_bad_signal_is_named_and_not_sent() {
 
 #[test]
 fn bad_resources_are_named_and_change_nothing() {
+    if !common::has_controllers(&["memory", "pids"]) {
+        return;
+    }
     let runtime = Runtime::new();
     let mut bundle = runtime.sleeper();
     bundle.edit(|config| config["linux"]["resources"]["pids"] = json!({"limit": 33}));

@@ -246,10 +246,10 @@ impl Runtime {
     }
 
     /// Names of folders in the state root: containers, and what a half-done command left, but no caches, whose names
-    /// begin with a tilde.
+    /// begin with a tilde, or in crun's case with a dot.
     pub fn state_entries(&self) -> Vec<String> {
         let mut names = names_in(&self.root());
-        names.retain(|name| !name.starts_with('~') && self.root().join(name).is_dir());
+        names.retain(|name| !name.starts_with(['~', '.']) && self.root().join(name).is_dir());
         names
     }
 

@@ -227,6 +227,15 @@ fn a_device_of_the_config_is_made_with_its_owner_and_mode() {
 }
 
 #[test]
+fn a_fifo_of_the_config_is_made_whatever_its_numbers_say() {
+    let text = Runtime::new().inside("test -p /dev/pipe && stat -c %a /dev/pipe", |config| {
+        config["linux"]["devices"] =
+            json!([{"path": "/dev/pipe", "type": "p", "major": 8, "minor": 666, "fileMode": 0o640}]);
+    });
+    assert_eq!(text, "640\n");
+}
+
+#[test]
 fn a_device_that_no_rule_allows_cannot_be_opened() {
     let device = json!([{"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666}]);
     let script = "head -c 1 /dev/kmsg 2>&1; true";

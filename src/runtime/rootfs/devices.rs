@@ -80,10 +80,13 @@ fn node(device: &LinuxDevice) -> Result<Node> {
             Error::new(ErrorKind::InvalidBundle, format!("linux.devices: '{path}' has device number {value}"))
         })
     };
+    // A fifo has no numbers, whatever the configuration says.
+    let device =
+        if kind == FileType::Fifo { 0 } else { makedev(number(device.major())?, number(device.minor())?) };
     Ok(Node {
         path: device.path().clone(),
         kind,
-        device: makedev(number(device.major())?, number(device.minor())?),
+        device,
         mode: device.file_mode().unwrap_or(0o666) & 0o7777,
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),

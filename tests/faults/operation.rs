@@ -43,6 +43,8 @@ impl<'a> Operation<'a> {
         let mut bundle = if name == "run" { runtime.shell(CONFINEMENT) } else { runtime.sleeper() };
         bundle.edit(|config| {
             config["process"]["oomScoreAdj"] = serde_json::json!(100);
+            // Otherwise it is looked for in the image, and is another one when that cannot be read.
+            config["process"]["env"].as_array_mut().expect("env").push(serde_json::json!("HOME=/home"));
             config["process"]["user"] = serde_json::json!({"uid": 1000, "gid": 1000, "additionalGids": [7]});
             config["linux"]["seccomp"] = serde_json::json!({
                 "defaultAction": "SCMP_ACT_ALLOW",
@@ -129,10 +131,14 @@ impl<'a> Operation<'a> {
             return Err("it panicked".to_owned());
         }
         if run.code == 0 && output != self.confinement {
-            return Err(format!(
-                "the process is confined otherwise: {output}\ninstead of: {}",
-                self.confinement
-            ));
+            let only = |one: &str, other: &str| -> Vec<String> {
+                one.lines()
+                    .filter(|line| !other.lines().any(|there| there == *line))
+                    .map(str::to_owned)
+                    .collect()
+            };
+            let (now, before) = (only(output, &self.confinement), only(&self.confinement, output));
+            return Err(format!("the process is confined otherwise: {now:?} instead of {before:?}"));
         }
         Ok(())
     }

@@ -40,13 +40,14 @@ pub fn close_range(first: u32, last: u32) -> Result<()> {
 }
 
 fn close_one_by_one(first: u32, last: u32) -> Result<()> {
-    let entries = std::fs::read_dir("/proc/self/fd")?.collect::<Result<Vec<_>, _>>()?;
-    for entry in entries {
-        let number = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
-        if let Some(number) = number.filter(|number| (first..=last).contains(number)) {
-            // SAFETY: as above. The listing's own descriptor is closed already, which is no error here.
-            unsafe { libc::close(number as libc::c_int) };
-        }
+    let mut numbers = Vec::new();
+    // Every entry keeps the listing's own descriptor open, so none may be left when that is closed below.
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    for number in numbers.into_iter().filter(|number| (first..=last).contains(number)) {
+        // SAFETY: as above. The listing's own descriptor is closed already, which is no error here.
+        unsafe { libc::close(number as libc::c_int) };
     }
     Ok(())
 }

@@ -23,6 +23,7 @@ use crate::storage::atomic;
 use crate::storage::state_root::{Lock, StateDir};
 use crate::undo::Undo;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -172,10 +173,12 @@ fn in_container(e: Error) -> Error {
     e.wrap("unable to start container process: error during container init").with_kind(kind)
 }
 
-/// Why a child that said nothing is gone.
+/// Why a child that said nothing is gone. It may also live, where it is the channel that failed.
 fn died(child: &Child, e: Error) -> Error {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let mut ended = [PollFd::new(&child.pidfd, PollFlags::IN)];
+    let _ = rustix::io::retry_on_intr(|| poll(&mut ended, Some(&Timespec { tv_sec: 1, tv_nsec: 0 })));
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     let how = match waitid(WaitId::PidFd(child.pidfd.as_fd()), options) {
         Ok(Some(status)) => match (status.terminating_signal(), status.exit_status()) {
             (Some(signal), _) => format!("killed by signal {signal} (out of memory?)"),

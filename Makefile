@@ -44,7 +44,8 @@ TEST_PACKAGES := $(RUN_PACKAGES) \
 VM_PACKAGES := cpio e2fsprogs kmod mmdebstrap qemu-system-x86 util-linux xz-utils
 CONFORMANCE_PACKAGES := $(TEST_PACKAGES) golang-github-blang-semver-dev golang-github-google-uuid-dev \
 	golang-github-opencontainers-runtime-tools-dev golang-go patchelf runc $(VM_PACKAGES)
-BENCH_PACKAGES := $(RUN_PACKAGES) $(WASM_PACKAGES) catatonit crun golang-github-containers-common podman runc util-linux
+BENCH_PACKAGES := $(RUN_PACKAGES) $(WASM_PACKAGES) catatonit crun docker-registry golang-github-containers-common podman \
+	runc skopeo umoci util-linux
 
 # What the variables of `make conformance` mean as options. A shell may have an ENV of its own, which is none.
 CONFORMANCE_ARGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(SUITE),--suite $(SUITE)) \
@@ -107,6 +108,7 @@ bench:
 	$(CARGO) bench --locked --bench lifecycle -- $(BENCH_ARGS)
 	$(CARGO) bench --locked --bench wasm
 	$(CARGO) bench --locked --bench pods
+	$(CARGO) bench --locked --bench images
 
 install: build
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/magikrun

@@ -2,6 +2,7 @@
 mod common;
 
 use common::{Compression, Layer, Layout, Runtime, finish, names_in};
+use magikrun::image::{BundleBuilder, ImageService, OciContainerConfig, image_mount};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -183,6 +184,43 @@ fn check_kept(root: &Path, long: &str) {
     assert!(stat("zeros").blocks() < 64, "zeros take space");
     assert_eq!(fs::read_to_string(root.join("Case")).unwrap(), "upper");
     assert_eq!(fs::read_to_string(root.join("case")).unwrap(), "lower");
+}
+
+#[test]
+fn a_container_in_a_user_namespace_owns_the_files_of_its_image() {
+    let runtime = Runtime::new();
+    let layout = layered(&runtime);
+    let images = ImageService::with_root(runtime.store());
+    let image = images.pull(&layout.image("1.0")).unwrap();
+    let builder = BundleBuilder::with_storage(images.storage().clone()).unwrap();
+    let config = OciContainerConfig {
+        user: Some("0".to_owned()),
+        args: Some(vec![
+            "stat -c %u:%g /bin/busybox /home/new; echo x > /home/x; stat -c %u /home/x; ls /vol/home"
+                .to_owned(),
+        ]),
+        ..OciContainerConfig::default()
+    };
+    let mut draft = builder.draft(&image, &config).unwrap();
+    let mut mounts = draft.spec().mounts().clone().unwrap();
+    let mut volume = image_mount(images.storage(), &image, "/vol").unwrap();
+    let options = volume.options().iter().flatten().cloned().chain(["idmap".to_owned()]).collect();
+    volume.set_options(Some(options));
+    mounts.push(volume);
+    draft.spec_mut().set_mounts(Some(mounts));
+    let mut spec = serde_json::to_value(draft.spec()).unwrap();
+    spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    let mappings = json!([{"containerID": 0, "hostID": 300_000, "size": 65536}]);
+    spec["linux"]["uidMappings"] = mappings.clone();
+    spec["linux"]["gidMappings"] = mappings;
+    *draft.spec_mut() = serde_json::from_value(spec).unwrap();
+    let path = runtime.path("bundle");
+    draft.write(&path).unwrap();
+    let id = format!("{}-mapped", runtime.name());
+    let output = runtime.ok(&["run", "--bundle", path.to_str().unwrap(), &id]);
+    assert_eq!(output.stdout, "0:0\n0:0\n0\nnew\n");
+    let stat = fs::metadata(path.join("upper/home/x")).unwrap();
+    assert_eq!((stat.uid(), stat.gid()), (300_000, 300_000));
 }
 
 #[test]

@@ -5,8 +5,8 @@
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::image::image::Image;
-use crate::image::store::{ImageStore, Layer};
-use oci_spec::runtime::{Mount, MountBuilder, Spec};
+use crate::image::store::{ImageStore, Layer, privileged};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, Mount, MountBuilder, Spec};
 use std::path::Path;
 
 /// Name of the directory in a bundle that receives what the container writes.
@@ -23,14 +23,32 @@ pub(super) fn overlay(store: &ImageStore, image: &Image, bundle: &Path, spec: &m
             .or_kind(ErrorKind::Storage, || format!("cannot make '{}'", directory.display()))?;
     }
     copy_root_metadata(image.layers(), &upper)?;
+    let owner = mapped_root(spec).filter(|_| privileged());
     let mut options = lower(image.layers());
     options.push(format!("upperdir={}", upper.display()));
     options.push(format!("workdir={}", work.display()));
     options.push("userxattr".to_owned());
+    if let Some((uid, gid)) = owner {
+        for directory in [&upper, &work] {
+            std::os::unix::fs::chown(directory, Some(uid), Some(gid))?;
+        }
+        options.push("idmap".to_owned());
+    }
     let mut mounts = vec![mount("/", options)?];
     mounts.append(&mut spec.mounts().clone().unwrap_or_default());
     spec.set_mounts(Some(mounts));
     Ok(())
+}
+
+/// Who root of a user namespace that the configuration makes is on the host.
+fn mapped_root(spec: &Spec) -> Option<(u32, u32)> {
+    let linux = spec.linux().as_ref()?;
+    let makes = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::User && n.path().is_none();
+    let root = |mappings: &Option<Vec<LinuxIdMapping>>| {
+        mappings.iter().flatten().find(|m| m.container_id() == 0).map(LinuxIdMapping::host_id)
+    };
+    linux.namespaces().iter().flatten().any(makes).then_some(())?;
+    Some((root(linux.uid_mappings())?, root(linux.gid_mappings())?))
 }
 
 /// The root of the overlay is that of the upper directory.

@@ -163,6 +163,7 @@ fn mount_new(plan: &RootfsPlan, mount: &MountPlan, at: BorrowedFd<'_>) -> Result
 
 /// Makes the file system, detached; or, where only mount(2) can, attached to `at`: then `None`.
 fn make(mount: &MountPlan, data: &[String], attr: Attr, at: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+    overlay::attach_layers(mount, at)?;
     let fs = new_fs(mount, data, attr);
     if fs.fits_fsconfig() {
         match fs.create() {

@@ -4,9 +4,9 @@ use super::plan::MountPlan;
 use super::{attach, idmap};
 use crate::error::{Context as _, ErrorKind, Result};
 use crate::runtime::procfs;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Option with one lower directory, below those before it.
 const LAYER: &str = "lowerdir+";
@@ -16,26 +16,42 @@ const LAYERS: &str = "lowerdir";
 const WRITABLE: [&str; 2] = ["upperdir", "workdir"];
 
 /// Opens the directories of an overlay for a container that cannot reach them, and maps the layers to its ids if the mount
-/// asks for that. Its options lead to the open directories afterwards.
+/// asks for that. Its options lead to copies of the mounts that they are on, which [`attach_layers`] attaches.
 pub(super) fn open(mount: &mut MountPlan) -> Result<()> {
-    let mut opened = Vec::new();
+    let mut layers: Vec<OwnedFd> = Vec::new();
+    let mut writable: Option<(PathBuf, String)> = None;
     for option in &mut mount.options.data {
         let Some((key, path)) = option.split_once('=') else { continue };
-        let directory = match &mount.mappings {
-            Some(mappings) if key == LAYER => {
-                let tree =
-                    attach::clone_path(Path::new(path), false).context(|| format!("cannot open '{path}'"))?;
+        let cannot = || format!("cannot open '{path}'");
+        let path = Path::new(path);
+        if key == LAYER {
+            let tree = attach::clone_path(path, false).context(cannot)?;
+            if let Some(mappings) = &mount.mappings {
                 idmap::map(&tree, mappings, false)?;
-                tree
             }
-            _ if key == LAYER || WRITABLE.contains(&key) => directory(path)?,
-            _ => continue,
-        };
-        *option = format!("{key}={}", procfs::path_of(&directory)?);
-        opened.push(directory);
+            *option = format!("{key}={}", procfs::path_of(&tree)?);
+            layers.push(tree);
+        } else if WRITABLE.contains(&key) {
+            // Both must be on one mount: that of the directory that they are in.
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
+            if writable.as_ref().is_none_or(|(known, _)| known != parent) {
+                let tree = attach::clone_path(parent, false).context(cannot)?;
+                writable = Some((parent.to_owned(), procfs::path_of(&tree)?));
+                layers.push(tree);
+            }
+            let base = writable.as_ref().map(|(_, base)| base.as_str()).unwrap_or_default();
+            *option = format!("{key}={base}/{}", name.to_string_lossy());
+        }
     }
-    mount.opened = opened;
+    mount.layers = layers;
     Ok(())
+}
+
+/// Attaches the opened directories to `at`, one over the other: overlayfs takes only what is in the mount namespace that it
+/// is mounted from. The overlay itself will cover them.
+pub(super) fn attach_layers(mount: &MountPlan, at: BorrowedFd<'_>) -> Result<()> {
+    let mut layers = mount.layers.iter();
+    layers.try_for_each(|layer| attach::attach(layer.as_fd(), at)).context(|| "cannot attach the layers")
 }
 
 fn directory(path: &str) -> Result<OwnedFd> {

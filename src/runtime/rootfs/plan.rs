@@ -72,8 +72,8 @@ pub(super) struct MountPlan {
     pub(super) mappings: Option<IdMappings>,
     /// For a bind mount that the parent had to open: a detached copy of its source.
     pub(super) tree: Option<OwnedFd>,
-    /// For an overlay whose directories the parent had to open: what its options lead to.
-    pub(super) opened: Vec<OwnedFd>,
+    /// For an overlay whose directories the parent had to open: detached copies of the mounts that they are on.
+    pub(super) layers: Vec<OwnedFd>,
 }
 
 /// The plan.
@@ -139,7 +139,7 @@ impl RootfsPlan {
             options: Options::parse(["bind", "nosuid", "noexec", "nodev", "ro"]),
             mappings: None,
             tree: None,
-            opened: Vec::new(),
+            layers: Vec::new(),
         });
     }
 
@@ -260,7 +260,7 @@ fn mount_plan(mount: &Mount, bundle: &Path, context: &PlanContext) -> Result<Mou
         options,
         mappings,
         tree: None,
-        opened: Vec::new(),
+        layers: Vec::new(),
     })
 }
 

@@ -81,12 +81,12 @@ fn node(device: &LinuxDevice) -> Result<Node> {
         })
     };
     // A fifo has no numbers, whatever the configuration says.
-    let device =
+    let rdev =
         if kind == FileType::Fifo { 0 } else { makedev(number(device.major())?, number(device.minor())?) };
     Ok(Node {
         path: device.path().clone(),
         kind,
-        device,
+        device: rdev,
         mode: device.file_mode().unwrap_or(0o666) & 0o7777,
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),

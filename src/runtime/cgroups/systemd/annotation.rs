@@ -120,12 +120,9 @@ impl<'a> Parser<'a> {
         if let Some((_, letter)) = TYPES.iter().find(|(name, _)| *name == word) {
             return self.value(Some(letter));
         }
-        match (word, wanted) {
-            ("true" | "false", None | Some("b")) => Ok(Param::Base(Base::Boolean(word == "true"))),
-            _ => {
-                self.rest = before;
-                Err(self.unexpected())
-            }
+        if let ("true" | "false", None | Some("b")) = (word, wanted) { Ok(Param::Base(Base::Boolean(word == "true"))) } else {
+            self.rest = before;
+            Err(self.unexpected())
         }
     }
 

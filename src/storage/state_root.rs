@@ -6,9 +6,9 @@
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::limits::MAX_CONTAINER_ID_LEN;
-use crate::platform::small_file;
 use crate::storage::atomic;
 use crate::storage::cache::Cache;
+use crate::storage::overview::{Overview, has_at, read_at};
 use rustix::fs::{
     AtFlags, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, mkdirat, openat, renameat,
     renameat_with, unlinkat,
@@ -34,42 +34,6 @@ pub struct StateRoot {
 pub struct StateDir {
     dir: OwnedFd,
     path: PathBuf,
-}
-
-/// The state root, open to read of many containers without opening the directory of each: a third of the system calls.
-#[derive(Debug)]
-pub struct Overview {
-    root: OwnedFd,
-    ids: Vec<String>,
-}
-
-impl Overview {
-    /// The ids of all containers, sorted.
-    pub fn ids(&self) -> &[String] {
-        &self.ids
-    }
-
-    /// Reads the file `name` of a container; `None` when either does not exist.
-    pub fn read(&self, id: &str, name: &str) -> Result<Option<Vec<u8>>> {
-        read_at(self.root.as_fd(), &format!("{id}/{name}"), || format!("cannot read '{name}' of '{id}'"))
-    }
-
-    /// True if the container has a file `name`.
-    pub fn has(&self, id: &str, name: &str) -> bool {
-        has_at(self.root.as_fd(), &format!("{id}/{name}"))
-    }
-}
-
-fn read_at(dir: BorrowedFd<'_>, name: &str, cannot: impl Fn() -> String) -> Result<Option<Vec<u8>>> {
-    match openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()) {
-        Ok(fd) => small_file::read_open(fd.as_fd()).or_kind(ErrorKind::Storage, cannot).map(Some),
-        Err(Errno::NOENT) => Ok(None),
-        Err(e) => Err(e).or_kind(ErrorKind::Storage, cannot),
-    }
-}
-
-fn has_at(dir: BorrowedFd<'_>, name: &str) -> bool {
-    rustix::fs::accessat(dir, name, rustix::fs::Access::EXISTS, AtFlags::empty()).is_ok()
 }
 
 /// Holds the exclusive lock of a container until dropped.
@@ -172,7 +136,7 @@ impl StateRoot {
     /// Opens the state root to read of many containers; `None` when it does not exist.
     pub fn open_all(&self) -> Result<Option<Overview>> {
         match open_dir(&self.path) {
-            Ok(root) => Ok(Some(Overview { root, ids: self.ids()? })),
+            Ok(root) => Ok(Some(Overview::new(root, self.ids()?))),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e)
                 .or_kind(ErrorKind::Storage, || format!("cannot open state root '{}'", self.path.display())),

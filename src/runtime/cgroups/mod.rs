@@ -4,6 +4,7 @@
 mod devices;
 mod fs;
 mod host;
+mod limits;
 mod oom;
 mod place;
 mod plan;
@@ -11,6 +12,8 @@ mod stats;
 mod systemd;
 
 pub use host::Version;
+#[cfg(feature = "testing")]
+pub use limits::plan_all;
 pub use oom::OomWatch;
 pub use stats::Stats;
 
@@ -19,13 +22,11 @@ use crate::platform::read_only;
 use crate::runtime::rootfs::CgroupMount;
 use crate::undo::Undo;
 use host::{Mount, join, mounts};
-use oci_spec::runtime::LinuxResources;
 use place::{Place, place, sub_paths};
-use plan::{Setting, plan_v1, plan_v2};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use systemd::{Property, Unit, properties_of_annotations};
 
@@ -56,14 +57,6 @@ pub struct Cgroup {
     /// Made without privileges: what is not permitted is done without.
     #[serde(default)]
     rootless: bool,
-}
-
-/// Turns limits and device rules into what would be written, on v1 and on v2: for tests of what cannot be turned.
-#[cfg(feature = "testing")]
-pub fn plan_all(resources: &LinuxResources) -> Result<()> {
-    devices::rules(resources.devices().as_deref().unwrap_or_default())?;
-    plan_v1(resources)?;
-    plan_v2(resources).map(drop)
 }
 
 impl Cgroup {
@@ -259,77 +252,6 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Sets all limits of a new container.
-    pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
-        let rules = devices::rules(resources.devices().as_deref().unwrap_or_default())?;
-        self.apply_limits(resources)?;
-        self.apply_devices(&rules, true)
-    }
-
-    /// Changes limits; device rules only if there are any.
-    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
-        self.check_usage(resources)?;
-        self.apply_limits(resources)?;
-        match resources.devices().as_deref() {
-            Some(devices @ [_, ..]) => self.apply_devices(&devices::rules(devices)?, false),
-            _ => Ok(()),
-        }
-    }
-
-    /// Refuses a memory limit below the present usage, where the configuration asks for that check: v2 would kill
-    /// processes until the limit holds.
-    fn check_usage(&self, resources: &LinuxResources) -> Result<()> {
-        let Some(memory) = resources.memory().filter(|memory| memory.check_before_update() == Some(true))
-        else {
-            return Ok(());
-        };
-        let (Some(limit @ 1..), Some(place)) = (memory.limit(), self.v2()) else { return Ok(()) };
-        let usage =
-            fs::read(&place.directory.join("memory.current")).ok().and_then(|text| text.parse::<i64>().ok());
-        match usage {
-            Some(usage) if usage > limit => {
-                crate::bail!(System, "rejecting memory limit {limit}: {usage} bytes are in use")
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn apply_limits(&self, resources: &LinuxResources) -> Result<()> {
-        if let Some(unit) = &self.unit {
-            unit.apply(resources, self.version())?;
-        }
-        let v1 = self.version() == Version::V1;
-        let settings = if v1 { plan_v1(resources)? } else { plan_v2(resources)? };
-        if settings.is_empty() {
-            return Ok(());
-        }
-        if !self.is_tracked() {
-            if self.driver == Driver::Disabled {
-                tracing::warn!("cgroups are disabled: the limits of the configuration are not set");
-                return Ok(());
-            }
-            crate::bail!(
-                CreateFailed,
-                "rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
-            );
-        }
-        let (hugetlb, rest): (Vec<_>, Vec<_>) =
-            settings.into_iter().partition(|setting| v1 && setting.controller == "hugetlb");
-        fs::apply(&rest, |setting| self.directory_of(setting))?;
-        if hugetlb.is_empty() || self.places.iter().any(|place| place.has("hugetlb")) {
-            return fs::apply(&hugetlb, |setting| self.directory_of(setting));
-        }
-        // A hybrid host may have this controller in its v2 hierarchy.
-        let mut only = LinuxResources::default();
-        only.set_hugepage_limits(resources.hugepage_limits().clone());
-        fs::apply(&plan_v2(&only)?, |_| self.v2().map(|place| place.directory.clone()))
-    }
-
-    fn directory_of(&self, setting: &Setting) -> Option<PathBuf> {
-        let v1 = self.places.iter().find(|place| place.has(setting.controller));
-        v1.or_else(|| self.v2().filter(|_| self.places.len() == 1)).map(|place| place.directory.clone())
-    }
-
     /// The directory in the v2 hierarchy, if there is one.
     pub fn v2_directory(&self) -> Option<&Path> {
         self.v2().map(|place| place.directory.as_path())
@@ -337,27 +259,6 @@ impl Cgroup {
 
     fn v2(&self) -> Option<&Place> {
         self.places.iter().find(|place| place.version == Version::V2)
-    }
-
-    fn apply_devices(&self, rules: &[devices::Rule], fresh: bool) -> Result<()> {
-        let applied = if let Some(place) = self.places.iter().find(|place| place.has("devices")) {
-            rules.iter().try_for_each(|rule| {
-                let file = if rule.allow { "devices.allow" } else { "devices.deny" };
-                fs::write(&place.directory.join(file), &rule.to_string())
-            })
-        } else if let [place] = self.places.as_slice()
-            && place.version == Version::V2
-        {
-            let directory = fs::open_dir(&place.directory)?;
-            devices::attach(directory.as_fd(), rules, fresh)
-        } else {
-            Ok(())
-        };
-        match applied {
-            // Without privileges no rules can be set; nor can devices be made or opened that the user may not.
-            Err(e) if self.rootless && not_permitted(&e) => Ok(()),
-            applied => applied,
-        }
     }
 
     /// Sends a signal to every process. After SIGKILL it returns when they are gone.

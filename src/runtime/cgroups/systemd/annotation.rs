@@ -120,7 +120,9 @@ impl<'a> Parser<'a> {
         if let Some((_, letter)) = TYPES.iter().find(|(name, _)| *name == word) {
             return self.value(Some(letter));
         }
-        if let ("true" | "false", None | Some("b")) = (word, wanted) { Ok(Param::Base(Base::Boolean(word == "true"))) } else {
+        if let ("true" | "false", None | Some("b")) = (word, wanted) {
+            Ok(Param::Base(Base::Boolean(word == "true")))
+        } else {
             self.rest = before;
             Err(self.unexpected())
         }

@@ -78,21 +78,34 @@ pub fn of_resources(resources: &LinuxResources, version: Version) -> Result<Vec<
         Version::V1 => {
             let shares = resources.cpu().as_ref().and_then(LinuxCpu::shares).filter(|shares| *shares != 0);
             all.extend(shares.map(|shares| Property::new("CPUShares", number(shares))));
-            let limit =
-                resources.memory().as_ref().and_then(oci_spec::runtime::LinuxMemory::limit).filter(|limit| *limit != 0);
+            let limit = resources
+                .memory()
+                .as_ref()
+                .and_then(oci_spec::runtime::LinuxMemory::limit)
+                .filter(|limit| *limit != 0);
             all.extend(limit.map(|limit| Property::new("MemoryLimit", number(bytes(limit)))));
-            let weight =
-                resources.block_io().as_ref().and_then(oci_spec::runtime::LinuxBlockIo::weight).filter(|weight| *weight != 0);
+            let weight = resources
+                .block_io()
+                .as_ref()
+                .and_then(oci_spec::runtime::LinuxBlockIo::weight)
+                .filter(|weight| *weight != 0);
             all.extend(weight.map(|weight| Property::new("BlockIOWeight", number(weight.into()))));
-            let pids = resources.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit).filter(|limit| *limit != 0);
+            let pids = resources
+                .pids()
+                .as_ref()
+                .map(oci_spec::runtime::LinuxPids::limit)
+                .filter(|limit| *limit != 0);
             all.extend(pids.map(|limit| Property::new("TasksMax", number(bytes(limit)))));
         }
         Version::V2 => {
             for setting in plan_v2(resources)? {
                 all.extend(of_setting(&setting)?);
             }
-            let weight =
-                resources.block_io().as_ref().and_then(oci_spec::runtime::LinuxBlockIo::weight).filter(|weight| *weight != 0);
+            let weight = resources
+                .block_io()
+                .as_ref()
+                .and_then(oci_spec::runtime::LinuxBlockIo::weight)
+                .filter(|weight| *weight != 0);
             all.extend(weight.map(|weight| Property::new("IOWeight", number(io_weight(weight)))));
         }
     }

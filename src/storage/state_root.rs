@@ -90,6 +90,10 @@ pub fn not_found() -> Error {
     Error::new(ErrorKind::ContainerNotFound, "container does not exist")
 }
 
+fn exists() -> Error {
+    Error::new(ErrorKind::ContainerExists, "container with given ID already exists")
+}
+
 impl StateRoot {
     /// The state root at `path`; nothing is touched.
     pub fn new(path: impl Into<PathBuf>) -> Self {
@@ -183,7 +187,6 @@ impl StateRoot {
     ) -> Result<(StateDir, Lock)> {
         validate_id(id)?;
         let (root, root_lock) = self.lock()?;
-        let exists = || Error::new(ErrorKind::ContainerExists, "container with given ID already exists");
         if self.open_name(id)?.is_some() {
             return Err(exists());
         }
@@ -193,6 +196,9 @@ impl StateRoot {
                 clean_up(&left)?;
             }
             remove(&left.path)?;
+        } else if self.open_name(id)?.is_some() {
+            // Finished between the two looks.
+            return Err(exists());
         }
         let count = self.names()?.iter().filter(|name| !name.starts_with(SHARED)).count();
         if count >= max_containers {
@@ -208,8 +214,11 @@ impl StateRoot {
 
     fn make_half_made(&self, root: BorrowedFd<'_>, id: &str) -> Result<(StateDir, Lock)> {
         let name = half_made(id);
-        mkdirat(root, &name, Mode::RWXU)
-            .or_kind(ErrorKind::Storage, || format!("cannot make state directory '{name}'"))?;
+        match mkdirat(root, &name, Mode::RWXU) {
+            // Finished, and being deleted already.
+            Err(Errno::EXIST) => return Err(exists()),
+            made => made.or_kind(ErrorKind::Storage, || format!("cannot make state directory '{name}'"))?,
+        }
         let made = self.open_name(&name).and_then(|dir| {
             let dir = dir.ok_or_else(not_found)?;
             dir.make_lock().map(|lock| (dir, lock))

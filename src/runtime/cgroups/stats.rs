@@ -255,11 +255,17 @@ fn v2(directory: &Directory<'_>, stats: &mut Stats, alone: bool) {
         failcnt: directory.pairs(events).get("max").copied().unwrap_or(0),
     };
     stats.memory.usage = usage("memory", "memory.events");
-    stats.memory.swap = usage("memory.swap", "memory.swap.events");
+    stats.memory.swap = memory_and_swap(usage("memory.swap", "memory.swap.events"), &stats.memory.usage);
     stats.pids = pids(directory);
     let (bytes, served) = blkio_v2(&directory.text("io.stat"));
     stats.blkio.insert("ioServiceBytesRecursive", bytes);
     stats.blkio.insert("ioServicedRecursive", served);
+}
+
+/// What version 1 counts as swap, which is what callers expect: memory and swap together. There is no maximum of both.
+fn memory_and_swap(swap: Usage, memory: &Usage) -> Usage {
+    let limit = if swap.limit == u64::MAX { swap.limit } else { swap.limit.saturating_add(memory.limit) };
+    Usage { limit, usage: swap.usage + memory.usage, max: 0, failcnt: swap.failcnt }
 }
 
 /// Lines as in `8:0 rbytes=1 wbytes=2 rios=3 wios=4`: bytes, and numbers of operations.

@@ -13,6 +13,7 @@ PREFIX ?= /usr/local
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET_DIR)/release/magikrun
+SHIM := $(TARGET_DIR)/release/containerd-shim-magikrun-v2
 MANPAGES := $(wildcard man/*.8)
 
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev
@@ -58,7 +59,7 @@ all: build
 
 build:
 	@tools/packages.sh $(BUILD_PACKAGES)
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked --package magikrun --package containerd-shim-magikrun
 
 run:
 	@tools/packages.sh $(RUN_PACKAGES)
@@ -70,6 +71,7 @@ test:
 	@tools/packages.sh $(TEST_PACKAGES)
 	$(CARGO) build --release --locked
 	MAGIKRUN_RELEASE=$(abspath $(BINARY)) $(CARGO) test --locked --all-features
+	$(CARGO) test --locked --package containerd-shim-magikrun
 	$(MAKE) conformance-quick
 
 # What of the conformance suites there is time for at each change: the hosts' environments, and no emulated machine.
@@ -112,6 +114,7 @@ bench:
 
 install: build
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/magikrun
+	install -D -m 0755 $(SHIM) $(DESTDIR)$(PREFIX)/bin/containerd-shim-magikrun-v2
 	for page in $(MANPAGES); do install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man8/$$(basename $$page); done
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d

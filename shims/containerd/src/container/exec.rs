@@ -1,0 +1,129 @@
+//! Further processes in a container.
+
+use super::{Container, read_pid};
+use crate::error::{Context as _, Error, Result};
+use crate::process::{Phase, Process};
+use crate::reaper::Exit;
+use crate::runtime::{MemoryFile, arguments};
+use crate::stdio::{Io, Prepared, Wanted};
+use containerd_shim_protos::events::task::{TaskExecAdded, TaskExecStarted};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+impl Container {
+    /// Registers a process; `start` makes it. `process` is the JSON of an OCI process.
+    pub fn exec(&self, id: &str, wanted: Wanted, process: &[u8]) -> Result<()> {
+        // The id becomes a file name.
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if id.starts_with('.') || !id.chars().all(allowed) {
+            return Err(Error::invalid(format!("invalid exec id '{id}'")));
+        }
+        let mut state = self.lock();
+        if state.execs.contains_key(id) {
+            return Err(Error::already_exists(format!("process {id}")));
+        }
+        if state.init.exit().is_some() {
+            return Err(Error::wrong_state("cannot exec in a container that has ended"));
+        }
+        let mut new = Process::new(wanted);
+        new.spec = process.to_vec();
+        state.execs.insert(id.to_owned(), new);
+        let event =
+            TaskExecAdded { container_id: self.id.clone(), exec_id: id.to_owned(), ..Default::default() };
+        self.shim.publisher.publish("exec-added", &event);
+        Ok(())
+    }
+
+    pub(super) fn start_exec(self: &Arc<Self>, id: &str) -> Result<i32> {
+        let (wanted, spec) = {
+            let mut state = self.lock();
+            let process = state.process(id)?;
+            if process.exit().is_some() || process.phase != Phase::Created {
+                return Err(Error::wrong_state(format!("cannot start process {id} again")));
+            }
+            process.phase = Phase::Starting;
+            (process.wanted.clone(), std::mem::take(&mut process.spec))
+        };
+        let birth = self.shim.reaper.birth();
+        let made = self.make_exec(id, &wanted, &spec);
+        let mut state = self.lock();
+        let process = state.process(id)?;
+        let (pid, pidfd, io) = made.inspect_err(|_| {
+            process.phase = Phase::Created;
+            process.spec = spec;
+        })?;
+        (process.pid, process.pidfd, process.io) = (pid, pidfd, Some(io));
+        process.phase = Phase::Running;
+        let event = TaskExecStarted {
+            container_id: self.id.clone(),
+            exec_id: id.to_owned(),
+            pid: pid.cast_unsigned(),
+            ..Default::default()
+        };
+        self.shim.publisher.publish("exec-started", &event);
+        drop(state);
+        let (own, id) = (Arc::clone(self), id.to_owned());
+        self.shim.reaper.claim(&birth, pid, move |exit| own.ended(&id, exit));
+        Ok(pid)
+    }
+
+    fn make_exec(&self, id: &str, wanted: &Wanted, spec: &[u8]) -> Result<(i32, Option<OwnedFd>, Io)> {
+        let (prepared, streams) = Prepared::open(&self.shim, &self.id, wanted, &self.options)?;
+        let spec = MemoryFile::new(spec)?;
+        let pid_file = self.bundle.join(format!("{id}.pid"));
+        let mut args = arguments([&"exec", &"--process", &spec.path()]);
+        if let Some(socket) = prepared.console_socket() {
+            args.extend(arguments([&"--console-socket", &socket]));
+        }
+        args.extend(arguments([&"--detach", &"--pid-file", &pid_file, &self.id]));
+        let made = self.runtime.run("OCI runtime exec failed", &args, streams).and_then(|()| {
+            let pid = read_pid(&pid_file)?;
+            let pidfd = Pid::from_raw(pid).and_then(|pid| {
+                // None if it was reaped meanwhile.
+                rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()
+            });
+            let io = prepared.start().and_then(|mut io| io.open_stdin().map(|()| io)).inspect_err(|_| {
+                let kill = |fd| rustix::process::pidfd_send_signal(fd, Signal::KILL);
+                let _ = pidfd.as_ref().map(kill);
+            })?;
+            Ok((pid, pidfd, io))
+        });
+        let _ = std::fs::remove_file(&pid_file);
+        made
+    }
+
+    pub(super) fn kill_exec(&self, id: &str, signal: u32) -> Result<()> {
+        let mut state = self.lock();
+        let process = state.process(id)?;
+        if process.exit().is_some() {
+            return Err(Error::not_found("process already finished"));
+        }
+        if process.pid == 0 {
+            return Err(Error::wrong_state(format!("process {id} is not started")));
+        }
+        let signal = Signal::from_named_raw(signal.cast_signed())
+            .ok_or_else(|| Error::invalid(format!("unknown signal {signal}")))?;
+        let pidfd = process.pidfd.as_ref().ok_or_else(|| Error::not_found("process already finished"))?;
+        match rustix::process::pidfd_send_signal(pidfd, signal) {
+            Err(rustix::io::Errno::SRCH) => Err(Error::not_found("process already finished")),
+            result => result.context(|| format!("cannot send signal {signal:?}")),
+        }
+    }
+
+    pub(super) fn delete_exec(&self, id: &str) -> Result<(i32, Exit)> {
+        let process = {
+            let mut state = self.lock();
+            let process = state.process(id)?;
+            if process.phase != Phase::Created && process.exit().is_none() {
+                return Err(Error::wrong_state("cannot delete a running process"));
+            }
+            state.execs.remove(id)
+        };
+        let mut process = process.ok_or_else(|| Error::not_found(format!("process {id}")))?;
+        let answer = (process.pid, process.finish());
+        // Without the lock: output may take its time.
+        drop(process);
+        Ok(answer)
+    }
+}

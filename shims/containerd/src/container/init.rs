@@ -1,0 +1,273 @@
+//! The first process of a container, and so the container itself.
+
+use super::{Container, PID_FILE, Restore, read_pid};
+use crate::error::{Error, Result};
+use crate::events::timestamp;
+use crate::process::Phase;
+use crate::reaper::{Birth, Exit};
+use crate::runtime::{Streams, arguments};
+use crate::stdio::Prepared;
+use containerd_shim_protos::api::{CheckpointTaskRequest, CreateTaskRequest};
+use containerd_shim_protos::events::task::{TaskCheckpointed, TaskCreate, TaskDelete, TaskIO, TaskStart};
+use containerd_shim_protos::protobuf::{Message as _, MessageField};
+use containerd_shim_protos::shim::oci::CheckpointOptions;
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+/// How long a process that was killed may take to be reaped.
+const REAP_DEADLINE: Duration = Duration::from_secs(10);
+
+impl Container {
+    pub(super) fn create_init(
+        self: &Arc<Self>,
+        request: &CreateTaskRequest,
+        prepared: Prepared,
+        streams: Streams,
+    ) -> Result<()> {
+        if !request.checkpoint.is_empty() {
+            let image = request.checkpoint.clone();
+            self.lock().restore = Some(Restore { image, prepared, streams });
+            self.publish_create(request, 0);
+            return Ok(());
+        }
+        let birth = self.shim.reaper.birth();
+        let mut args = arguments([&"create", &"--bundle", &self.bundle]);
+        self.common_arguments(&mut args, &prepared);
+        if self.options.no_new_keyring {
+            args.push("--no-new-keyring".into());
+        }
+        args.push(self.id.clone().into());
+        self.runtime.run("OCI runtime create failed", &args, streams)?;
+        let pid = self.adopt(prepared)?;
+        self.publish_create(request, pid);
+        self.claim_init(&birth, pid);
+        Ok(())
+    }
+
+    /// Arguments that `create` and `restore` share.
+    fn common_arguments(&self, args: &mut Vec<OsString>, prepared: &Prepared) {
+        args.extend(arguments([&"--pid-file", &self.bundle.join(PID_FILE)]));
+        if let Some(socket) = prepared.console_socket() {
+            args.extend(arguments([&"--console-socket", &socket]));
+        }
+        if self.options.no_pivot_root {
+            args.push("--no-pivot".into());
+        }
+    }
+
+    /// Takes over the process that the runtime has made. When that fails, the container is removed.
+    fn adopt(&self, prepared: Prepared) -> Result<i32> {
+        let adopted = read_pid(&self.bundle.join(PID_FILE)).and_then(|pid| Ok((pid, prepared.start()?)));
+        let (pid, io) = adopted.inspect_err(|_| {
+            let args = arguments([&"delete", &"--force", &self.id]);
+            let _ = self.runtime.run("OCI runtime delete failed", &args, Streams::null());
+        })?;
+        self.watch_memory(pid, io.owner());
+        let mut state = self.lock();
+        state.init.pid = pid;
+        state.init.io = Some(io);
+        Ok(pid)
+    }
+
+    fn claim_init(self: &Arc<Self>, birth: &Birth, pid: i32) {
+        let own = Arc::clone(self);
+        self.shim.reaper.claim(birth, pid, move |exit| own.ended("", exit));
+    }
+
+    fn publish_create(&self, request: &CreateTaskRequest, pid: i32) {
+        let io = TaskIO {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+            terminal: request.terminal,
+            ..Default::default()
+        };
+        let event = TaskCreate {
+            container_id: self.id.clone(),
+            bundle: request.bundle.clone(),
+            rootfs: request.rootfs.clone(),
+            io: MessageField::some(io),
+            checkpoint: request.checkpoint.clone(),
+            pid: pid.cast_unsigned(),
+            ..Default::default()
+        };
+        self.shim.publisher.publish("create", &event);
+    }
+
+    pub(super) fn start_init(self: &Arc<Self>) -> Result<i32> {
+        let restore = {
+            let mut state = self.lock();
+            if state.init.exit().is_some() || state.init.phase != Phase::Created || state.deleting {
+                return Err(Error::wrong_state("cannot start a container that is not created"));
+            }
+            state.init.phase = Phase::Starting;
+            state.restore.take()
+        };
+        let result = self.begin(restore);
+        let mut state = self.lock();
+        if let Err(e) = result {
+            state.init.phase = Phase::Created;
+            self.settle(&mut state);
+            return Err(e);
+        }
+        state.init.phase = Phase::Running;
+        let pid = state.init.pid;
+        let event =
+            TaskStart { container_id: self.id.clone(), pid: pid.cast_unsigned(), ..Default::default() };
+        self.shim.publisher.publish("start", &event);
+        self.settle(&mut state);
+        Ok(pid)
+    }
+
+    /// Lets the first process run, with its input.
+    fn begin(self: &Arc<Self>, restore: Option<Restore>) -> Result<()> {
+        let runs = restore.is_some();
+        if let Some(restore) = restore {
+            self.restore(restore)?;
+        }
+        if let Some(io) = &mut self.lock().init.io {
+            io.open_stdin()?;
+        }
+        if runs { Ok(()) } else { self.call("start") }
+    }
+
+    fn restore(self: &Arc<Self>, restore: Restore) -> Result<()> {
+        let Restore { image, prepared, streams } = restore;
+        let birth = self.shim.reaper.birth();
+        let mut args =
+            arguments([&"restore", &"--bundle", &self.bundle, &"--image-path", &image, &"--detach"]);
+        args.push("--no-subreaper".into());
+        if !self.options.criu_work_path.is_empty() {
+            args.extend(arguments([&"--work-path", &self.options.criu_work_path]));
+        }
+        self.common_arguments(&mut args, &prepared);
+        args.push(self.id.clone().into());
+        self.runtime.run("OCI runtime restore failed", &args, streams)?;
+        let pid = self.adopt(prepared)?;
+        self.claim_init(&birth, pid);
+        Ok(())
+    }
+
+    pub(super) fn kill_init(&self, signal: u32, all: bool) -> Result<()> {
+        let finished = || Error::not_found("process already finished");
+        if self.lock().init.exit().is_some() {
+            return Err(finished());
+        }
+        let signal = signal.to_string();
+        let args = if all {
+            arguments([&"kill", &"--all", &self.id, &signal])
+        } else {
+            arguments([&"kill", &self.id, &signal])
+        };
+        self.runtime.run("OCI runtime kill failed", &args, Streams::null()).map_err(|e| {
+            // It may have ended a moment ago.
+            let text = e.to_string();
+            let gone = ["not running", "already finished", "no such process", "does not exist"];
+            if gone.iter().any(|words| text.contains(words)) { finished() } else { e }
+        })
+    }
+
+    pub(super) fn kill_all(&self) -> Result<()> {
+        let args = arguments([&"kill", &"--all", &self.id, &"KILL"]);
+        self.runtime.run("OCI runtime kill failed", &args, Streams::null())
+    }
+
+    pub(super) fn delete_init(&self) -> Result<(i32, Exit)> {
+        let was_made = {
+            let mut state = self.lock();
+            if state.deleting {
+                return Err(Error::not_found(format!("container {}", self.id)));
+            }
+            if state.init.exit().is_none() && state.init.phase != Phase::Created {
+                return Err(Error::wrong_state("cannot delete a running process"));
+            }
+            state.deleting = true;
+            state.restore = None;
+            state.init.pid != 0
+        };
+        if was_made {
+            self.call("delete")
+                .or_else(|e| {
+                    // Somebody may have removed it by hand.
+                    if e.to_string().contains("does not exist") { Ok(()) } else { Err(e) }
+                })
+                .inspect_err(|_| self.lock().deleting = false)?;
+        }
+        let exit = if was_made { self.wait_reaped() } else { self.lock().init.finish() };
+        let (io, rootfs, pid) = {
+            let mut state = self.lock();
+            (state.init.io.take(), state.rootfs.take(), state.init.pid)
+        };
+        // Without the lock: output may take its time.
+        drop(io);
+        drop(rootfs);
+        let event = TaskDelete {
+            container_id: self.id.clone(),
+            pid: pid.cast_unsigned(),
+            exit_status: exit.status,
+            exited_at: MessageField::some(timestamp(exit.at)),
+            ..Default::default()
+        };
+        self.shim.publisher.publish("delete", &event);
+        Ok((pid, exit))
+    }
+
+    /// How the first process ended; it is dead already, or about to be.
+    fn wait_reaped(&self) -> Exit {
+        let (sender, receiver) = sync_channel(1);
+        self.lock().init.wait(Box::new(move |exit| {
+            // Whoever waited may be gone.
+            let _ = sender.send(exit);
+        }));
+        receiver.recv_timeout(REAP_DEADLINE).unwrap_or_else(|_| Exit::now(255))
+    }
+
+    /// Saves the state of the container.
+    pub fn checkpoint(&self, request: &CheckpointTaskRequest) -> Result<()> {
+        let options = match request.options.as_ref() {
+            Some(any) => CheckpointOptions::parse_from_bytes(&any.value)?,
+            None => CheckpointOptions::default(),
+        };
+        let first = |choices: [&String; 2]| choices.into_iter().find(|text| !text.is_empty()).cloned();
+        let image = if request.path.is_empty() {
+            first([&options.image_path, &self.options.criu_image_path])
+        } else {
+            Some(request.path.clone())
+        };
+        let mut args: Vec<OsString> = vec!["checkpoint".into()];
+        if let Some(image) = &image {
+            args.extend(arguments([&"--image-path", image]));
+        }
+        if let Some(work) = first([&options.work_path, &self.options.criu_work_path]) {
+            args.extend(arguments([&"--work-path", &work]));
+        }
+        for (set, flag) in [
+            (!options.exit, "--leave-running"),
+            (options.open_tcp, "--tcp-established"),
+            (options.external_unix_sockets, "--ext-unix-sk"),
+            (options.terminal, "--shell-job"),
+            (options.file_locks, "--file-locks"),
+        ] {
+            if set {
+                args.push(flag.into());
+            }
+        }
+        for namespace in &options.empty_namespaces {
+            args.extend(arguments([&"--empty-ns", namespace]));
+        }
+        if !options.cgroups_mode.is_empty() {
+            args.extend(arguments([&"--manage-cgroups-mode", &options.cgroups_mode]));
+        }
+        args.push(self.id.clone().into());
+        self.runtime.run("OCI runtime checkpoint failed", &args, Streams::null())?;
+        let event = TaskCheckpointed {
+            container_id: self.id.clone(),
+            checkpoint: image.unwrap_or_default(),
+            ..Default::default()
+        };
+        self.shim.publisher.publish("checkpointed", &event);
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! Reaping: one thread waits for every child of this process, and tells whoever asked.
+//!
+//! The server is the subreaper of everything below it. The first process of a container is made by the runtime, becomes our
+//! child when the runtime ends, and may be dead before the runtime has told its pid. So the ends of unknown processes are kept
+//! for as long as somebody may still claim them.
+
+use crate::error::{Context as _, Result};
+use rustix::process::{WaitOptions, WaitStatus};
+use std::collections::HashMap;
+use std::process::{Child, Command};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+/// Exit status of a process that a signal ended: this and the signal's number.
+const SIGNAL_BASE: i32 = 128;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit status, or 128 and the signal.
+    pub status: u32,
+    /// When it was reaped.
+    pub at: SystemTime,
+}
+
+impl Exit {
+    /// The end of a process, now.
+    pub fn now(status: u32) -> Self {
+        Self { status, at: SystemTime::now() }
+    }
+
+    fn from_wait(status: WaitStatus) -> Self {
+        let signal = status.terminating_signal().map(|signal| SIGNAL_BASE + signal);
+        let status = signal.or_else(|| status.exit_status()).unwrap_or(255);
+        Self::now(u32::try_from(status).unwrap_or(255))
+    }
+}
+
+type Handler = Box<dyn FnOnce(Exit) + Send>;
+
+#[derive(Default)]
+struct Table {
+    /// Who wants to know of which process.
+    handlers: HashMap<i32, Handler>,
+    /// Processes that ended while there were births.
+    unclaimed: HashMap<i32, Exit>,
+    /// Operations under way after which a pid is claimed.
+    births: usize,
+    /// Children started so far, so that the thread looks again.
+    spawned: u64,
+}
+
+/// The one place where children are waited for.
+#[derive(Default)]
+pub struct Reaper {
+    table: Mutex<Table>,
+    changed: Condvar,
+}
+
+/// While it exists, ends of unknown processes are kept for [`Reaper::claim`].
+pub struct Birth(Arc<Reaper>);
+
+impl Drop for Birth {
+    fn drop(&mut self) {
+        let mut table = self.0.lock();
+        table.births -= 1;
+        if table.births == 0 {
+            table.unclaimed.clear();
+        }
+    }
+}
+
+impl Reaper {
+    /// Makes this process the subreaper, and starts the thread.
+    pub fn start() -> Result<Arc<Self>> {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .context(|| "cannot become the subreaper")?;
+        let reaper = Arc::new(Self::default());
+        let own = Arc::clone(&reaper);
+        std::thread::Builder::new()
+            .name("reaper".to_owned())
+            .spawn(move || own.run())
+            .context(|| "cannot start a thread")?;
+        Ok(reaper)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut seen = 0;
+        loop {
+            match rustix::process::wait(WaitOptions::empty()) {
+                Ok(Some((pid, status))) => self.ended(pid.as_raw_nonzero().get(), Exit::from_wait(status)),
+                Err(rustix::io::Errno::CHILD) => {
+                    // Without children there are no orphans either: wait until one is started.
+                    let table = self.lock();
+                    let table = self.changed.wait_while(table, |table| table.spawned == seen);
+                    seen = table.unwrap_or_else(PoisonError::into_inner).spawned;
+                }
+                Ok(None) | Err(_) => {}
+            }
+        }
+    }
+
+    fn ended(&self, pid: i32, exit: Exit) {
+        let mut table = self.lock();
+        let handler = table.handlers.remove(&pid);
+        if handler.is_none() && table.births > 0 {
+            table.unclaimed.insert(pid, exit);
+        }
+        drop(table);
+        if let Some(handler) = handler {
+            handler(exit);
+        }
+    }
+
+    /// Starts a command; how it ends comes through the channel. Do not wait for the child by other means.
+    pub fn spawn(&self, command: &mut Command) -> std::io::Result<(Child, Receiver<Exit>)> {
+        let (sender, receiver) = sync_channel(1);
+        // The lock keeps the thread from telling of the child's end before anybody is listening.
+        let mut table = self.lock();
+        let child = command.spawn()?;
+        let handler = Box::new(move |exit| {
+            // Whoever waited may be gone.
+            let _ = sender.send(exit);
+        });
+        table.handlers.insert(child.id().cast_signed(), handler);
+        table.spawned += 1;
+        drop(table);
+        self.changed.notify_all();
+        Ok((child, receiver))
+    }
+
+    /// Announces that a process will be claimed that is not made by [`Reaper::spawn`].
+    pub fn birth(self: &Arc<Self>) -> Birth {
+        self.lock().births += 1;
+        Birth(Arc::clone(self))
+    }
+
+    /// Calls `handler` when process `pid` ends, or at once when it has ended since the birth was announced.
+    pub fn claim(&self, _birth: &Birth, pid: i32, handler: impl FnOnce(Exit) + Send + 'static) {
+        let mut table = self.lock();
+        match table.unclaimed.remove(&pid) {
+            None => drop(table.handlers.insert(pid, Box::new(handler))),
+            Some(exit) => {
+                drop(table);
+                handler(exit);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_and_orphans_are_reaped_and_told_of() {
+        let reaper = Reaper::start().unwrap();
+        let (_child, end) = reaper.spawn(Command::new("sh").args(["-c", "exit 3"])).unwrap();
+        assert_eq!(end.recv().unwrap().status, 3);
+        // The shell leaves a process behind, which becomes our child, and is dead before it is claimed.
+        let birth = reaper.birth();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "(kill -9 $(exec sh -c 'echo $PPID')) & echo $!; wait; sh -c 'exit 7' & echo $!"]);
+        let (child, end) = reaper.spawn(command.stdout(std::process::Stdio::piped())).unwrap();
+        let text = std::io::read_to_string(child.stdout.unwrap()).unwrap();
+        end.recv().unwrap();
+        let orphan: i32 = text.lines().nth(1).unwrap().parse().unwrap();
+        let (sender, receiver) = sync_channel(1);
+        reaper.claim(&birth, orphan, move |exit| sender.send(exit).unwrap());
+        assert_eq!(receiver.recv().unwrap().status, 7);
+    }
+}

@@ -254,7 +254,7 @@ fn checkpoint_says_what_is_wrong_with_criu() {
     command.args(["checkpoint", "--image-path", images, "--shell-job", &bundle.id]);
     let _ = finish(command, None).fails_with(1, &["criu failed: exit status: 3", "dump.log"]);
     let args = fs::read_to_string(runtime.path("criu.args")).expect("criu was called");
-    assert!(args.contains(&format!("--tree {}", runtime.pid(&bundle.id))), "{args}");
+    assert!(args.starts_with("swrk "), "{args}");
     assert_eq!(runtime.status(&bundle.id), "running", "a failed checkpoint leaves the container running");
 }
 

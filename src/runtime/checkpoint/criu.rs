@@ -75,10 +75,12 @@ impl Criu {
         options.log_level = Some(LOG_LEVEL);
         options.log_file = Path::new(&self.log).file_name().map(|name| name.to_string_lossy().into_owned());
         options.notify_scripts = Some(true);
-        self.send(&Request { kind: kind.into(), options: Some(options), notify_success: None })?;
+        let request = Request { kind: kind.into(), options: Some(options), notify_success: None };
+        self.send(&request).map_err(|e| self.ended(e))?;
         let mut refused = None;
         let response = loop {
-            let (response, descriptor) = self.receive().map_err(|e| refused.take().unwrap_or(e))?;
+            let (response, descriptor) =
+                self.receive().map_err(|e| refused.take().unwrap_or_else(|| self.ended(e)))?;
             let Some(notification) = &response.notification else { break response };
             let heard = told(notification, descriptor);
             let success = heard.is_ok();
@@ -95,6 +97,17 @@ impl Criu {
                 let said = response.message.map(|text| format!(": {text}")).unwrap_or_default();
                 crate::bail!(System, "criu failed{said} (log file: {})", self.log)
             }
+        }
+    }
+
+    /// Why there is no more to be heard of it: how it ended says more than what became of the connection.
+    fn ended(&mut self, e: Error) -> Error {
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        match self.child.wait() {
+            Ok(status) if !status.success() => {
+                Error::new(ErrorKind::System, format!("criu failed: {status} (log file: {})", self.log))
+            }
+            _ => e,
         }
     }
 

@@ -8,6 +8,10 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Keeps the temporary files of several threads apart.
+static WRITES: AtomicU32 = AtomicU32::new(0);
 
 /// Writes `data` to `name` below `dir` by way of a temporary file and a rename, so that a reader sees the old
 /// content or the new one and never a part. The file has mode 0600.
@@ -15,7 +19,8 @@ use std::path::Path;
 /// The state directory lives on a tmpfs that a crash of the machine empties, so nothing is synced.
 pub fn write_at(dir: impl AsFd, name: &str, data: &[u8]) -> Result<()> {
     let dir = dir.as_fd();
-    let temporary = format!("{name}~{}", rustix::process::getpid().as_raw_pid());
+    let number = WRITES.fetch_add(1, Ordering::Relaxed);
+    let temporary = format!("{name}~{}-{number}", rustix::process::getpid().as_raw_pid());
     let written = (|| -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(dir, &temporary, flags, Mode::RUSR | Mode::WUSR)?;

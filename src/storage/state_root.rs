@@ -193,6 +193,10 @@ impl StateRoot {
         if let Some(left) = self.open_leftover(id)? {
             if left.has(LOCK) {
                 let _lock = left.try_lock()?.ok_or_else(exists)?;
+                if !left.is_in_place() {
+                    // Finished since it was opened: what would be cleaned up is a container.
+                    return Err(exists());
+                }
                 clean_up(&left)?;
             }
             remove(&left.path)?;

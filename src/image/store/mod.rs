@@ -1,10 +1,12 @@
 //! The store: blobs by digest, layers unpacked once each, and the names of images.
 //!
+//! ```text
 //!     blobs/sha256/AB/ABCD...   manifests, configurations and layers as they came
 //!     layers/ABCD.../fs         layers unpacked, by the digest of the archive without compression
 //!     images/ABCD...            one record a name
 //!     bundles/                  which bundles use layers; and bundles of our own
 //!     work/                     what is being made: a directory a process, with a lock that dies with it
+//! ```
 //!
 //! What is in use is never counted: it follows from the names, the bundles and the work in progress whenever it is asked.
 

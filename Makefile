@@ -104,6 +104,7 @@ lint:
 	@tools/packages.sh $(BUILD_PACKAGES)
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --locked --test machine -- -D warnings
 
 bench:
 	@tools/packages.sh $(BENCH_PACKAGES)

@@ -7,7 +7,7 @@ use std::process::Command;
 
 const ET_EXEC: u16 = 2;
 const PT_INTERP: u32 = 3;
-const SIZE_LIMIT: u64 = 25 * 1024 * 1024;
+const SIZE_LIMIT: u64 = 32 * 1024 * 1024;
 
 fn u16_at(bytes: &[u8], offset: usize) -> u16 {
     u16::from_le_bytes(bytes[offset..offset + 2].try_into().expect("two bytes"))

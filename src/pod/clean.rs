@@ -1,14 +1,14 @@
 //! Ending and removing pods, whole or half-made: by the monitor that gives up, and by whoever comes after one that died.
 //! Everything here may be done twice.
 
-use crate::error::{Context as _, ErrorKind, Result};
+use crate::error::Result;
 use crate::pod::record::PodRecord;
 use crate::pod::store::{PodStore, containers};
 use crate::runtime::delete::delete;
 use crate::runtime::options::Host;
 use crate::runtime::signal::SIGKILL;
 use crate::storage::state_root::StateDir;
-use std::path::Path;
+use crate::storage::tree;
 
 /// Ends all processes of a pod and removes its containers, cgroups and what lives in memory.
 pub fn end(host: &Host, record: &PodRecord) -> Result<()> {
@@ -20,14 +20,14 @@ pub fn end(host: &Host, record: &PodRecord) -> Result<()> {
         delete(&own, &id, true)?;
     }
     record.cgroup.remove()?;
-    remove_tree(&record.running)
+    tree::remove(&record.running)
 }
 
 /// Removes everything of a pod whose monitor is gone, or is the caller. Its directory goes last, so that what is interrupted
 /// is found again.
 pub fn remove(store: &PodStore, host: &Host, record: &PodRecord, dir: &StateDir) -> Result<()> {
     end(host, record)?;
-    remove_tree(&record.data)?;
+    tree::remove(&record.data)?;
     store.drop_name(&record.namespace, &record.name, &record.id)?;
     store.pods().remove(dir.path())
 }
@@ -52,13 +52,4 @@ pub fn leftovers(store: &PodStore, host: &Host) -> Result<usize> {
         removed += usize::from(leftover(store, host, &id)?);
     }
     Ok(removed)
-}
-
-fn remove_tree(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).or_kind(ErrorKind::Storage, || format!("cannot remove '{}'", path.display()))
-        }
-        _ => Ok(()),
-    }
 }

@@ -148,6 +148,9 @@ pub fn states(host: &Host) -> Result<Vec<(State, u32)>> {
 }
 
 /// The status of a container by its record; `waits` tells whether it waits for its start.
+///
+/// Nothing is locked. What a container waits at is gone when it is started and when it is deleted, and before it is deleted
+/// its process is dead: so the process is looked at again.
 fn status(record: &Record, waits: impl FnOnce() -> bool) -> Result<Status> {
     let Some(init) = record.init else { return Ok(Status::Creating) };
     if !init.is_alive() {
@@ -156,7 +159,11 @@ fn status(record: &Record, waits: impl FnOnce() -> bool) -> Result<Status> {
     if record.cgroup.is_frozen()? {
         return Ok(Status::Paused);
     }
-    Ok(if waits() { Status::Created } else { Status::Running })
+    Ok(match waits() {
+        true => Status::Created,
+        false if init.is_alive() => Status::Running,
+        false => Status::Stopped,
+    })
 }
 
 fn state_of(record: &Record, status: Status) -> State {

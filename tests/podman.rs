@@ -60,6 +60,8 @@ impl Podman {
     fn command(&self, args: &[&str]) -> Command {
         let at = |name: &str| self.dir.path().join(name);
         let mut command = Command::new("podman");
+        // conmon leaves a file 'oom' where it is started.
+        command.current_dir(self.dir.path());
         command.env("CONTAINERS_CONF", at("containers.conf")).env("TMPDIR", self.dir.path());
         command.arg("--root").arg(at("root")).arg("--runroot").arg(at("run")).arg("--tmpdir").arg(at("tmp"));
         command.arg("--runtime").arg(runtime_path());

@@ -211,6 +211,8 @@ echo '{"imageLayoutVersion":"1.0.0"}' > "$1/layout/oci-layout"
             return Err("podman is not there, or cannot import an image".to_owned());
         }
         let mut command = Command::new("podman");
+        // conmon leaves a file 'oom' where it is started.
+        command.current_dir(self.path(""));
         command.env("CONTAINERS_CONF", self.path("containers.conf"));
         command.args(["play", "kube", "--network", "none"]).args(args).arg(self.path("podman.yaml"));
         call(command)

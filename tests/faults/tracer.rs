@@ -131,6 +131,13 @@ fn run_shell(mut shell: Command, at: Option<(Point, Act)>, patience: Duration) -
     tracer.run
 }
 
+/// Whether a process is still the shell that waits. The kernel tells of its own execve(2) later than our spawn returns, so that
+/// event may come after we have seized it.
+fn is_shell(pid: Pid) -> bool {
+    let program = std::fs::read_link(format!("/proc/{pid}/exe"));
+    program.is_ok_and(|program| std::fs::canonicalize("/bin/sh").is_ok_and(|shell| shell == program))
+}
+
 impl Tracer {
     fn follow(&mut self) {
         // Only what this thread traces or has made: tests run beside each other.
@@ -197,7 +204,7 @@ impl Tracer {
                 self.resume(pid, None);
             }
             libc::PTRACE_EVENT_EXEC if pid == self.main => {
-                self.executed = true;
+                self.executed = !is_shell(pid);
                 self.resume(pid, None);
             }
             // Another program: not ours to trace.

@@ -98,29 +98,27 @@ fn make(plan: &RootfsPlan, root: BorrowedFd<'_>, node: &Node) -> Result<()> {
     let Some((dir, name)) = Spot::parent(root, &node.path).context(cannot)? else {
         return Err(Error::new(ErrorKind::InvalidBundle, cannot()));
     };
-    let made = if plan.context.user_namespace {
-        // A user namespace cannot make devices.
-        Err(Errno::PERM)
-    } else {
-        mknod(dir.as_fd(), &name, node)
-    };
-    match made {
-        Err(Errno::PERM) => bind(dir.as_fd(), &name, node).context(cannot),
-        made => made.context(cannot),
+    // A user namespace cannot make devices.
+    if plan.context.user_namespace || !mknod(dir.as_fd(), &name, node).context(cannot)? {
+        return bind(dir.as_fd(), &name, node).context(cannot);
     }
+    Ok(())
 }
 
-fn mknod(dir: BorrowedFd<'_>, name: &OsStr, node: &Node) -> Result<(), Errno> {
-    match mknod_exactly(dir, name, node) {
-        Err(Errno::EXIST) => {
-            // The image's own, if it is the same device; anything else in its place is replaced.
-            let there = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            if is(node, &there) {
-                return Ok(());
-            }
-            unlinkat(dir, name, AtFlags::empty())?;
-            mknod_exactly(dir, name, node)?;
+/// Makes a device node; answers whether that is permitted. Only mknod(2) itself says so: whatever else is denied is an error.
+fn mknod(dir: BorrowedFd<'_>, name: &OsStr, node: &Node) -> Result<bool, Errno> {
+    let mut made = mknod_exactly(dir, name, node);
+    if made == Err(Errno::EXIST) {
+        // The image's own, if it is the same device; anything else in its place is replaced.
+        let there = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if is(node, &there) {
+            return Ok(true);
         }
+        unlinkat(dir, name, AtFlags::empty())?;
+        made = mknod_exactly(dir, name, node);
+    }
+    match made {
+        Err(Errno::PERM) => return Ok(false),
         made => made?,
     }
     // The name may lead to something else by now, where others can write to the directory: only a descriptor that is open
@@ -129,7 +127,8 @@ fn mknod(dir: BorrowedFd<'_>, name: &OsStr, node: &Node) -> Result<(), Errno> {
     if !is(node, &fstat(&made)?) {
         return Err(Errno::EXIST);
     }
-    chownat(made, "", Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)), AtFlags::EMPTY_PATH)
+    chownat(made, "", Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)), AtFlags::EMPTY_PATH)?;
+    Ok(true)
 }
 
 fn is(node: &Node, there: &Stat) -> bool {

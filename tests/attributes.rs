@@ -309,8 +309,7 @@ fn a_process_killed_for_want_of_memory_is_an_event() {
 #[test]
 fn what_the_kernel_lacks_is_refused_in_one_line() {
     let runtime = Runtime::new();
-    let rows: [(&str, &str, Value, &str); 3] = [
-        ("/sys/module/apparmor", "/process/apparmorProfile", json!("some-profile"), "apparmor"),
+    let rows: [(&str, &str, Value, &str); 2] = [
         ("/sys/fs/selinux/enforce", "/process/selinuxLabel", json!("system_u:object_r:x_t:s0"), "selinux"),
         ("/sys/fs/resctrl/schemata", "/linux/intelRdt", json!({"closID": "x"}), "Intel RDT"),
     ];
@@ -326,4 +325,25 @@ fn what_the_kernel_lacks_is_refused_in_one_line() {
         assert_eq!(output.stderr.lines().count(), 1, "{}", output.stderr);
         runtime.assert_nothing_left();
     }
+}
+
+#[test]
+fn a_profile_of_apparmor_is_a_warning_where_the_kernel_has_none_unless_exec_asks_for_it() {
+    if std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
+        .is_ok_and(|text| text.starts_with('Y'))
+    {
+        println!("this kernel has AppArmor");
+        return;
+    }
+    let runtime = Runtime::new();
+    let mut bundle = runtime.sleeper();
+    bundle.edit(|config| config["process"]["apparmorProfile"] = json!("some-profile"));
+    let output = runtime.ok(&["run", "--detach", "--bundle", bundle.dir(), &bundle.id]);
+    assert!(output.stderr.contains("not confined by 'some-profile'"), "{}", output.stderr);
+    let output = runtime.ok(&["exec", &bundle.id, "echo", "here"]);
+    assert_eq!(output.stdout, "here\n");
+    let exec = runtime.call(&["exec", "--apparmor", "another-profile", &bundle.id, "true"]);
+    let _ = exec.fails_with(255, &["another-profile", "apparmor"]);
+    runtime.ok(&["delete", "--force", &bundle.id]);
+    runtime.assert_nothing_left();
 }

@@ -425,3 +425,21 @@ fn a_container_whose_caller_dies_goes_on() {
     let parent = fs::read_to_string(format!("/proc/{pid}/status")).expect("the status");
     assert!(!parent.contains(&format!("PPid:\t{}\n", std::process::id())), "{parent}");
 }
+
+#[test]
+fn a_container_without_a_process_is_created_and_ends_when_it_is_started() {
+    let runtime = Runtime::new();
+    let mut bundle = runtime.bundle();
+    bundle.edit(|config| {
+        config.as_object_mut().expect("an object").remove("process");
+    });
+    let _ = runtime.run(&bundle).fails_with(1, &["process"]);
+    runtime.assert_nothing_left();
+    runtime.create(&bundle);
+    assert_eq!(runtime.status(&bundle.id), "created");
+    let output = runtime.ok(&["start", &bundle.id]);
+    assert!(output.stderr.contains("process"), "{}", output.stderr);
+    runtime.wait_status(&bundle.id, "stopped");
+    runtime.ok(&["delete", &bundle.id]);
+    runtime.assert_nothing_left();
+}

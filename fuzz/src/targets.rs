@@ -1,13 +1,14 @@
 //! One function for each kind of foreign input: it reads it as magikrun does, up to the point where something would be
 //! touched, and must not panic, hang or take memory without bound, whatever the bytes are.
 
+use magikrun::runtime::kernel_security::{AppArmor, KernelSecurity};
 use magikrun::runtime::native::affinity;
 use magikrun::runtime::native::process::ProcessPlan;
 use magikrun::runtime::native::program::Program;
 use magikrun::runtime::record::Record;
 use magikrun::runtime::rootfs::{PlanContext, RootfsPlan};
 use magikrun::runtime::seccomp::Filter;
-use magikrun::runtime::validate::{KernelSecurity, validate};
+use magikrun::runtime::validate::validate;
 use magikrun::runtime::{backend, cgroups, hooks, seccomp, spec};
 use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process};
 use std::path::Path;
@@ -28,7 +29,7 @@ pub const ALL: [Target; 6] = [
 /// `config.json`: parsed, checked and planned.
 pub fn config(data: &[u8]) {
     let Ok(spec) = spec::parse(data, "config.json") else { return };
-    if validate(&spec, || KernelSecurity { selinux: true, apparmor: true }).is_err() {
+    if validate(&spec, || KernelSecurity { selinux: true, apparmor: AppArmor::Enabled }).is_err() {
         return;
     }
     let _ = backend::select(&spec, "magikrun", || true);

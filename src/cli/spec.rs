@@ -80,8 +80,9 @@ fn make_rootless(config: &mut Value, uid: u32, gid: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::kernel_security::KernelSecurity;
     use crate::runtime::spec::parse;
-    use crate::runtime::validate::{KernelSecurity, validate};
+    use crate::runtime::validate::validate;
 
     #[test]
     fn both_configurations_are_valid() {

@@ -10,6 +10,7 @@ use crate::pod::run::{CGROUP_PARENT, PodOptions};
 use crate::pod::seccomp;
 use crate::pod::store::PodStore;
 use crate::runtime::cgroups::Driver;
+use crate::runtime::kernel_security::AppArmor;
 use crate::runtime::options::Host;
 use crate::storage::state_root::StateRoot;
 use std::collections::BTreeMap;
@@ -55,6 +56,14 @@ impl PodHost {
 
     /// What the plan of a pod depends on.
     pub fn context(&self, id: &str, pod: &PodSpec, options: &PodOptions, images: &Images) -> Result<Context> {
+        if let Some(profile) = crate::pod::plan::apparmor_profile(pod)
+            && AppArmor::probe() != AppArmor::Enabled
+        {
+            crate::bail!(
+                NotSupported,
+                "cannot confine by '{profile}': apparmor is not supported by this kernel"
+            );
+        }
         let seccomp: BTreeMap<_, _> = crate::pod::plan::seccomp_profiles(pod)
             .into_iter()
             .map(|name| Ok((name.clone(), seccomp::load(&name)?)))

@@ -1,6 +1,7 @@
 //! The process object of an `exec`: read from a file, or the container's own with changes.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::kernel_security::AppArmor;
 use crate::runtime::options::{ExecArgs, ExecProcess};
 use crate::runtime::spec::{parse_process, read_limited};
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
@@ -36,7 +37,13 @@ fn changed(mut process: Process, args: &ExecArgs) -> Result<Process> {
     if let Some(cwd) = &args.cwd {
         process.set_cwd(cwd.into());
     }
-    if let Some(profile) = &args.apparmor {
+    if let Some(profile) = args.apparmor.as_ref().filter(|profile| !profile.is_empty()) {
+        if AppArmor::probe() != AppArmor::Enabled {
+            crate::bail!(
+                NotSupported,
+                "cannot confine the process by '{profile}': apparmor is not supported by this kernel"
+            );
+        }
         process.set_apparmor_profile(Some(profile.clone()));
     }
     if let Some(label) = &args.process_label {

@@ -21,6 +21,7 @@ use crate::runtime::record::{Backend, Record};
 use crate::runtime::seccomp::Filter;
 use crate::runtime::signal::{self, SIGKILL};
 use crate::runtime::terminal::{Console, ConsolePlan};
+use crate::runtime::validate::no_process;
 use crate::runtime::wasm::program::Program as Module;
 use crate::runtime::wasm::settings::Settings;
 use crate::runtime::wasm::source::{self, Tree};
@@ -55,7 +56,8 @@ fn wants_terminal(process: Option<&Process>) -> bool {
 /// Creates and starts a container; unless detached, waits for it, deletes it and returns its exit code.
 pub fn run(host: &Host, options: &RunOptions) -> Result<u8> {
     let bundle = prepare::load(host, &options.create)?;
-    let terminal = wants_terminal(bundle.spec.process().as_ref());
+    let process = bundle.spec.process().as_ref().ok_or_else(no_process)?;
+    let terminal = wants_terminal(Some(process));
     let console = Console::open(terminal, options.detach, options.create.console_socket.as_deref())?;
     let foreground = if options.detach { None } else { Some(Foreground::new(!options.no_subreaper)?) };
     let created =
@@ -96,6 +98,10 @@ pub fn start(host: &Host, id: &str) -> Result<()> {
         Spec::default()
     };
     let notify = Notify::open(&container.dir)?;
+    if spec.process().is_none() {
+        // An error that callers need not see: the container is ended as if its program had.
+        tracing::warn!("{}: there is nothing to start, and the container ends", no_process());
+    }
     start_created(&container.dir, &container.record, &spec)?;
     drop(lock);
     let Some(notify) = notify else { return Ok(()) };

@@ -11,6 +11,7 @@ pub mod events;
 pub mod exec_process;
 pub mod foreground;
 pub mod hooks;
+pub mod kernel_security;
 pub mod lifecycle;
 pub mod native;
 pub mod notify;

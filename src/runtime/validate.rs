@@ -1,35 +1,16 @@
 //! What a configuration must fulfil before anything is allocated for it. The words are runc's where it has them.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::kernel_security::{AppArmor, KernelSecurity};
 use crate::runtime::native::sysctl;
 use crate::runtime::wasm;
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
 use std::collections::HashSet;
-use std::path::Path;
 
 /// Prefix of the annotations that are ours: an unknown one is a mistake that must not pass unseen.
 const OUR_ANNOTATIONS: &str = "org.magikrun.";
 /// Our annotations, beside those of WebAssembly.
 pub const KNOWN_ANNOTATIONS: [&str; 1] = ["org.magikrun.backend"];
-
-/// What of the host the checks need to know.
-#[derive(Debug, Clone, Copy)]
-pub struct KernelSecurity {
-    /// SELinux is enabled.
-    pub selinux: bool,
-    /// AppArmor is enabled.
-    pub apparmor: bool,
-}
-
-impl KernelSecurity {
-    /// Asks the kernel.
-    pub fn probe() -> Self {
-        Self {
-            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
-            apparmor: libcontainer::apparmor::is_enabled().unwrap_or(false),
-        }
-    }
-}
 
 fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidBundle, message)
@@ -42,7 +23,8 @@ pub fn validate(spec: &Spec, security: impl FnOnce() -> KernelSecurity) -> Resul
     if spec.root().is_none() {
         return Err(invalid("root must be specified"));
     }
-    process(spec)?;
+    // The specification wants one at the start only.
+    spec.process().as_ref().map_or(Ok(()), process)?;
     // Without it there is no container; whether that will do is for the backend to say.
     let Some(linux) = spec.linux() else { return Ok(()) };
     let namespaces = namespaces(linux)?;
@@ -106,8 +88,12 @@ fn annotations(spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-fn process(spec: &Spec) -> Result<()> {
-    let process = spec.process().as_ref().ok_or_else(|| invalid("process property must not be empty"))?;
+/// The error for a container that is to be started and has no process, in the words of runc.
+pub fn no_process() -> Error {
+    invalid("process property must not be empty")
+}
+
+fn process(process: &Process) -> Result<()> {
     if process.cwd().as_os_str().is_empty() {
         return Err(invalid("Cwd property must not be empty"));
     }
@@ -219,7 +205,8 @@ fn labels(spec: &Spec, security: impl FnOnce() -> KernelSecurity) -> Result<()> 
             "selinux label is specified in config, but selinux is disabled or not supported",
         );
     }
-    if apparmor && !kernel.apparmor {
+    // Without AppArmor in the kernel there is only a warning, where the profile would be applied.
+    if apparmor && kernel.apparmor == AppArmor::Unknown {
         return not_supported("apparmor: config provided but apparmor not supported");
     }
     Ok(())
@@ -239,22 +226,22 @@ mod tests {
         });
         change(&mut config);
         let spec = serde_json::from_value(config).unwrap();
-        validate(&spec, || KernelSecurity { selinux: false, apparmor: false })
+        validate(&spec, || KernelSecurity { selinux: false, apparmor: AppArmor::Unknown })
     }
 
     #[test]
     fn an_ordinary_configuration_passes() {
         check(|_| ()).unwrap();
+        check(|c| c["process"] = Value::Null).unwrap();
         check(|c| c["linux"]["sysctl"] = json!({"kernel.shmmax": "1", "fs.mqueue.msg_max": "5"})).unwrap();
     }
 
     #[test]
     fn what_is_wrong_is_named() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str); 18] = [
+        let cases: [(Change, &str); 17] = [
             (|c| c["ociVersion"] = json!("2.0.0"), "ociVersion '2.0.0'"),
             (|c| c["root"] = Value::Null, "root must be specified"),
-            (|c| c["process"] = Value::Null, "process property must not be empty"),
             (|c| c["process"]["cwd"] = json!("a"), "Cwd must be an absolute path"),
             (|c| c["process"]["args"] = json!([]), "args must not be empty"),
             (|c| c["annotations"] = json!({"org.magikrun.nonsense": "1"}), "org.magikrun.nonsense"),

@@ -61,8 +61,11 @@ fn whatever_is_parsed_ends_without_a_panic() {
 fn valid_inputs_of_the_corpus_are_accepted() {
     for input in corpus("config") {
         let spec = magikrun::runtime::spec::parse(&input, "config.json").expect("a configuration");
-        magikrun::runtime::validate::validate(&spec, magikrun::runtime::validate::KernelSecurity::probe)
-            .expect("a valid configuration");
+        magikrun::runtime::validate::validate(
+            &spec,
+            magikrun::runtime::kernel_security::KernelSecurity::probe,
+        )
+        .expect("a valid configuration");
     }
     for input in corpus("filter") {
         magikrun::runtime::seccomp::Filter::decode(&input).expect("a filter");

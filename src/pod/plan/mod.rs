@@ -10,7 +10,7 @@ mod security;
 mod volumes;
 
 pub use build::{Context, plan};
-pub use security::seccomp_profiles;
+pub use security::{apparmor_profile, seccomp_profiles};
 
 use crate::pod::manifest::types::{Metadata, RestartPolicy};
 use serde::{Deserialize, Serialize};

@@ -120,6 +120,12 @@ pub fn apparmor(pod: &PodSpec, container: &Container) -> String {
     profile.and_then(|profile| profile.localhost_profile.clone()).unwrap_or_default()
 }
 
+/// An AppArmor profile that a pod asks for, if it asks for any.
+pub fn apparmor_profile(pod: &PodSpec) -> Option<String> {
+    let containers = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+    containers.map(|container| apparmor(pod, container)).find(|profile| !profile.is_empty())
+}
+
 /// SELinux label of a container: `user:role:type:level`; empty for none.
 pub fn selinux(pod: &PodSpec, container: &Container) -> String {
     let own = container.security_context.se_linux_options.as_ref();

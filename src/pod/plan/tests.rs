@@ -249,5 +249,6 @@ fn a_configuration_joins_the_namespaces_and_mounts_the_volumes_parents_first() {
     assert!(namespaces.contains(&json!({"type": "pid"})));
     assert_eq!(spec["linux"]["cgroupsPath"], "/magikrun/id/a");
     let parsed = crate::runtime::spec::parse(spec.to_string().as_bytes(), "config").unwrap();
-    crate::runtime::validate::validate(&parsed, crate::runtime::validate::KernelSecurity::probe).unwrap();
+    crate::runtime::validate::validate(&parsed, crate::runtime::kernel_security::KernelSecurity::probe)
+        .unwrap();
 }

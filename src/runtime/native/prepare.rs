@@ -4,6 +4,7 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::runtime::cgroups::{Cgroup, Driver};
 use crate::runtime::foreground::Foreground;
 use crate::runtime::hooks;
+use crate::runtime::kernel_security::KernelSecurity;
 use crate::runtime::native::init::InitPlan;
 use crate::runtime::native::launch::privileged;
 use crate::runtime::native::namespaces::{Namespaces, UserNamespace};
@@ -16,7 +17,7 @@ use crate::runtime::record::{Backend, RECORD_VERSION, Record};
 use crate::runtime::rootfs::{IdMappings, PlanContext, RootfsPlan};
 use crate::runtime::seccomp::{self, Filter};
 use crate::runtime::terminal::{ChildEnd, ConsolePlan};
-use crate::runtime::validate::{KernelSecurity, validate};
+use crate::runtime::validate::{no_process, validate};
 use crate::runtime::wasm::program::Program as Module;
 use crate::runtime::wasm::settings::Settings;
 use crate::runtime::wasm::source::{self, Source, Tree};
@@ -70,7 +71,7 @@ pub fn load(host: &Host, options: &CreateOptions) -> Result<Bundle> {
 
 /// The file that the process of a bundle names.
 fn entrypoint(bundle: &Path, rootfs: &Path, spec: &Spec) -> Result<Source> {
-    let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
+    let process = spec.process().as_ref().ok_or_else(no_process)?;
     source::find(&Tree::of_bundle(bundle, rootfs, spec)?, process)
 }
 
@@ -117,7 +118,8 @@ pub fn prepare<'a>(
     let none = no_linux()?;
     let linux = spec.linux().as_ref().unwrap_or(&none);
     let in_container = spec.linux().is_some();
-    let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
+    let idle = idle_process()?;
+    let process = spec.process().as_ref().unwrap_or(&idle);
     let namespaces = Rc::new(Namespaces::from_linux(linux)?);
     let driver = if in_container { host.cgroup_driver } else { Driver::Disabled };
     let cgroup = Cgroup::locate(
@@ -179,8 +181,8 @@ pub fn prepare<'a>(
 
 /// What the first process of a bundle becomes.
 pub fn target(bundle: &mut Bundle) -> Result<Target> {
+    let Some(process) = bundle.spec.process() else { return Ok(Target::Nothing) };
     let Some(module) = bundle.module.take() else { return Ok(Target::native()) };
-    let process = bundle.spec.process().as_ref().ok_or_else(|| missing("process"))?;
     let mut namespaces = bundle.spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());
     let own_mounts = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::Mount && n.path().is_none();
     if bundle.spec.linux().is_some() && !namespaces.any(own_mounts) {
@@ -188,6 +190,12 @@ pub fn target(bundle: &mut Bundle) -> Result<Target> {
         crate::bail!(InvalidBundle, "a WebAssembly container needs a mount namespace of its own");
     }
     Target::module(module, process, &bundle.spec, &bundle.path, &bundle.rootfs)
+}
+
+/// The process of a container that has none until its start, which ends it: it may do nothing.
+fn idle_process() -> Result<Process> {
+    let process = r#"{"user": {"uid": 0, "gid": 0}, "args": ["none"], "cwd": "/", "noNewPrivileges": true}"#;
+    Ok(serde_json::from_str(process)?)
 }
 
 /// What a configuration without `linux` says of it: nothing is isolated by the kernel.
@@ -221,7 +229,9 @@ pub fn record(
         rootless: host.rootless,
         intel_rdt: Vec::new(),
         poststop: hooks::Hooks::has_poststop(&bundle.spec),
-        start_needs_config: hooks::Hooks::has_poststart(&bundle.spec) || has_listener(&bundle.spec),
+        start_needs_config: hooks::Hooks::has_poststart(&bundle.spec)
+            || has_listener(&bundle.spec)
+            || bundle.spec.process().is_none(),
         owned_bundle: options.owned_bundle,
         annotations,
     }

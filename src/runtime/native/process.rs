@@ -4,6 +4,7 @@
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::sched::{SchedAttr, ioprio_set, sched_setattr};
 use crate::platform::sys::security;
+use crate::runtime::kernel_security::AppArmor;
 use crate::runtime::native::attributes;
 use crate::runtime::native::program::Program;
 use crate::runtime::procfs;
@@ -97,7 +98,7 @@ impl ProcessPlan {
             umask: user.umask(),
             capabilities: process.capabilities().as_ref().map(CapabilityPlan::new).unwrap_or_default(),
             no_new_privs: process.no_new_privileges().unwrap_or(false),
-            apparmor: process.apparmor_profile().clone().unwrap_or_default(),
+            apparmor: apparmor(process),
             selinux: process.selinux_label().clone().unwrap_or_default(),
             scheduler: process.scheduler().as_ref().map(attributes::scheduler).transpose()?,
             io_priority: process.io_priority().as_ref().map(attributes::io_priority).transpose()?,
@@ -232,6 +233,17 @@ impl ProcessPlan {
         }
         self.capabilities.apply()
     }
+}
+
+/// The AppArmor profile to apply. A kernel without AppArmor knows none, and what it would have denied is allowed: whoever reads
+/// the log is told.
+fn apparmor(process: &Process) -> String {
+    let profile = process.apparmor_profile().clone().unwrap_or_default();
+    if profile.is_empty() || AppArmor::probe() != AppArmor::Absent {
+        return profile;
+    }
+    tracing::warn!("the process is not confined by '{profile}': this kernel has no AppArmor");
+    String::new()
 }
 
 /// Makes those of `mask` effective that are permitted.

@@ -10,6 +10,7 @@ use oci_spec::runtime::{Process, Spec};
 use std::convert::Infallible;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
+use std::process::exit;
 
 /// What a process becomes.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub enum Target {
     },
     /// A module.
     Wasm(Box<Handover>),
+    /// Nothing: the configuration has no process, and the container ends when it is started.
+    Nothing,
 }
 
 impl Target {
@@ -55,7 +58,7 @@ impl Target {
     /// In the container's root, with all privileges there.
     pub fn in_root(&mut self) -> Result<()> {
         match self {
-            Self::Native { .. } => Ok(()),
+            Self::Native { .. } | Self::Nothing => Ok(()),
             Self::Wasm(handover) => handover.in_root(),
         }
     }
@@ -63,7 +66,7 @@ impl Target {
     /// The descriptors that it needs until it is executed.
     pub fn descriptors(&self) -> Vec<RawFd> {
         match self {
-            Self::Native { .. } => Vec::new(),
+            Self::Native { .. } | Self::Nothing => Vec::new(),
             Self::Wasm(handover) => handover.descriptors(),
         }
     }
@@ -76,12 +79,13 @@ impl Target {
         Ok(())
     }
 
-    /// Executes it; returns only when that fails.
+    /// Executes it, or ends where there is nothing to execute; returns only when that fails.
     pub fn execute(&self, program: &Program) -> Result<Infallible> {
         match self {
             Self::Native { path: Some(path) } => program.execute(path),
             Self::Native { path: None } => program.execute(&program.find()?),
             Self::Wasm(handover) => handover.execute(program),
+            Self::Nothing => exit(0),
         }
     }
 }

@@ -1,7 +1,7 @@
 # make           builds the release binary
 # make run       shows the life of a container
 # make test      runs every test; needs root
-# make conformance       runs the conformance suites: RUNTIME=magikrun,runc,crun SUITE=runtime-tools,own ENV=host,v2,vm
+# make conformance       runs the conformance suites: RUNTIME=magikrun,runc,crun SUITE=runtime-tools,own ENV=host,v2,vm,vm-v1
 # make conformance-full  the same with everything there is, and writes docs/conformance.md
 # make lint      formatting, clippy, licences
 # make bench     measures against the other runtimes that are installed; needs root
@@ -88,7 +88,8 @@ conformance:
 conformance-full:
 	@tools/packages.sh $(CONFORMANCE_PACKAGES)
 	$(CARGO) build --release --locked
-	$(CONFORMANCE) --runtime magikrun,runc,runc-sid,crun --output docs/conformance.md
+	$(CONFORMANCE) --runtime magikrun,runc,runc-sid,crun --env host,v2,vm=magikrun \
+		--output docs/conformance.md
 
 faults:
 	@tools/packages.sh $(TEST_PACKAGES)

@@ -1,5 +1,6 @@
 //! What is downloaded or built once and kept outside the repository: `$XDG_CACHE_HOME/magikrun` or `~/.cache/magikrun`.
 
+use crate::scratch;
 use anyhow::{Context as _, Result, anyhow};
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest as _, Sha256};
@@ -40,6 +41,12 @@ pub(crate) fn folder_of(
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
     if folder.exists() {
         return Ok(folder);
+    }
+    // Whoever holds the lock is alone: these are of runs that were killed.
+    for entry in fs::read_dir(&base)?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&format!(".{name}-")) {
+            scratch::remove(&entry.path())?;
+        }
     }
     eprintln!("making '{}'", folder.display());
     let half = tempfile::Builder::new().prefix(&format!(".{name}-")).tempdir_in(&base)?;

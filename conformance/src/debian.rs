@@ -3,7 +3,7 @@
 //! Everything happens in a folder of our own with the mirror and the keys of this machine's apt, so that the machine's
 //! lists and its lock are left alone.
 
-use crate::cache;
+use crate::{cache, scratch};
 use anyhow::{Context as _, Result, anyhow, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ impl Release {
 
     /// Downloads packages and unpacks them into `target`.
     pub(crate) fn unpack(&self, packages: &[&str], target: &Path) -> Result<()> {
-        let download = tempfile::tempdir()?;
+        let download = scratch::folder()?;
         let wanted = packages.iter().map(|package| format!("{package}/{}", self.name));
         run(self.apt().arg("download").args(wanted).current_dir(download.path()))
             .with_context(|| format!("cannot download packages of Debian {}", self.name))?;
@@ -82,7 +82,7 @@ impl Release {
 
     /// Downloads the upstream part of a source package and unpacks it into `target`.
     pub(crate) fn unpack_source(&self, package: &str, target: &Path) -> Result<()> {
-        let download = tempfile::tempdir()?;
+        let download = scratch::folder()?;
         let wanted = format!("{package}/{}", self.name);
         // The description of the source may be gone from the mirror; the archive is all that is needed.
         let result =

@@ -22,6 +22,8 @@ pub(crate) enum Place {
     V2,
     /// An emulated machine with a kernel and a systemd of its own.
     Vm,
+    /// That machine with cgroup v1.
+    VmV1,
 }
 
 impl fmt::Display for Place {
@@ -30,16 +32,26 @@ impl fmt::Display for Place {
             Self::Host => "host",
             Self::V2 => "v2",
             Self::Vm => "vm",
+            Self::VmV1 => "vm-v1",
         })
     }
 }
 
 impl Place {
+    /// Whether it is an emulated machine.
+    pub(crate) fn is_machine(self) -> bool {
+        matches!(self, Self::Vm | Self::VmV1)
+    }
+
     /// Makes the environment; dropping it ends it.
     pub(crate) fn open(self) -> Result<Box<dyn Environment>> {
         match self {
             Self::Host | Self::V2 => Ok(Box::new(Local { place: self })),
-            Self::Vm => Ok(Box::new(Vm::boot(&Options::default())?)),
+            Self::Vm => Ok(Box::new(Vm::boot(self, &Options::default())?)),
+            Self::VmV1 => {
+                let kernel = vec![CGROUP_V1.to_owned()];
+                Ok(Box::new(Vm::boot(self, &Options { kernel, ..Options::default() })?))
+            }
         }
     }
 }
@@ -81,6 +93,34 @@ pub(crate) trait Environment: Sync {
 
     /// Runs a command to its end. An error is one of the environment; what the command does is in the outcome.
     fn run(&self, job: &Job) -> Result<Outcome>;
+}
+
+/// The option of the kernel with which systemd mounts the controllers as cgroup v1.
+const CGROUP_V1: &str = "systemd.unified_cgroup_hierarchy=0";
+
+/// Prints the kernel, the service manager if there is one, and how cgroups are mounted.
+const DESCRIBE: &str = r#"
+printf 'kernel %s' "$(uname -r | sed 's/[^0-9.].*//')"
+[ ! -d /run/systemd/system ] || printf ', systemd %s' "$(systemctl --version | sed -n '1s/[^0-9]*\([0-9]*\).*/\1/p')"
+if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+    printf ', cgroup v2 with "%s"' "$(cat /sys/fs/cgroup/cgroup.controllers)"
+elif [ -d /sys/fs/cgroup/unified ]; then
+    printf ', cgroups of both versions'
+else
+    printf ', cgroup v1'
+fi
+"#;
+
+/// What an environment is, in a few words.
+pub(crate) fn describe(environment: &dyn Environment) -> Result<String> {
+    let job = Job {
+        argv: ["sh", "-c", DESCRIBE].map(OsString::from).into(),
+        env: Vec::new(),
+        directory: "/".into(),
+        needs: Vec::new(),
+        limit: Duration::from_mins(1),
+    };
+    Ok(environment.run(&job)?.stdout)
 }
 
 /// Makes a view of `/sys/fs/cgroup` that is a cgroup v2 alone, and executes its arguments in it.

@@ -32,9 +32,9 @@ struct Known {
     /// They fail only sometimes, or only on some machines: both results are expected.
     #[serde(default)]
     sometimes: bool,
-    /// They fail on purpose, though other runtimes may pass.
+    /// This machine cannot do what they need, though a runtime that does not do it may pass.
     #[serde(default)]
-    deliberate: bool,
+    host_cannot: bool,
 }
 
 /// What is known to fail with a runtime.
@@ -68,8 +68,8 @@ pub(crate) struct Judged {
     pub(crate) test: String,
     pub(crate) judgement: Judgement,
     pub(crate) unsupported: Vec<String>,
-    /// A failure on purpose.
-    pub(crate) deliberate: bool,
+    /// It needs what this machine cannot do.
+    pub(crate) host_cannot: bool,
 }
 
 impl Judged {
@@ -87,8 +87,8 @@ pub(crate) struct Judgements {
     pub(crate) unknown: Vec<String>,
     /// The files were written for another version of the runtime.
     pub(crate) other_version: bool,
-    /// Tests that failed once and passed when they ran again.
-    pub(crate) second_attempt: Vec<String>,
+    /// Tests that failed and passed when they ran again.
+    pub(crate) later_attempt: Vec<String>,
 }
 
 impl Judgements {
@@ -98,12 +98,13 @@ impl Judgements {
         failed.map(|test| test.test.clone()).collect()
     }
 
-    /// Takes the results of tests that ran again.
+    /// Takes the results of tests that ran again, where they passed.
     pub(crate) fn take_again(&mut self, again: Self) {
         for test in again.tests {
-            if test.passed() {
-                self.second_attempt.push(test.test.clone());
+            if !test.passed() {
+                continue;
             }
+            self.later_attempt.push(test.test.clone());
             if let Some(first) = self.tests.iter_mut().find(|first| first.test == test.test) {
                 *first = test;
             }
@@ -150,12 +151,12 @@ impl Expectations {
             unknown = names.filter(|name| outcomes.iter().all(|o| o.test != **name)).cloned().collect();
         }
         let tests = outcomes.into_iter().map(|outcome| self.judge_one(suite, place, outcome)).collect();
-        Judgements { tests, unknown, other_version: self.other_version, second_attempt: Vec::new() }
+        Judgements { tests, unknown, other_version: self.other_version, later_attempt: Vec::new() }
     }
 
     fn judge_one(&self, suite: Suite, place: Place, outcome: Outcome) -> Judged {
         let known = self.find(suite, place, &outcome.test);
-        let deliberate = known.is_some_and(|known| known.deliberate);
+        let host_cannot = known.is_some_and(|known| known.host_cannot);
         let listed = self.unsupported.get(&place.to_string());
         let missing =
             outcome.unsupported.iter().find(|name| listed.is_none_or(|listed| !listed.contains(name)));
@@ -169,7 +170,7 @@ impl Expectations {
             (Verdict::Passed, _, Some(feature)) => Judgement::Missing(feature.clone()),
             (Verdict::Passed, _, None) => Judgement::Passed,
         };
-        Judged { test: outcome.test, judgement, unsupported: outcome.unsupported, deliberate }
+        Judged { test: outcome.test, judgement, unsupported: outcome.unsupported, host_cannot }
     }
 }
 

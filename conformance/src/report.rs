@@ -1,11 +1,14 @@
 //! The table of results, in Markdown, which reads well as it is.
 
 use crate::environment::Place;
-use crate::expected::{Judgement, Judgements};
+use crate::expected::{Judged, Judgement, Judgements};
 use crate::runtime::Runtime;
 use crate::suite::Suite;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+
+/// The runtime that must pass what any other passes.
+pub(crate) const OURS: &str = "magikrun";
 
 /// One suite with one runtime in one environment.
 #[derive(Debug)]
@@ -21,17 +24,22 @@ struct Row {
 #[derive(Debug)]
 pub(crate) struct Table {
     head: String,
+    places: Vec<String>,
     rows: Vec<Row>,
 }
 
 impl Table {
     /// A table of what is to come, with what identifies the run.
     pub(crate) fn new(runtimes: &[Runtime]) -> Self {
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let date = time::OffsetDateTime::now_utc().date();
         let names = runtimes.iter().map(|runtime| format!("{} {}", runtime.name, runtime.version));
         let names = names.collect::<Vec<_>>().join(", ");
-        Self { head: format!("{date}, kernel {}: {names}", kernel.trim()), rows: Vec::new() }
+        Self { head: format!("{date}: {names}"), places: Vec::new(), rows: Vec::new() }
+    }
+
+    /// Says what an environment is.
+    pub(crate) fn describe(&mut self, place: Place, what: &str) {
+        self.places.push(format!("{place}: {what}"));
     }
 
     /// Adds the results of a suite.
@@ -48,19 +56,23 @@ impl Table {
 
     /// Whether every result is the expected one, and magikrun passes whatever another runtime passes.
     pub(crate) fn is_as_expected(&self) -> bool {
-        self.surprises().is_empty() && self.behind().is_empty()
+        self.surprises().is_empty() && self.all_behind().is_empty()
     }
 
     /// The whole report.
     pub(crate) fn text(&self) -> String {
         let mut text = format!("{}\n\n", self.head);
+        for place in &self.places {
+            let _ = writeln!(text, "- {place}");
+        }
+        text.push('\n');
         text.push_str("| suite | environment | runtime | passed | failed | expected failures | unsupported | skipped |\n");
         text.push_str("|---|---|---|---:|---:|---:|---:|---:|\n");
         for row in &self.rows {
             text.push_str(&row.line());
         }
         section(&mut text, "Not as expected", &self.surprises());
-        section(&mut text, "Passed by another runtime and not by magikrun", &self.behind());
+        section(&mut text, "Passed by another runtime and not by magikrun", &self.all_behind());
         section(
             &mut text,
             "Expected failures",
@@ -69,7 +81,7 @@ impl Table {
                 _ => None,
             }),
         );
-        section(&mut text, "Passed at the second attempt", &self.second_attempts());
+        section(&mut text, "Passed at a later attempt", &self.later_attempts());
         section(&mut text, "Skipped", &self.skipped());
         section(&mut text, "Unsupported here", &self.unsupported());
         text
@@ -101,29 +113,36 @@ impl Table {
         found
     }
 
-    /// Tests that magikrun does not pass and another runtime passes in the same environment, but for those that it
-    /// fails on purpose.
-    fn behind(&self) -> Vec<String> {
-        let mut passed: BTreeMap<(Suite, Place, &str), BTreeSet<&str>> = BTreeMap::new();
-        for (row, results) in self.results() {
-            for test in results.tests.iter().filter(|test| test.passed() || test.deliberate) {
-                passed.entry((row.suite, row.place, &test.test)).or_default().insert(&row.runtime);
+    /// The tests of a suite that magikrun does not pass and another runtime passes in the same environment, with these
+    /// runtimes; without those that need what the machine cannot do.
+    pub(crate) fn behind(&self, suite: Suite, place: Place) -> BTreeMap<String, Vec<String>> {
+        let rows = || self.results().filter(|(row, _)| (row.suite, row.place) == (suite, place));
+        let Some((_, own)) = rows().find(|(row, _)| row.runtime == OURS) else { return BTreeMap::new() };
+        let mut behind: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (row, results) in rows() {
+            for test in results.tests.iter().filter(|test| test.passed()) {
+                let is_ours = |own: &&Judged| own.test == test.test && !own.passed() && !own.host_cannot;
+                if own.tests.iter().any(|own| is_ours(&own)) {
+                    behind.entry(test.test.clone()).or_default().push(row.runtime.clone());
+                }
             }
         }
-        let ran = |suite, place| {
-            self.results()
-                .any(|(row, _)| (row.suite, row.place, row.runtime.as_str()) == (suite, place, "magikrun"))
-        };
-        let behind = passed
-            .into_iter()
-            .filter(|((suite, place, _), by)| ran(*suite, *place) && !by.contains("magikrun"));
-        let line = |((suite, place, test), by): ((Suite, Place, &str), BTreeSet<&str>)| {
-            format!(
-                "{suite} in {place}: `{test}`, passed by {}",
-                by.into_iter().collect::<Vec<_>>().join(", ")
-            )
-        };
-        behind.map(line).collect()
+        behind
+    }
+
+    fn all_behind(&self) -> Vec<String> {
+        let groups: BTreeSet<_> = self.rows.iter().map(|row| (row.suite, row.place)).collect();
+        let lines = groups.into_iter().flat_map(|(suite, place)| {
+            let behind = self.behind(suite, place).into_iter();
+            behind.map(move |(test, by)| format!("{suite} in {place}: `{test}`, passed by {}", by.join(", ")))
+        });
+        lines.collect()
+    }
+
+    /// The results of magikrun with a suite in an environment.
+    pub(crate) fn ours(&mut self, suite: Suite, place: Place) -> Option<&mut Judgements> {
+        let is_ours = |row: &&mut Row| (row.suite, row.place, row.runtime.as_str()) == (suite, place, OURS);
+        self.rows.iter_mut().find(is_ours)?.results.as_mut().ok()
     }
 
     /// For each reason the tests, by suite, runtime and environment.
@@ -142,9 +161,9 @@ impl Table {
         groups.into_iter().map(line).collect()
     }
 
-    fn second_attempts(&self) -> Vec<String> {
+    fn later_attempts(&self) -> Vec<String> {
         let tests = self.results().flat_map(|(row, results)| {
-            results.second_attempt.iter().map(|test| format!("{}: `{test}`", row.name()))
+            results.later_attempt.iter().map(|test| format!("{}: `{test}`", row.name()))
         });
         tests.collect()
     }
@@ -200,5 +219,53 @@ fn section(text: &mut String, title: &str, lines: &[String]) {
     let _ = writeln!(text, "\n{title}:\n");
     for line in lines {
         let _ = writeln!(text, "- {line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(runtime: &str, place: Place, tests: &[(&str, bool, bool)]) -> Row {
+        let judged = |(test, passed, host_cannot): &(&str, bool, bool)| Judged {
+            test: (*test).to_owned(),
+            judgement: if *passed { Judgement::Passed } else { Judgement::ExpectedFailure("known".into()) },
+            unsupported: Vec::new(),
+            host_cannot: *host_cannot,
+        };
+        let tests = tests.iter().map(judged).collect();
+        let results = Ok(Judgements { tests, ..Judgements::default() });
+        Row { suite: Suite::Own, place, runtime: runtime.to_owned(), results }
+    }
+
+    fn table(rows: Vec<Row>) -> Table {
+        Table { head: String::new(), places: Vec::new(), rows }
+    }
+
+    #[test]
+    fn what_another_runtime_passes_in_the_same_environment_must_pass_even_if_its_failure_is_listed() {
+        let own = [("a", false, false), ("b", false, true), ("c", true, false), ("d", false, false)];
+        let table = table(vec![
+            row("crun", Place::V2, &[("a", true, false), ("b", true, false), ("c", true, false)]),
+            row(OURS, Place::V2, &own),
+            row(OURS, Place::Host, &own),
+            row("runc", Place::V2, &[("a", true, false), ("d", false, false)]),
+        ]);
+        let behind = table.behind(Suite::Own, Place::V2);
+        assert_eq!(behind, [("a".to_owned(), vec!["crun".to_owned(), "runc".to_owned()])].into());
+        assert!(table.behind(Suite::Own, Place::Host).is_empty());
+        assert!(!table.is_as_expected());
+    }
+
+    #[test]
+    fn a_pass_of_a_later_attempt_counts_and_is_named() {
+        let mut table = table(vec![
+            row("crun", Place::V2, &[("a", true, false)]),
+            row(OURS, Place::V2, &[("a", false, false)]),
+        ]);
+        let again = row(OURS, Place::V2, &[("a", true, false)]).results.expect("results");
+        table.ours(Suite::Own, Place::V2).expect("our results").take_again(again);
+        assert!(table.is_as_expected());
+        assert!(table.text().contains("Passed at a later attempt:\n\n- own with magikrun in v2: `a`"));
     }
 }

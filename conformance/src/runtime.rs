@@ -8,6 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// In the working directory of a program: the script that is the runtime under test with the state root [`STATE`].
+pub(crate) const WRAPPER: &str = "runtime";
+/// In the working directory of a program: the state root.
+pub(crate) const STATE: &str = "state";
+
 /// An executable with the command line of an OCI runtime.
 #[derive(Debug, Clone)]
 pub(crate) struct Runtime {
@@ -67,6 +72,14 @@ impl Runtime {
         (self.name == "crun" && place == Place::Host && hybrid)
             .then_some("crun refuses hosts that have both versions of cgroups")
     }
+}
+
+/// Writes a file that can be executed.
+pub(crate) fn executable(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    Ok(())
 }
 
 fn on_path(name: &str) -> Result<PathBuf> {

@@ -16,6 +16,9 @@ fn device() -> (u64, u64) {
 
 #[test]
 fn the_rate_of_a_disk_is_limited() {
+    if !crate::has_unified() {
+        return;
+    }
     let runtime = Runtime::new();
     let mut bundle = runtime.sleeper();
     let (major, minor) = device();
@@ -83,6 +86,9 @@ fn a_process_that_is_killed_for_want_of_memory_is_an_event() {
 
 #[test]
 fn unified_settings_and_every_controller_reach_the_container() {
+    if !crate::has_unified() {
+        return;
+    }
     let runtime = Runtime::new();
     let mut bundle = runtime.sleeper();
     bundle.edit(|config| {

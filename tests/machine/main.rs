@@ -11,7 +11,27 @@ mod rootless;
 mod systemd;
 
 use common::Output;
+use std::path::Path;
 use std::process::Command;
+
+/// Whether the machine was booted with cgroup v2 alone.
+fn is_unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// As [`is_unified`]; says what is missing where it was not.
+fn has_unified() -> bool {
+    if !is_unified() {
+        eprintln!("unsupported: cgroup v2 alone");
+    }
+    is_unified()
+}
+
+/// Requires that a process sees its cgroups, as /proc/PID/cgroup tells them, as the roots of their hierarchies.
+#[track_caller]
+fn assert_at_the_root(cgroups: &str) {
+    assert!(!cgroups.is_empty() && cgroups.lines().all(|line| line.ends_with(":/")), "{cgroups}");
+}
 
 /// What a program of the machine prints; it must succeed.
 #[track_caller]

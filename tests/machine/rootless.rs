@@ -47,6 +47,9 @@ fn assert_limits(pid: i32) -> std::path::PathBuf {
 
 #[test]
 fn a_user_has_limits_by_the_users_systemd() {
+    if !crate::has_unified() {
+        return;
+    }
     let runtime = runtime();
     let bundle = bundle(&runtime, Some(format!("user.slice:mkt:{}", runtime.name())));
     let id = bundle.id.as_str();
@@ -65,6 +68,9 @@ fn a_user_has_limits_by_the_users_systemd() {
 
 #[test]
 fn a_user_has_limits_in_a_delegated_scope_without_systemds_help() {
+    if !crate::has_unified() {
+        return;
+    }
     let runtime = runtime();
     let bundle = bundle(&runtime, None);
     let id = bundle.id.as_str();

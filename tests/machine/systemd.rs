@@ -1,7 +1,7 @@
 //! Containers as units of systemd.
 
-use crate::common::{Bundle, Output, Runtime, cgroup_dir, poll};
-use crate::{property, tool};
+use crate::common::{Bundle, Output, Runtime, cgroup_dir, cgroup_value, poll};
+use crate::{assert_at_the_root, is_unified, property, tool};
 use serde_json::{Value, json};
 
 fn call(runtime: &Runtime, args: &[&str]) -> Output {
@@ -28,16 +28,23 @@ fn limits(config: &mut Value) {
     resources["cpu"] = json!({"shares": 512, "quota": 50_000, "period": 100_000, "cpus": "0"});
 }
 
-/// Files of a container's cgroup.
-fn files(pid: i32, names: &[&str]) -> Vec<String> {
-    let dir = cgroup_dir(pid, "memory");
-    names
-        .iter()
-        .map(|name| std::fs::read_to_string(dir.join(name)).expect("a cgroup file").trim().to_owned())
-        .collect()
+/// What the cgroups of a container say of the limits above: memory, its reservation, pids, quota, processors.
+fn files(pid: i32) -> [String; 5] {
+    let value = |controller: &str, v1: &str, v2: &str| cgroup_value(pid, controller, v1, v2);
+    let quota = value("cpu", "cpu.cfs_quota_us", "cpu.max");
+    [
+        value("memory", "memory.limit_in_bytes", "memory.max"),
+        value("memory", "memory.soft_limit_in_bytes", "memory.low"),
+        value("pids", "pids.max", "pids.max"),
+        quota.split(' ').next().unwrap_or_default().to_owned(),
+        value("cpuset", "cpuset.cpus", "cpuset.cpus"),
+    ]
 }
 
-const FILES: [&str; 5] = ["memory.max", "memory.low", "pids.max", "cpu.max", "cpuset.cpus"];
+/// systemd's name for the limit of memory.
+fn memory_limit() -> &'static str {
+    if is_unified() { "MemoryMax" } else { "MemoryLimit" }
+}
 
 #[test]
 fn a_container_is_a_scope_with_its_limits() {
@@ -48,17 +55,21 @@ fn a_container_is_a_scope_with_its_limits() {
     let pid = runtime.pid(&bundle.id);
     let dir = cgroup_dir(pid, "memory");
     assert!(dir.ends_with(format!("system.slice/{unit}")), "{}", dir.display());
-    assert_eq!(files(pid, &FILES), ["67108864", "33554432", "50", "50000 100000", "0"]);
-    for (name, value) in [
-        ("MemoryMax", "67108864"),
-        ("MemoryLow", "33554432"),
+    assert_eq!(files(pid), ["67108864", "33554432", "50", "50000", "0"]);
+    // On cgroup v1 systemd has nothing to do with reservations and sets of processors.
+    let more: &[_] = if is_unified() {
+        &[("MemoryLow", "33554432"), ("AllowedCPUs", "0")]
+    } else {
+        &[("CPUShares", "512")]
+    };
+    for (name, value) in more.iter().copied().chain([
+        (memory_limit(), "67108864"),
         ("TasksMax", "50"),
         ("CPUQuotaPerSecUSec", "500ms"),
-        ("AllowedCPUs", "0"),
         ("Slice", "system.slice"),
         ("Delegate", "yes"),
         ("ActiveState", "active"),
-    ] {
+    ]) {
         assert_eq!(property(&unit, name), value, "{name}");
     }
     ok(&runtime, &["delete", "--force", &bundle.id]);
@@ -85,11 +96,11 @@ fn limits_survive_a_reload_of_systemd_also_after_an_update() {
         "20000",
         &bundle.id,
     ]);
-    let after = ["134217728", "33554432", "33", "20000 100000", "0"];
-    assert_eq!(files(pid, &FILES), after);
-    assert_eq!(property(&unit, "MemoryMax"), "134217728");
+    let after = ["134217728", "33554432", "33", "20000", "0"];
+    assert_eq!(files(pid), after);
+    assert_eq!(property(&unit, memory_limit()), "134217728");
     tool("systemctl", &["daemon-reload"]);
-    assert_eq!(files(pid, &FILES), after);
+    assert_eq!(files(pid), after);
     ok(&runtime, &["delete", "--force", &bundle.id]);
     runtime.assert_nothing_left();
 }
@@ -184,7 +195,7 @@ fn exec_ps_pause_and_events_work_in_a_scope() {
     let id = bundle.id.as_str();
     ok(&runtime, &["run", "--detach", "--bundle", bundle.dir(), id]);
     let output = runtime.ok(&["exec", id, "cat", "/proc/self/cgroup"]);
-    assert_eq!(output.stdout, "0::/\n");
+    assert_at_the_root(&output.stdout);
     let file = runtime.path("pid");
     runtime.ok(&["exec", "-d", "--pid-file", file.to_str().expect("UTF-8"), id, "sleep", "600"]);
     let exec: i32 = std::fs::read_to_string(file).expect("the pid file").parse().expect("a pid");

@@ -46,6 +46,11 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
+    /// The tests with these names.
+    pub(crate) fn of(names: Vec<String>) -> Self {
+        Self { names: Some(names), ..Self::default() }
+    }
+
     /// Whether every test runs.
     pub(crate) fn is_everything(&self) -> bool {
         self.only.is_none() && !self.quick && self.names.is_none()

@@ -2,8 +2,9 @@
 
 use super::{Selection, libtest};
 use crate::debian::run as execute;
-use crate::environment::{Environment, Job, Place};
+use crate::environment::{Environment, Job};
 use crate::runtime::Runtime;
+use crate::scratch;
 use crate::verdict::Outcome;
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
@@ -29,7 +30,7 @@ const PROGRAMS: [&str; 11] = [
     "process",
     "rootless",
 ];
-/// The program for what only the machine of [`Place::Vm`] has, most of it of magikrun's own.
+/// The program for what only an emulated machine has, most of it of magikrun's own.
 const MACHINE: &str = "machine";
 /// How long one test program may take.
 const LIMIT: Duration = Duration::from_mins(10);
@@ -48,10 +49,10 @@ pub(super) fn run(
     environment: &dyn Environment,
     selection: &Selection,
 ) -> Result<Vec<Outcome>> {
-    let work = tempfile::Builder::new().prefix("conformance").tempdir()?;
+    let work = scratch::folder()?;
     fs::set_permissions(work.path(), fs::Permissions::from_mode(0o755))?;
     let mut outcomes = Vec::new();
-    let (machine, quick) = (environment.place() == Place::Vm, selection.quick);
+    let (machine, quick) = (environment.place().is_machine(), selection.quick);
     let runs = |program: &&Program| {
         let special = program.name == MACHINE;
         // Elsewhere the rest runs in less time.

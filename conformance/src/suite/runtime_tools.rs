@@ -4,7 +4,8 @@ use super::{Selection, tap};
 use crate::cache;
 use crate::debian::{Release, run as execute};
 use crate::environment::{Environment, Job};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, STATE, WRAPPER, executable};
+use crate::scratch;
 use crate::verdict::Outcome;
 use anyhow::{Context as _, Result, anyhow};
 use std::ffi::OsString;
@@ -93,7 +94,7 @@ fn run_one(
     runtime: &Runtime,
     environment: &dyn Environment,
 ) -> Result<Outcome> {
-    let work = tempfile::Builder::new().prefix("conformance").tempdir()?;
+    let work = scratch::folder()?;
     fs::set_permissions(work.path(), fs::Permissions::from_mode(0o755))?;
     prepare(work.path(), suite, runtime)?;
     let name = name(program);
@@ -105,7 +106,7 @@ fn run_one(
     let job = Job {
         argv,
         env: vec![
-            ("RUNTIME".into(), work.path().join("runtime").into()),
+            ("RUNTIME".into(), work.path().join(WRAPPER).into()),
             ("TMPDIR".into(), work.path().join("tmp").into()),
         ],
         directory: work.path().to_owned(),
@@ -126,15 +127,13 @@ fn prepare(work: &Path, suite: &Path, runtime: &Runtime) -> Result<()> {
         }
     }
     fs::create_dir(work.join("tmp"))?;
-    fs::create_dir(work.join("state"))?;
+    fs::create_dir(work.join(STATE))?;
     let script = format!(
         "#!/bin/sh\nexec '{}' --root '{}' \"$@\"\n",
         runtime.program.display(),
-        work.join("state").display()
+        work.join(STATE).display()
     );
-    fs::write(work.join("runtime"), script)?;
-    fs::set_permissions(work.join("runtime"), fs::Permissions::from_mode(0o755))?;
-    Ok(())
+    executable(&work.join(WRAPPER), &script)
 }
 
 fn programs(suite: &Path) -> Result<Vec<PathBuf>> {
@@ -154,7 +153,7 @@ fn built() -> Result<PathBuf> {
         });
     }
     cache::folder_of("runtime-tools", &[SOURCE.0, SOURCE.1, TAP], |folder| {
-        let path = tempfile::tempdir()?;
+        let path = scratch::folder()?;
         let source = path.path().join("src/github.com/opencontainers/runtime-tools");
         Release::open(SOURCE.1)?.unpack_source(SOURCE.0, &source)?;
         let stand_in = path.path().join("src/github.com/mndrix/tap-go");

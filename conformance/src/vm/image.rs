@@ -2,6 +2,7 @@
 
 use crate::cache;
 use crate::debian::run;
+use crate::scratch;
 use anyhow::{Context as _, Result, anyhow};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -143,7 +144,7 @@ fn kernel(image: &Path) -> Result<Vec<u8>> {
 
 /// Packs busybox and the drivers, with lists of them in the order in which they are loaded.
 fn archive_drivers(root: &Path, package: &Path, version: &str, target: &Path) -> Result<()> {
-    let stage = tempfile::tempdir()?;
+    let stage = scratch::folder()?;
     for name in ["bin", "dev", "proc", "sys", "root", "modules", "rig"] {
         fs::create_dir(stage.path().join(name))?;
     }

@@ -1,6 +1,7 @@
 //! A running machine: QEMU, and the line over which the agent in it takes jobs.
 
 use super::image::{Image, archive};
+use crate::scratch;
 use anyhow::{Context as _, Result, anyhow, bail};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -54,7 +55,7 @@ impl Machine {
     /// Boots a machine and waits until it takes jobs.
     pub(super) fn boot(options: &Options) -> Result<Self> {
         let image = Image::get()?;
-        let folder = tempfile::Builder::new().prefix("vm-").tempdir()?;
+        let folder = scratch::folder()?;
         let mut command = qemu(&image, folder.path(), options)?;
         let console = format!("file:{}", folder.path().join("console").display());
         command.args(["-serial", &console, "-chardev", "stdio,id=control,signal=off"]);
@@ -128,7 +129,7 @@ impl Drop for Machine {
 /// Boots a machine with a shell on this terminal, and waits until it ends.
 pub(super) fn shell(options: &Options) -> Result<()> {
     let image = Image::get()?;
-    let folder = tempfile::Builder::new().prefix("vm-").tempdir()?;
+    let folder = scratch::folder()?;
     let mut options = options.clone();
     options.kernel.push("rig.shell".to_owned());
     let mut command = qemu(&image, folder.path(), &options)?;
@@ -164,7 +165,7 @@ fn qemu(image: &Image, folder: &Path, options: &Options) -> Result<Command> {
 
 /// The drivers and the guest's scripts, two archives one after the other.
 fn initramfs(image: &Image, folder: &Path) -> Result<PathBuf> {
-    let stage = tempfile::tempdir()?;
+    let stage = scratch::folder()?;
     fs::create_dir(stage.path().join("rig"))?;
     for (name, text) in GUEST {
         fs::write(stage.path().join(name), text)?;

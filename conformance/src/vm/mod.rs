@@ -19,19 +19,20 @@ const SLOWNESS: u32 = 20;
 /// The environment: a machine that is booted once for all jobs.
 #[derive(Debug)]
 pub(crate) struct Vm {
+    place: Place,
     machine: Mutex<Machine>,
 }
 
 impl Vm {
     /// Boots the machine.
-    pub(crate) fn boot(options: &Options) -> Result<Self> {
-        Ok(Self { machine: Mutex::new(Machine::boot(options)?) })
+    pub(crate) fn boot(place: Place, options: &Options) -> Result<Self> {
+        Ok(Self { place, machine: Mutex::new(Machine::boot(options)?) })
     }
 }
 
 impl Environment for Vm {
     fn place(&self) -> Place {
-        Place::Vm
+        self.place
     }
 
     fn jobs_at_once(&self) -> usize {

@@ -14,6 +14,7 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET_DIR)/release/magikrun
 SHIM := $(TARGET_DIR)/release/containerd-shim-magikrun-v2
+VMINIT := $(TARGET_DIR)/release/vminit
 MANPAGES := $(wildcard man/*.8)
 
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev
@@ -59,7 +60,7 @@ all: build
 
 build:
 	@tools/packages.sh $(BUILD_PACKAGES)
-	$(CARGO) build --release --locked --package magikrun --package containerd-shim-magikrun
+	$(CARGO) build --release --locked --package magikrun --package containerd-shim-magikrun --package vminit
 
 run:
 	@tools/packages.sh $(RUN_PACKAGES)
@@ -69,7 +70,8 @@ run:
 # The release binary is tested for what only it has: how it is linked, and its size.
 test:
 	@tools/packages.sh $(TEST_PACKAGES)
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked --package magikrun --package vminit
+	$(CARGO) test --locked --package vm-protocol --package vminit
 	MAGIKRUN_RELEASE=$(abspath $(BINARY)) $(CARGO) test --locked --all-features
 	$(CARGO) test --locked --package containerd-shim-magikrun
 	$(MAKE) conformance-quick
@@ -117,6 +119,7 @@ bench:
 install: build
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/magikrun
 	install -D -m 0755 $(SHIM) $(DESTDIR)$(PREFIX)/bin/containerd-shim-magikrun-v2
+	install -D -m 0755 $(VMINIT) $(DESTDIR)$(PREFIX)/libexec/magikrun/vminit
 	for page in $(MANPAGES); do install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man8/$$(basename $$page); done
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Called by cargo as: rustc-static.sh rustc <arguments>, for the crates of this workspace only.
 #
-# magikrun and containerd-shim-magikrun-v2 are static (no dynamic loader) and not position independent
+# magikrun, vminit and containerd-shim-magikrun-v2 are static (no dynamic loader) and not position independent
 # (no relocations at start): about a millisecond less for every command. Flags set for the whole build would reach
 # procedural macros and build scripts too, where +crt-static fails, so they are added here, for the
 # final crate alone.
@@ -15,6 +15,6 @@ for arg in "$@"; do
     prev=$arg
 done
 case $name:$type in
-    magikrun:bin | containerd_shim_magikrun_v2:bin) exec "$@" -Ctarget-feature=+crt-static -Crelocation-model=static ;;
+    magikrun:bin | vminit:bin | containerd_shim_magikrun_v2:bin) exec "$@" -Ctarget-feature=+crt-static -Crelocation-model=static ;;
     *) exec "$@" ;;
 esac

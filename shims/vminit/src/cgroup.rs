@@ -1,0 +1,112 @@
+//! A cgroup v2 for each container, where the guest's kernel has them.
+
+use crate::failure::{Context as _, Result, system};
+use rustix::fs::{Mode, OFlags, statfs};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use vm_protocol::message::Stats;
+
+/// `CGROUP2_SUPER_MAGIC` of statfs(2).
+const CGROUP2_MAGIC: i64 = 0x6367_7270;
+
+/// The cgroup of a container.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+    /// Its open directory.
+    pub directory: OwnedFd,
+}
+
+/// Makes the cgroup of a container with its limits. `None` where there are no cgroups, and no limits to set.
+pub fn make(name: &str, limits: &BTreeMap<String, String>) -> Result<Option<Cgroup>> {
+    let root = Path::new("/sys/fs/cgroup");
+    if !statfs(root).is_ok_and(|found| found.f_type == CGROUP2_MAGIC) {
+        return match limits.keys().next() {
+            Some(file) => Err(system(format!("cannot set '{file}': the guest's kernel has no cgroup v2"))),
+            None => Ok(None),
+        };
+    }
+    let controllers = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+    for controller in controllers.split_whitespace() {
+        // One that cannot be had is missed when a limit needs it.
+        let _ = std::fs::write(root.join("cgroup.subtree_control"), format!("+{controller}"));
+    }
+    let path = root.join(name);
+    let cannot = || format!("cannot make the cgroup of container '{name}'");
+    std::fs::create_dir(&path).context(cannot)?;
+    for (file, value) in limits {
+        std::fs::write(path.join(file), value).context(|| format!("cannot set '{file}' to '{value}'"))?;
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(&path, flags, Mode::empty()).context(cannot)?;
+    Ok(Some(Cgroup { path, directory }))
+}
+
+impl Cgroup {
+    fn text(&self, file: &str) -> String {
+        std::fs::read_to_string(self.path.join(file)).unwrap_or_default()
+    }
+
+    fn number(&self, file: &str) -> u64 {
+        self.text(file).trim().parse().unwrap_or(0)
+    }
+
+    /// Removes it when nothing is in it any more.
+    pub fn remove(&self) {
+        let _ = std::fs::remove_dir(&self.path);
+    }
+
+    /// How often the memory limit made the kernel end a process.
+    pub fn oom_kills(&self) -> u64 {
+        field(&self.text("memory.events"), "oom_kill")
+    }
+
+    /// What the container uses.
+    pub fn stats(&self) -> Stats {
+        let cpu = self.text("cpu.stat");
+        let io = self.text("io.stat");
+        Stats {
+            cpu_usage: field(&cpu, "usage_usec"),
+            cpu_user: field(&cpu, "user_usec"),
+            cpu_system: field(&cpu, "system_usec"),
+            memory: self.number("memory.current"),
+            memory_peak: self.number("memory.peak"),
+            memory_limit: self.number("memory.max"),
+            oom_kills: self.oom_kills(),
+            pids: self.number("pids.current"),
+            pids_limit: self.number("pids.max"),
+            read_bytes: sum(&io, "rbytes="),
+            written_bytes: sum(&io, "wbytes="),
+        }
+    }
+}
+
+/// The number after a name, in a file of lines `NAME NUMBER`.
+fn field(text: &str, name: &str) -> u64 {
+    text.lines()
+        .filter_map(|line| line.split_once(' '))
+        .find(|(key, _)| *key == name)
+        .and_then(|(_, value)| value.parse().ok())
+        .unwrap_or(0)
+}
+
+/// The sum of all numbers after a prefix.
+fn sum(text: &str, prefix: &str) -> u64 {
+    text.split_whitespace()
+        .filter_map(|word| word.strip_prefix(prefix))
+        .filter_map(|value| value.parse::<u64>().ok())
+        .fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_by_their_names() {
+        assert_eq!(field("usage_usec 12\nuser_usec 7\n", "user_usec"), 7);
+        assert_eq!(field("oom 3\noom_kill 1\n", "oom_kill"), 1);
+        assert_eq!(sum("254:0 rbytes=5 wbytes=1\n254:16 rbytes=7 wbytes=0\n", "rbytes="), 12);
+    }
+}

@@ -1,0 +1,127 @@
+//! Making processes: what happens between the clone and the program.
+
+use crate::channel::{Channel, Told, pair};
+use crate::failure::{Context as _, Result, system};
+use crate::ffi::{self, Child, CloneArgs};
+use crate::stdio::ChildStdio;
+use crate::{identity, program, rootfs, stdio};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, waitpid};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use vm_protocol::message::Failure;
+use vm_protocol::spec::{Container, Process};
+
+/// The namespaces that a container has apart from the guest.
+const NAMESPACES: libc::c_int = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWCGROUP;
+
+/// Makes the first process of a container. It tells over the channel how it goes on.
+pub fn make_first(
+    container: &Container,
+    cgroup: Option<BorrowedFd<'_>>,
+    stdio: ChildStdio,
+) -> Result<(Child, Channel)> {
+    let (ours, theirs) = pair()?;
+    let args = CloneArgs { flags: NAMESPACES as u64, cgroup, sibling: false };
+    let child = ffi::clone3(&args, || {
+        run(&theirs, || {
+            identity::apply_limits(&container.process)?;
+            rustix::process::setsid().context(|| "cannot make a session")?;
+            if let ChildStdio::Terminal(terminal) = &stdio {
+                control(terminal, &container.process)?;
+            }
+            rootfs::enter(container, if let ChildStdio::Terminal(fd) = &stdio { Some(fd) } else { None })?;
+            Ok(Some(become_program(&container.process, stdio, &theirs)))
+        })
+    })
+    .context(|| "cannot make a process")?;
+    Ok((child, ours))
+}
+
+/// Makes a further process in the container of a process.
+///
+/// By way of an intermediate one that enters the namespaces: a pid namespace is entered only by children.
+pub fn make_further(
+    first: &Child,
+    process: &Process,
+    cgroup: Option<BorrowedFd<'_>>,
+    stdio: ChildStdio,
+) -> Result<(Child, Channel)> {
+    let (ours, theirs) = pair()?;
+    let (stage_ours, stage_theirs) = pair()?;
+    let stage = ffi::clone3(&CloneArgs { flags: 0, cgroup, sibling: false }, || {
+        run(&stage_theirs, || {
+            let namespaces = ThreadNameSpaceType::MOUNT
+                | ThreadNameSpaceType::PROCESS_ID
+                | ThreadNameSpaceType::CONTROL_GROUP;
+            identity::apply_limits(process)?;
+            move_into_thread_name_spaces(first.pidfd.as_fd(), namespaces)
+                .context(|| "cannot enter the namespaces of the container")?;
+            let args = CloneArgs { sibling: true, ..CloneArgs::default() };
+            let made = ffi::clone3(&args, || {
+                run(&theirs, || {
+                    rustix::process::setsid().context(|| "cannot make a session")?;
+                    Ok(Some(become_program(process, stdio, &theirs)))
+                })
+            })
+            .context(|| "cannot make a process")?;
+            stage_theirs.tell_pid(made.pid)?;
+            Ok(None)
+        })
+    })
+    .context(|| "cannot make a process")?;
+    drop(stage_theirs);
+    let told = stage_ours.hear(true);
+    let _ = rustix::io::retry_on_intr(|| waitpid(Pid::from_raw(stage.pid), WaitOptions::empty()));
+    match told? {
+        Told::Pid(pid) => {
+            // It is our child, and we have not waited for it: the pid still means it.
+            let id = Pid::from_raw(pid).ok_or_else(|| system("the intermediate process made no process"))?;
+            let pidfd =
+                rustix::process::pidfd_open(id, PidfdFlags::empty()).context(|| "cannot open a process")?;
+            Ok((Child { pid, pidfd }, ours))
+        }
+        Told::Failed(failure) => Err(failure),
+        _ => Err(system("the intermediate process died")),
+    }
+}
+
+/// In a child: does it, and tells what went wrong.
+fn run(channel: &Channel, act: impl FnOnce() -> Result<Option<Failure>>) -> i32 {
+    match act().unwrap_or_else(Some) {
+        Some(failure) => {
+            channel.tell_failure(&failure);
+            1
+        }
+        None => 0,
+    }
+}
+
+/// In a child that is where its program will be: becomes the program. Returns only when that fails.
+fn become_program(process: &Process, stdio: ChildStdio, channel: &Channel) -> Failure {
+    let Err(failure) = try_become(process, stdio, channel);
+    failure
+}
+
+fn try_become(process: &Process, stdio: ChildStdio, channel: &Channel) -> Result<Infallible> {
+    match stdio {
+        ChildStdio::Descriptors(input, output, error) => stdio::become_standard(&input, &output, &error)?,
+        ChildStdio::NewTerminal => channel.tell_terminal(&stdio::become_terminal(process)?)?,
+        ChildStdio::Terminal(fd) => stdio::become_standard(&fd, &fd, &fd)?,
+    }
+    identity::become_user(process)?;
+    ffi::close_on_exec_from(3).context(|| "cannot close descriptors")?;
+    ffi::reset_signals().context(|| "cannot reset signals")?;
+    Err(program::execute(process))
+}
+
+/// Makes a terminal the controlling one of this session.
+fn control(terminal: &OwnedFd, process: &Process) -> Result<()> {
+    let cannot = || "cannot set the controlling terminal";
+    rustix::process::ioctl_tiocsctty(terminal).context(cannot)?;
+    if let Some(size) = process.size {
+        rustix::termios::tcsetwinsize(terminal, stdio::winsize(size)).context(cannot)?;
+    }
+    let owner = rustix::process::Uid::from_raw(process.uid);
+    rustix::fs::fchown(terminal, Some(owner), None).context(|| "cannot give the terminal away")
+}

@@ -1,0 +1,414 @@
+//! The guest: its containers, the processes executed in them, and the connections of the host. One thread, one loop.
+
+use crate::connection::{Connection, Role};
+use crate::console::Console;
+use crate::container::Container;
+use crate::failure::{Result, failure};
+use crate::ffi;
+use crate::running::{Became, Output, Running};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+use vm_protocol::frame::Kind;
+use vm_protocol::message::{Failure, FailureKind, Reply, Status};
+use vm_protocol::spec::{PodSpec, Stdio};
+
+/// Most connections at a time.
+pub const MAX_CONNECTIONS: usize = 1024;
+
+/// Most execs at a time.
+pub const MAX_EXECS: usize = 512;
+
+/// A process executed in a container.
+#[derive(Debug)]
+pub struct Exec {
+    /// The process.
+    pub running: Running,
+    /// The connection that it belongs to; none when that is gone, or when it is detached.
+    pub connection: Option<u64>,
+    /// Nobody is told how it ends.
+    pub detach: bool,
+}
+
+/// How the virtual machine is going to end.
+#[derive(Debug)]
+pub struct Ending {
+    /// Its exit code.
+    pub code: u8,
+    /// When it ends whoever still waits.
+    pub until: Instant,
+}
+
+/// The guest.
+#[derive(Debug)]
+pub struct Guest {
+    pub(crate) containers: Vec<Container>,
+    pub(crate) execs: BTreeMap<u64, Exec>,
+    pub(crate) connections: BTreeMap<u64, Connection>,
+    pub(crate) spec: PodSpec,
+    pub(crate) console: Console,
+    /// When the containers are killed that have not ended.
+    pub(crate) stopping: Option<Instant>,
+    pub(crate) killed: bool,
+    pub(crate) failed: Option<Failure>,
+    /// Exit code of the container that has ended first.
+    pub(crate) first_end: Option<u8>,
+    pub(crate) ending: Option<Ending>,
+    /// Somebody who asked was told that the containers run, or why not.
+    pub(crate) told: bool,
+    signals: OwnedFd,
+    listener: OwnedFd,
+    next: u64,
+}
+
+impl Guest {
+    /// A guest with nothing in it.
+    pub fn new(signals: OwnedFd, listener: OwnedFd, console: Console) -> Self {
+        Self {
+            containers: Vec::new(),
+            execs: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            spec: PodSpec::default(),
+            console,
+            stopping: None,
+            killed: false,
+            failed: None,
+            first_end: None,
+            ending: None,
+            told: false,
+            signals,
+            listener,
+            next: 1,
+        }
+    }
+
+    /// A number that was not given before.
+    pub(crate) fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Serves until the virtual machine ends; returns its exit code.
+    pub fn serve(mut self) -> u8 {
+        loop {
+            self.advance();
+            self.flush();
+            if let Some(code) = self.end() {
+                return code;
+            }
+            self.wait();
+            self.hear_signals();
+            self.accept();
+            self.hear_children();
+            self.move_console();
+            self.move_output();
+            self.hear_connections();
+        }
+    }
+
+    /// How it is.
+    pub(crate) fn status(&self) -> Status {
+        let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let ready = !self.containers.is_empty()
+            && self
+                .containers
+                .iter()
+                .all(|container| container.first.as_ref().is_some_and(Running::is_started));
+        Status {
+            ready,
+            uptime: uptime.tv_sec as u64 * 1000 + uptime.tv_nsec as u64 / 1_000_000,
+            containers: self.containers.iter().map(Container::status).collect(),
+        }
+    }
+
+    /// Something has changed: those who watch are told.
+    pub(crate) fn changed(&mut self) {
+        for connection in self.connections.values_mut() {
+            if let Role::Watch(_) = connection.role {
+                connection.role = Role::Watch(true);
+            }
+        }
+    }
+
+    fn slowest_reader(&self, container: usize) -> Option<u64> {
+        if self.containers[container].waits_for_reader() {
+            return Some(0);
+        }
+        let readers = self.connections.values().filter_map(|connection| match connection.role {
+            Role::Logs { container: of, next, end: None } if of == container => Some(next),
+            _ => None,
+        });
+        readers.min()
+    }
+
+    fn exec_has_room(&self, exec: &Exec) -> bool {
+        let connection = exec.connection.and_then(|number| self.connections.get(&number));
+        connection.is_none_or(Connection::has_room)
+    }
+
+    fn wait(&self) {
+        let mut fds =
+            vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
+        for connection in self.connections.values() {
+            let mut what = PollFlags::IN;
+            what.set(PollFlags::OUT, connection.wants_to_send());
+            fds.push(PollFd::new(connection, what));
+        }
+        for (index, container) in self.containers.iter().enumerate() {
+            let room = container.has_room(&self.console, self.slowest_reader(index));
+            container.first.iter().for_each(|first| first.wait_for(room, |fd| fds.push(fd)));
+        }
+        for exec in self.execs.values() {
+            exec.running.wait_for(self.exec_has_room(exec), |fd| fds.push(fd));
+        }
+        self.console.wait_for(self.console_reader().is_some(), |fd| fds.push(fd));
+        let deadlines = self.connections.values().filter_map(Connection::deadline);
+        let stopping = self.stopping.filter(|_| !self.killed);
+        let ending = self.ending.as_ref().map(|ending| ending.until);
+        let first = deadlines.chain(stopping).chain(ending).min();
+        let timeout = first.map(|until| {
+            let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+        });
+        let _ = rustix::event::poll(&mut fds, timeout.as_ref());
+    }
+
+    fn hear_signals(&mut self) {
+        while let Some(signal) = ffi::next_signal(&self.signals) {
+            if signal == libc::SIGCHLD {
+                self.reap();
+            } else {
+                let first = self.containers.iter().filter_map(|container| container.live().ok());
+                first.for_each(|first| drop(first.signal(signal)));
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        use rustix::net::SocketFlags;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        while let Ok(fd) = rustix::net::accept_with(&self.listener, flags) {
+            let mut connection = Connection::new(fd);
+            if self.connections.len() >= MAX_CONNECTIONS {
+                connection
+                    .fail(failure(FailureKind::TooMany, format!("more than {MAX_CONNECTIONS} connections")));
+                connection.send();
+                continue;
+            }
+            let number = self.number();
+            self.connections.insert(number, connection);
+        }
+    }
+
+    fn hear_children(&mut self) {
+        for index in 0..self.containers.len() {
+            let Some(first) = &mut self.containers[index].first else { continue };
+            match first.hear().unwrap_or_else(Became::Failed) {
+                Became::Nothing => {}
+                Became::Started => self.changed(),
+                Became::Failed(failure) => self.fail(failure),
+            }
+        }
+        let numbers: Vec<u64> = self.execs.keys().copied().collect();
+        for number in numbers {
+            let Some(exec) = self.execs.get_mut(&number) else { continue };
+            match exec.running.hear().unwrap_or_else(Became::Failed) {
+                Became::Nothing => {}
+                Became::Started => {
+                    let started = Reply::Started { exec: number, pid: exec.running.child.pid };
+                    let connection = exec.connection;
+                    if exec.detach {
+                        exec.connection = None;
+                    }
+                    if let Some(connection) = self.connection(connection) {
+                        connection.reply(&started);
+                    }
+                    if self.execs.get(&number).is_some_and(|exec| exec.detach) {
+                        self.connection(connection).into_iter().for_each(|it| it.role = Role::Done);
+                    }
+                }
+                Became::Failed(failure) => {
+                    let connection = exec.connection.take();
+                    self.connection(connection).into_iter().for_each(|it| it.fail(failure.clone()));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn connection(&mut self, number: Option<u64>) -> Option<&mut Connection> {
+        number.and_then(|number| self.connections.get_mut(&number))
+    }
+
+    /// Reaps every dead child: ours, and orphans.
+    fn reap(&mut self) {
+        use rustix::process::{WaitOptions, wait};
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            let code =
+                status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+            let (pid, Some(code)) = (pid.as_raw_nonzero().get(), code) else { continue };
+            let code = code as u8;
+            let mut changed = false;
+            for container in &mut self.containers {
+                let own = |first: &Running| first.code.is_none() && first.child.pid == pid;
+                if container.first.as_ref().is_some_and(own) {
+                    container.ended(code);
+                    changed = true;
+                    if !container.spec.init {
+                        self.first_end.get_or_insert(code);
+                    }
+                }
+            }
+            let exec = self.execs.values_mut().find(|exec| exec.running.child.pid == pid);
+            if let Some(exec) = exec.filter(|exec| exec.running.code.is_none()) {
+                exec.running.code = Some(code);
+            }
+            if changed {
+                self.changed();
+            }
+        }
+    }
+
+    /// The container that has the console's input, if it takes more.
+    fn console_reader(&self) -> Option<usize> {
+        self.containers.iter().position(|container| {
+            container.spec.stdio == Stdio::Console
+                && !container.spec.process.terminal
+                && container.first.as_ref().is_some_and(|first| {
+                    first.code.is_none() && first.is_started() && first.pending_input() == 0
+                })
+        })
+    }
+
+    fn move_console(&mut self) {
+        self.console.write();
+        for container in &mut self.containers {
+            if let Some(first) = &mut container.first {
+                first.write_input();
+            }
+        }
+        if let Some(index) = self.console_reader()
+            && let Some(data) = self.console.read()
+            && let Some(first) = &mut self.containers[index].first
+        {
+            first.add_input(&data);
+            first.write_input();
+        }
+    }
+
+    fn move_output(&mut self) {
+        for index in 0..self.containers.len() {
+            let slowest = self.slowest_reader(index);
+            let container = &mut self.containers[index];
+            while container.has_room(&self.console, slowest) && container.take_output(&mut self.console) {
+                self.console.write();
+            }
+        }
+        let numbers: Vec<u64> = self.execs.keys().copied().collect();
+        for number in numbers {
+            self.move_exec(number);
+        }
+    }
+
+    /// Moves input and output of an exec, and tells its end when everything before was told.
+    fn move_exec(&mut self, number: u64) {
+        // The host is told that the program runs before anything else.
+        let Some(exec) = self.execs.get_mut(&number).filter(|exec| exec.running.is_started()) else { return };
+        let mut connection = exec.connection.and_then(|number| self.connections.get_mut(&number));
+        let taken = exec.running.write_input();
+        if let Some(connection) = connection.as_mut().filter(|_| taken > 0) {
+            connection.reply(&Reply::Taken { bytes: taken as u32 });
+        }
+        for kind in [Kind::Stdout, Kind::Stderr] {
+            // What a dead process has left in pipes and terminals is taken whole: it is bounded.
+            while exec.running.code.is_some() || connection.as_ref().is_none_or(|it| it.has_room()) {
+                match exec.running.read(kind) {
+                    Output::Data(data) => connection.iter_mut().for_each(|it| it.data(kind, &data)),
+                    Output::Nothing | Output::End => break,
+                }
+            }
+        }
+        if let Some(code) = exec.running.code {
+            if let Some(connection) = connection {
+                connection.finish(&Reply::Exited { code });
+            }
+            self.execs.remove(&number);
+        }
+    }
+
+    /// Feeds and sends, and drops what is over.
+    fn flush(&mut self) {
+        let status = Reply::Status(self.status());
+        let (ready, failed) = (matches!(&status, Reply::Status(status) if status.ready), self.failed.clone());
+        let mut told = false;
+        for connection in self.connections.values_mut() {
+            match connection.role {
+                Role::Ready | Role::Watch(_) if failed.is_some() => {
+                    failed.iter().for_each(|failure| connection.fail(failure.clone()));
+                    told = true;
+                }
+                Role::Ready if ready => {
+                    connection.finish(&status);
+                    told = true;
+                }
+                Role::Watch(true) if connection.is_flushed() => {
+                    connection.reply(&status);
+                    connection.role = Role::Watch(false);
+                    told |= ready;
+                }
+                Role::Logs { container, next, end } => {
+                    feed(connection, &self.containers[container], next, end);
+                }
+                _ => {}
+            }
+            connection.send();
+        }
+        if told {
+            self.tell();
+        }
+        let over: Vec<u64> =
+            self.connections.iter().filter(|(_, it)| it.is_over()).map(|(number, _)| *number).collect();
+        over.into_iter().for_each(|number| self.drop_connection(number));
+    }
+
+    /// The process of an exec does not outlive its connection.
+    fn drop_connection(&mut self, number: u64) {
+        self.connections.remove(&number);
+        for exec in self.execs.values_mut().filter(|exec| exec.connection == Some(number)) {
+            exec.connection = None;
+            let _ = exec.running.signal(libc::SIGKILL);
+        }
+    }
+}
+
+/// Gives the reader of a log what it has room for.
+fn feed(connection: &mut Connection, container: &Container, mut next: u64, end: Option<u64>) {
+    while connection.has_room() && end.is_none_or(|end| next < end) {
+        let Some((kind, data, after)) = container.log.piece(next) else { break };
+        connection.data(kind, data);
+        next = after;
+    }
+    connection.role = Role::Logs { container: index_of(connection.role), next, end };
+    let all = next >= end.unwrap_or(container.log.end());
+    if all && (end.is_some() || container.is_over()) {
+        connection.finish(&Reply::Done);
+    }
+}
+
+fn index_of(role: Role) -> usize {
+    match role {
+        Role::Logs { container, .. } => container,
+        _ => 0,
+    }
+}
+
+/// The containers of a specification must exist when somebody asks for one.
+pub(crate) fn find(containers: &[Container], name: &str) -> Result<usize> {
+    let found = match containers {
+        [_] if name.is_empty() => Some(0),
+        all => all.iter().position(|container| container.spec.name == name),
+    };
+    found.ok_or_else(|| {
+        failure(FailureKind::NotFound, format!("there is no container '{}'", name.escape_debug()))
+    })
+}

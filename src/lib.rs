@@ -1,7 +1,7 @@
 //! magikrun: an OCI runtime for Linux containers, WebAssembly and microVMs, with atomic pods.
 //!
 //! Dependencies between the modules point one way:
-//! `cli -> pod -> {runtime, image, infra, passt} -> storage -> platform -> undo -> {error, limits}`.
+//! `cli -> pod -> {runtime, image, infra, passt} -> vm -> storage -> platform -> undo -> {error, limits}`.
 
 pub mod error;
 pub mod limits;
@@ -9,6 +9,7 @@ pub mod undo;
 
 pub mod platform;
 pub mod storage;
+pub mod vm;
 
 pub mod image;
 pub mod infra;

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 /// The modules from the top down: each may use those after it.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["cli"],
     &["pod"],
     &["runtime", "image", "infra", "passt"],
+    &["vm"],
     &["storage"],
     &["platform"],
     &["undo"],

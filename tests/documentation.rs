@@ -8,7 +8,7 @@ fn page(name: &str) -> PathBuf {
 }
 
 /// Pages of other programs, whose own tests hold them against their command lines.
-const OTHERS: [&str; 1] = ["containerd-shim-magikrun-v2.8"];
+const OTHERS: [&str; 2] = ["containerd-shim-magikrun-v2.8", "vminit.8"];
 
 /// Options that every command has, described in magikrun(8).
 const EVERYWHERE: [&str; 1] = ["--help"];

@@ -10,20 +10,25 @@ use magikrun::runtime::rootfs::{PlanContext, RootfsPlan};
 use magikrun::runtime::seccomp::Filter;
 use magikrun::runtime::validate::validate;
 use magikrun::runtime::{backend, cgroups, hooks, seccomp, spec};
+use magikrun::vm::connection::{Connection, Received, reply_of};
 use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process};
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 /// A target and its name, which is also that of its corpus.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const ALL: [Target; 6] = [
+pub const ALL: [Target; 7] = [
     ("config", config),
     ("process", process),
     ("resources", resources),
     ("record", record),
     ("seccomp", seccomp),
     ("filter", filter),
+    ("guest", guest),
 ];
 
 /// `config.json`: parsed, checked and planned.
@@ -99,4 +104,22 @@ pub fn filter(data: &[u8]) {
         let again = Filter::decode(&filter.encode()).expect("what was read can be stored");
         assert_eq!(again.encode(), filter.encode());
     }
+}
+
+/// What the first process of a microVM sends. Every frame is read as an answer, however many there are.
+pub fn guest(data: &[u8]) {
+    let (ours, mut theirs) = UnixStream::pair().expect("a socket pair");
+    // More than a socket keeps would wait for us.
+    let data = &data[..data.len().min(64 << 10)];
+    theirs.write_all(data).expect("the guest's bytes");
+    drop(theirs);
+    let mut connection = Connection::from(OwnedFd::from(ours));
+    let mut read = 0;
+    while let Ok(Received::Frame(frame)) = connection.try_receive() {
+        read += frame.body.len();
+        if let Err(e) = reply_of(&frame) {
+            assert!(!e.message().contains('\u{1b}'), "a control character of the guest is shown");
+        }
+    }
+    assert!(read <= data.len(), "more was read than was sent");
 }

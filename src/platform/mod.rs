@@ -5,6 +5,7 @@ pub mod memory;
 pub mod read_only;
 pub mod selfexe;
 pub mod small_file;
+pub mod socket;
 pub mod stdio;
 pub mod sys;
 pub mod userns;

@@ -1,12 +1,13 @@
 //! Terminals of containers: made inside by the process itself, and handed out over a socket.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::socket::connect;
 use oci_spec::runtime::Process;
 use rustix::fs::{FileType, Mode, OFlags, fstat, fstatfs};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 use rustix::process::{Gid, Uid};
 use rustix::pty::OpenptFlags;
@@ -106,25 +107,6 @@ impl Console {
     }
 }
 
-/// Connects to a unix socket whose path may be longer than an address can hold.
-pub fn connect(path: &Path) -> Result<OwnedFd> {
-    let cannot = || format!("cannot connect to socket '{}'", path.display());
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .context(cannot)?;
-    let by_descriptor;
-    let address = if let Ok(address) = SocketAddrUnix::new(path) {
-        address
-    } else {
-        by_descriptor =
-            rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(cannot)?;
-        let number = std::os::fd::AsRawFd::as_raw_fd(&by_descriptor);
-        SocketAddrUnix::new(format!("/proc/self/fd/{number}")).context(cannot)?
-    };
-    rustix::net::connect(&socket, &address).context(cannot)?;
-    Ok(socket)
-}
-
 /// Sends a descriptor with `data`, at least one byte, over a unix socket.
 pub fn send_descriptor(socket: &OwnedFd, fd: BorrowedFd<'_>, data: &[u8]) -> Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -175,6 +157,45 @@ impl ConsolePlan {
         });
         Self { socket: end.socket, size: size.or(end.size), owner: process.user().uid() }
     }
+
+    /// Size of the terminal, if it is known.
+    pub fn size(&self) -> Option<Winsize> {
+        self.size
+    }
+}
+
+/// Makes a terminal, in the devpts of the root that this process has entered: its master, and its other end.
+fn make(size: Option<Winsize>) -> Result<(OwnedFd, OwnedFd)> {
+    let master = open_master()?;
+    rustix::pty::unlockpt(&master).context(|| "cannot unlock the terminal")?;
+    // The peer is opened by the master, so nothing in the container's file system can be opened in its place.
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).context(|| "cannot open the terminal")?;
+    if let Some(size) = size {
+        rustix::termios::tcsetwinsize(&slave, size).context(|| "cannot set the size of the terminal")?;
+    }
+    Ok((master, slave))
+}
+
+/// Makes a terminal on the host for a process that is elsewhere: sends the master away, and returns the other end, for what passes
+/// everything on. What goes through is not changed: the process has a terminal of its own that does that.
+pub fn make_on_host(plan: &ConsolePlan) -> Result<OwnedFd> {
+    let (master, slave) = make(plan.size)?;
+    let cannot = || "cannot set the terminal to raw mode";
+    let mut raw = rustix::termios::tcgetattr(&slave).context(cannot)?;
+    raw.make_raw();
+    rustix::termios::tcsetattr(&slave, rustix::termios::OptionalActions::Now, &raw).context(cannot)?;
+    send_descriptor(&plan.socket, master.as_fd(), b"/dev/ptmx")?;
+    Ok(slave)
+}
+
+/// Makes a terminal the controlling one of this session, and the three standard descriptors.
+pub fn take_over(slave: &OwnedFd) -> Result<()> {
+    rustix::process::ioctl_tiocsctty(slave).context(|| "cannot set the controlling terminal")?;
+    rustix::stdio::dup2_stdin(slave)
+        .and_then(|()| rustix::stdio::dup2_stdout(slave))
+        .and_then(|()| rustix::stdio::dup2_stderr(slave))
+        .context(|| "cannot set the standard descriptors")
 }
 
 /// Makes a terminal, in the devpts of the root that this process has entered: sends the master away, and makes the other
@@ -182,14 +203,7 @@ impl ConsolePlan {
 ///
 /// The caller must be a session leader without a terminal.
 pub fn set_up(plan: &ConsolePlan, console: Option<&Path>) -> Result<()> {
-    let master = open_master()?;
-    rustix::pty::unlockpt(&master).context(|| "cannot unlock the terminal")?;
-    // The peer is opened by the master, so nothing in the container's file system can be opened in its place.
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).context(|| "cannot open the terminal")?;
-    if let Some(size) = plan.size {
-        rustix::termios::tcsetwinsize(&slave, size).context(|| "cannot set the size of the terminal")?;
-    }
+    let (master, slave) = make(plan.size)?;
     let owner = Uid::from_raw(plan.owner);
     match rustix::fs::fchown(&slave, Some(owner), None::<Gid>) {
         // An id that the user namespace does not map, or a read-only devpts: the terminal stays root's.
@@ -201,11 +215,7 @@ pub fn set_up(plan: &ConsolePlan, console: Option<&Path>) -> Result<()> {
             .map_err(|e| e.wrap(format!("cannot bind the terminal to '{}'", path.display())))?;
     }
     send_descriptor(&plan.socket, master.as_fd(), b"/dev/ptmx")?;
-    rustix::process::ioctl_tiocsctty(&slave).context(|| "cannot set the controlling terminal")?;
-    rustix::stdio::dup2_stdin(&slave)
-        .and_then(|()| rustix::stdio::dup2_stdout(&slave))
-        .and_then(|()| rustix::stdio::dup2_stderr(&slave))
-        .context(|| "cannot set the standard descriptors")
+    take_over(&slave)
 }
 
 /// Opens a new master. It must come from a real devpts: an image, or a racing container, could have put a file or

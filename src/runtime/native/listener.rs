@@ -28,6 +28,6 @@ pub fn hand_over(record: &Record, spec: &Spec, process: &Child, number: i32) -> 
 
 /// Sends a pidfd to whoever listens on the unix socket at `path`, as runc's `--pidfd-socket` does.
 pub fn send_pidfd(path: &Path, process: &Child) -> Result<()> {
-    let socket = terminal::connect(path)?;
+    let socket = crate::platform::socket::connect(path)?;
     terminal::send_descriptor(&socket, process.pidfd.as_fd(), b"pidfd")
 }

@@ -1,7 +1,8 @@
 //! Handing a seccomp listener to the agent that the configuration names.
 
 use crate::error::{Context as _, Result};
-use crate::runtime::terminal::{connect, send_descriptor};
+use crate::platform::socket::connect;
+use crate::runtime::terminal::send_descriptor;
 use serde_json::{Value, json};
 use std::os::fd::BorrowedFd;
 use std::path::Path;

@@ -1,0 +1,190 @@
+//! Asking a guest.
+
+use super::connection::{Connection, Received, failure, reply_of, wait};
+use crate::error::{Error, ErrorKind, Result};
+use rustix::event::PollFlags;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use vm_protocol::frame::Kind;
+use vm_protocol::message::{Exec, ProcessInfo, Reply, Request, Stats, Status, Target};
+
+/// How long a guest that runs may take to answer.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time between two attempts to reach a guest that does not listen yet.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// Most bytes of a log that are taken: what a guest keeps, and as much again.
+const MAX_LOG: usize = 512 << 10;
+
+/// A guest: the unix socket that leads to its control port.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    path: PathBuf,
+}
+
+/// A process that runs in a guest, and the connection that it lives on.
+#[derive(Debug)]
+pub struct Started {
+    /// The connection.
+    pub connection: Connection,
+    /// Number of the exec, for other connections.
+    pub exec: u64,
+    /// Pid in the guest.
+    pub pid: i32,
+}
+
+fn unexpected(reply: &Reply) -> Error {
+    let text = format!("{reply:?}");
+    let name = text.split([' ', '(']).next().unwrap_or_default().to_owned();
+    Error::new(ErrorKind::System, format!("the guest sent an answer to another question: {name}"))
+}
+
+impl Guest {
+    /// The guest behind the socket at `path`. Nothing is connected yet.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The socket.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Asks, and returns the connection when the guest has said hello. The socket of a virtual machine accepts before the
+    /// guest listens, and closes then: so it is tried again, as long as `going` says that there is sense in it.
+    pub fn connect(
+        &self,
+        request: &Request,
+        deadline: Instant,
+        going: impl Fn() -> bool,
+    ) -> Result<Connection> {
+        loop {
+            match self.try_connect(request, deadline) {
+                Ok(Some(connection)) => return Ok(connection),
+                Ok(None) if Instant::now() + RETRY < deadline && going() => std::thread::sleep(RETRY),
+                Ok(None) if going() => crate::bail!(Timeout, "cannot reach the guest: it does not listen"),
+                Ok(None) => {
+                    crate::bail!(InvalidState, "cannot reach the guest: the virtual machine has ended")
+                }
+                Err(e) => return Err(e.wrap("cannot reach the guest")),
+            }
+        }
+    }
+
+    /// `None` when the guest does not listen.
+    fn try_connect(&self, request: &Request, deadline: Instant) -> Result<Option<Connection>> {
+        let gone = |e: &Error| {
+            matches!(e.errno(), Some(libc::ECONNREFUSED | libc::ENOENT | libc::EPIPE | libc::ECONNRESET))
+        };
+        let mut connection = match Connection::open(&self.path, request, deadline) {
+            Err(e) if gone(&e) => return Ok(None),
+            opened => opened?,
+        };
+        loop {
+            // The hello alone: the frame after it is for the caller.
+            match connection.try_greet()? {
+                Received::Closed => return Ok(None),
+                Received::Nothing => wait(connection.as_fd(), PollFlags::IN, deadline)?,
+                Received::Frame(_) => return Ok(Some(connection)),
+            }
+        }
+    }
+
+    /// Asks what is answered with one reply.
+    pub fn ask(&self, request: &Request, timeout: Duration) -> Result<Reply> {
+        let deadline = Instant::now() + timeout;
+        let mut connection = self.connect(request, deadline, || false)?;
+        let reply = connection.reply(deadline)?;
+        reply.ok_or_else(|| Error::new(ErrorKind::InvalidState, "the virtual machine has ended"))
+    }
+
+    /// How the guest is.
+    pub fn ping(&self, timeout: Duration) -> Result<Status> {
+        match self.ask(&Request::Ping, timeout)? {
+            Reply::Status(status) => Ok(status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Waits until every container runs; an error if one cannot, or after `timeout`. `going` says whether the virtual machine still
+    /// runs.
+    pub fn ready(&self, timeout: Duration, going: impl Fn() -> bool) -> Result<Status> {
+        let deadline = Instant::now() + timeout;
+        let mut connection = self.connect(&Request::Ready, deadline, going)?;
+        match connection.reply(deadline)? {
+            Some(Reply::Status(status)) => Ok(status),
+            Some(other) => Err(unexpected(&other)),
+            None => {
+                Err(Error::new(ErrorKind::StartFailed, "the virtual machine has ended before it was ready"))
+            }
+        }
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, target: Target, signal: i32, all: bool, timeout: Duration) -> Result<()> {
+        self.done(&Request::Signal { target, signal, all }, timeout)
+    }
+
+    /// Ends everything in the guest, and the virtual machine: SIGTERM, and SIGKILL after `grace`. Returns when that has begun.
+    pub fn stop(&self, grace: Duration, timeout: Duration) -> Result<()> {
+        self.done(&Request::Stop { grace: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX) }, timeout)
+    }
+
+    fn done(&self, request: &Request, timeout: Duration) -> Result<()> {
+        match self.ask(request, timeout)? {
+            Reply::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// What a container uses; without a name, the only one.
+    pub fn stats(&self, container: &str, timeout: Duration) -> Result<Stats> {
+        match self.ask(&Request::Stats { container: container.to_owned() }, timeout)? {
+            Reply::Stats(stats) => Ok(stats),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The processes of a container; without a name, of the only one.
+    pub fn processes(&self, container: &str, timeout: Duration) -> Result<Vec<ProcessInfo>> {
+        match self.ask(&Request::Processes { container: container.to_owned() }, timeout)? {
+            Reply::Processes(all) => Ok(all),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The last output of a container: standard output and standard error as they were written.
+    pub fn logs(&self, container: &str, timeout: Duration) -> Result<Vec<u8>> {
+        let deadline = Instant::now() + timeout;
+        let request = Request::Logs { container: container.to_owned(), follow: false };
+        let mut connection = self.connect(&request, deadline, || false)?;
+        let mut log = Vec::new();
+        while let Some(frame) = connection.receive(deadline)? {
+            if !matches!(frame.kind, Kind::Stdout | Kind::Stderr) {
+                return match reply_of(&frame)? {
+                    Reply::Done => Ok(log),
+                    other => Err(unexpected(&other)),
+                };
+            }
+            if log.len() + frame.body.len() > MAX_LOG {
+                crate::bail!(System, "the guest sent a log of more than {MAX_LOG} bytes");
+            }
+            log.extend(frame.body);
+        }
+        crate::bail!(InvalidState, "the virtual machine has ended")
+    }
+
+    /// Executes a process, and returns when its program runs.
+    pub fn exec(&self, exec: Exec, timeout: Duration) -> Result<Started> {
+        let deadline = Instant::now() + timeout;
+        let mut connection = self.connect(&Request::Exec(Box::new(exec)), deadline, || false)?;
+        match connection.reply(deadline)? {
+            Some(Reply::Started { exec, pid }) => Ok(Started { connection, exec, pid }),
+            Some(Reply::Failed(told)) => Err(failure(&told)),
+            Some(other) => Err(unexpected(&other)),
+            None => Err(Error::new(ErrorKind::InvalidState, "the virtual machine has ended")),
+        }
+    }
+}

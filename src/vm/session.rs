@@ -1,0 +1,202 @@
+//! The life of a process in a guest, seen from the host: standard streams, window size and signals of this process are passed on, until
+//! it ends.
+
+use super::client::Started;
+use super::connection::{Connection, Received, malformed, reply_of};
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use nix::sys::signalfd::SignalFd;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::{Duration, Instant};
+use vm_protocol::STDIN_WINDOW;
+use vm_protocol::frame::{Frame, Kind, MAX_DATA};
+use vm_protocol::message::{Reply, Request, Target};
+use vm_protocol::spec::Size;
+
+/// How long the guest may take to read what is sent to it. It always reads.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes written at once: a pipe that says it can be written takes this much without waiting.
+const PIECE: usize = 4096;
+
+/// A session.
+#[derive(Debug)]
+pub struct Session {
+    connection: Connection,
+    input_open: bool,
+    /// Bytes of input that the guest still takes.
+    window: usize,
+    pending: [Vec<u8>; 2],
+    code: Option<u8>,
+}
+
+fn output(index: usize) -> BorrowedFd<'static> {
+    if index == 0 { rustix::stdio::stdout() } else { rustix::stdio::stderr() }
+}
+
+/// The size of the terminal that standard input is.
+pub fn terminal_size() -> Option<Size> {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin()).ok()?;
+    Some(Size { columns: size.ws_col, rows: size.ws_row })
+}
+
+impl Session {
+    /// The session of a process that runs.
+    pub fn new(started: Started) -> Self {
+        let pending = Default::default();
+        Self { connection: started.connection, input_open: true, window: STDIN_WINDOW, pending, code: None }
+    }
+
+    /// Passes everything on until the process has ended and all its output is written; returns its exit code. The signals of
+    /// `signals` must be blocked.
+    pub fn run(mut self, signals: &SignalFd) -> Result<u8> {
+        loop {
+            if let Some(code) = self.code.filter(|_| self.is_flushed()) {
+                return Ok(code);
+            }
+            self.wait(signals)?;
+            while let Some(signal) = signals.read_signal().context(|| "cannot read signals")? {
+                self.pass_on(i32::try_from(signal.ssi_signo).unwrap_or(0))?;
+            }
+            self.write();
+            self.read_input()?;
+            self.receive()?;
+        }
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.pending.iter().all(Vec::is_empty)
+    }
+
+    fn takes_input(&self) -> bool {
+        self.input_open && self.window > 0 && self.code.is_none()
+    }
+
+    fn wait(&self, signals: &SignalFd) -> Result<()> {
+        let mut fds = vec![PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
+        if self.is_flushed() {
+            fds.push(PollFd::new(&self.connection, PollFlags::IN));
+        }
+        if self.takes_input() {
+            fds.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN));
+        }
+        for (index, pending) in self.pending.iter().enumerate() {
+            if !pending.is_empty() {
+                fds.push(PollFd::from_borrowed_fd(output(index), PollFlags::OUT));
+            }
+        }
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(e) => Err(e).context(|| "cannot wait for the guest"),
+        }
+    }
+
+    fn send(&self, request: &Request) -> Result<()> {
+        if self.code.is_some() {
+            return Ok(());
+        }
+        ended(self.connection.send_message(request, Instant::now() + SEND_TIMEOUT))
+    }
+
+    fn pass_on(&self, signal: i32) -> Result<()> {
+        match signal {
+            libc::SIGWINCH => match terminal_size() {
+                Some(size) => self.send(&Request::Resize { target: Target::This, size }),
+                None => Ok(()),
+            },
+            libc::SIGCHLD | libc::SIGPIPE => Ok(()),
+            signal => self.send(&Request::Signal { target: Target::This, signal, all: false }),
+        }
+    }
+
+    fn read_input(&mut self) -> Result<()> {
+        if !self.takes_input() || !ready(rustix::stdio::stdin(), PollFlags::IN) {
+            return Ok(());
+        }
+        let mut buffer = [0u8; MAX_DATA];
+        let most = self.window.min(MAX_DATA);
+        // An input that fails has ended: its end is passed on as no bytes.
+        let length = match rustix::io::read(rustix::stdio::stdin(), &mut buffer[..most]) {
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
+            read => read.unwrap_or(0),
+        };
+        self.input_open = length > 0;
+        self.window -= length;
+        ended(self.connection.send_data(Kind::Stdin, &buffer[..length], Instant::now() + SEND_TIMEOUT))
+    }
+
+    fn receive(&mut self) -> Result<()> {
+        while self.is_flushed() && self.code.is_none() {
+            match self.connection.try_receive()? {
+                Received::Frame(frame) => self.take(frame)?,
+                Received::Nothing => break,
+                Received::Closed => return Err(gone()),
+            }
+            self.write();
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, frame: Frame) -> Result<()> {
+        match frame.kind {
+            Kind::Stdout => self.pending[0] = frame.body,
+            Kind::Stderr => self.pending[1] = frame.body,
+            _ => match reply_of(&frame)? {
+                Reply::Exited { code } => self.code = Some(code),
+                Reply::Taken { bytes } => {
+                    let window = self.window.saturating_add(bytes as usize);
+                    if window > STDIN_WINDOW {
+                        let e = "more input was taken than was sent".to_owned();
+                        return Err(malformed(&vm_protocol::frame::Malformed::Body(e)));
+                    }
+                    self.window = window;
+                }
+                _ => crate::bail!(System, "the guest sent an answer to another question"),
+            },
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) {
+        for index in 0..2 {
+            while !self.pending[index].is_empty() && ready(output(index), PollFlags::OUT) {
+                let piece = self.pending[index].len().min(PIECE);
+                match rustix::io::write(output(index), &self.pending[index][..piece]) {
+                    Ok(written) => drop(self.pending[index].drain(..written)),
+                    Err(Errno::INTR) => {}
+                    Err(Errno::AGAIN) => break,
+                    Err(e) => {
+                        self.pending[index].clear();
+                        if e == Errno::PIPE {
+                            // What the kernel would do to a process that writes there itself.
+                            let _ = self.pass_on_sigpipe();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn pass_on_sigpipe(&self) -> Result<()> {
+        self.send(&Request::Signal { target: Target::This, signal: libc::SIGPIPE, all: false })
+    }
+}
+
+/// A process whose connection is gone is gone with its virtual machine.
+fn gone() -> Error {
+    Error::new(ErrorKind::InvalidState, "the virtual machine has ended")
+}
+
+fn ended(sent: Result<()>) -> Result<()> {
+    match sent {
+        // What it has said before is still there to read.
+        Err(e) if matches!(e.errno(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
+        sent => sent,
+    }
+}
+
+fn ready(fd: BorrowedFd<'_>, what: PollFlags) -> bool {
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::from_borrowed_fd(fd, what)], Some(&now)).is_ok_and(|count| count > 0)
+}

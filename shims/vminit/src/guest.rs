@@ -342,6 +342,7 @@ impl Guest {
         let (ready, failed) = (matches!(&status, Reply::Status(status) if status.ready), self.failed.clone());
         let mut told = false;
         for connection in self.connections.values_mut() {
+            connection.send();
             match connection.role {
                 Role::Ready | Role::Watch(_) if failed.is_some() => {
                     failed.iter().for_each(|failure| connection.fail(failure.clone()));
@@ -383,9 +384,11 @@ impl Guest {
 
 /// Gives the reader of a log what it has room for.
 fn feed(connection: &mut Connection, container: &Container, mut next: u64, end: Option<u64>) {
+    // What the other side takes at once makes room for more, and nobody would wake us up for that.
     while connection.has_room() && end.is_none_or(|end| next < end) {
         let Some((kind, data, after)) = container.log.piece(next) else { break };
         connection.data(kind, data);
+        connection.send();
         next = after;
     }
     connection.role = Role::Logs { container: index_of(connection.role), next, end };

@@ -3,6 +3,7 @@
 use crate::boot::RUN;
 use crate::failure::{Context as _, Result, system};
 use crate::netlink::Netlink;
+use rustix::net::{AddressFamily, SocketType};
 use std::net::IpAddr;
 use vm_protocol::message::Failure;
 use vm_protocol::spec::Network;
@@ -41,11 +42,8 @@ pub fn set_up(network: Option<&Network>) -> Result<()> {
 
 fn interface(name: &str) -> Result<u32> {
     let cannot = || format!("cannot find the interface '{}'", name.escape_debug());
-    if name.contains('/') || name.starts_with('.') {
-        return Err(system(cannot()));
-    }
-    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).context(cannot)?;
-    text.trim().parse().map_err(|_| system(cannot()))
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None).context(cannot)?;
+    rustix::net::netdevice::name_to_index(&socket, name).context(cannot)
 }
 
 fn parse(text: &str) -> Result<(IpAddr, u8)> {

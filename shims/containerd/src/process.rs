@@ -31,6 +31,9 @@ pub struct Process {
     pub io: Option<Io>,
     /// Its handle, for signals to a process of `exec`.
     pub pidfd: Option<OwnedFd>,
+    /// Signals that are being sent. That it has ended is told after them: containerd deletes a container as soon as it hears of its end,
+    /// and hangs up on the call that sends the signal.
+    pub kills: usize,
     /// The JSON of a process of `exec` that is not started.
     pub spec: Vec<u8>,
     /// How it ended, once that was told.
@@ -49,6 +52,7 @@ impl Process {
             wanted,
             io: None,
             pidfd: None,
+            kills: 0,
             spec: Vec::new(),
             exit: None,
             held: None,
@@ -82,7 +86,7 @@ impl Process {
 
     /// How it ended, if that is being kept and may be told now.
     pub fn held(&self) -> Option<Exit> {
-        self.held.filter(|_| self.phase != Phase::Starting)
+        self.held.filter(|_| self.phase != Phase::Starting && self.kills == 0)
     }
 
     /// Makes what was held the end of the process. The waiters hear of it.
@@ -114,6 +118,16 @@ impl Process {
 mod tests {
     use super::*;
     use std::sync::mpsc::channel;
+
+    #[test]
+    fn an_end_during_a_signal_is_told_after_it() {
+        let mut process = Process::new(Wanted::default());
+        process.kills = 1;
+        process.hold(Exit::now(137));
+        assert_eq!(process.held(), None);
+        process.kills = 0;
+        assert_eq!(process.held().map(|exit| exit.status), Some(137));
+    }
 
     #[test]
     fn an_end_during_the_start_is_told_after_it() {

@@ -152,8 +152,12 @@ impl Container {
 
     pub(super) fn kill_init(&self, signal: u32, all: bool) -> Result<()> {
         let finished = || Error::not_found("process already finished");
-        if self.lock().init.exit().is_some() {
-            return Err(finished());
+        {
+            let mut state = self.lock();
+            if state.init.exit().is_some() {
+                return Err(finished());
+            }
+            state.init.kills += 1;
         }
         let signal = signal.to_string();
         let args = if all {
@@ -161,7 +165,11 @@ impl Container {
         } else {
             arguments([&"kill", &self.id, &signal])
         };
-        self.runtime.run("OCI runtime kill failed", &args, Streams::null()).map_err(|e| {
+        let result = self.runtime.run("OCI runtime kill failed", &args, Streams::null());
+        let mut state = self.lock();
+        state.init.kills -= 1;
+        self.settle(&mut state);
+        result.map_err(|e| {
             // It may have ended a moment ago.
             let text = e.to_string();
             let gone = ["not running", "already finished", "no such process", "does not exist"];

@@ -23,6 +23,10 @@ const SOCKETS: &str = "/run/containerd/s";
 /// more than 256 KiB, instead of 40 MiB.
 pub const TUNABLES: (&str, &str) =
     ("GLIBC_TUNABLES", "glibc.malloc.arena_max=1:glibc.pthread.stack_cache_size=262144");
+/// Variable in which containerd tells the newest version of the task API that it speaks; 1.6 does not.
+const NEWEST_VERSION: &str = "MAX_SHIM_VERSION";
+/// The versions of the task API that the server speaks.
+const VERSIONS: (u32, u32) = (2, 3);
 /// Largest request on standard input, in bytes.
 const REQUEST_LIMIT: u64 = 4 * 1024 * 1024;
 /// Largest value of `oom_score_adj`.
@@ -43,7 +47,15 @@ pub fn start(flags: &Flags) -> Result<()> {
     }
     // What containerd reads after its own restart.
     std::fs::write("address", &address).context(|| "cannot write 'address'")?;
-    std::io::stdout().write_all(address.as_bytes()).context(|| "cannot print the address")
+    let answer = answer(&address, std::env::var(NEWEST_VERSION).ok().as_deref());
+    std::io::stdout().write_all(answer.as_bytes()).context(|| "cannot print the address")
+}
+
+/// What `start` prints: a document where containerd has told the newest version that it speaks, else the address alone.
+fn answer(address: &str, newest: Option<&str>) -> String {
+    let Some(newest) = newest.and_then(|text| text.parse::<u32>().ok()) else { return address.to_owned() };
+    let version = newest.clamp(VERSIONS.0, VERSIONS.1);
+    serde_json::json!({"version": version, "address": address, "protocol": "ttrpc"}).to_string()
 }
 
 /// The runtime's options, which containerd writes to standard input.
@@ -53,8 +65,11 @@ fn read_options() -> Result<Options> {
         .take(REQUEST_LIMIT)
         .read_to_end(&mut data)
         .context(|| "cannot read the options from standard input")?;
-    // Newer versions may send more than the options; `create` gets them anyway.
-    Options::from_any(Any::parse_from_bytes(&data).ok().as_ref())
+    // Newer versions may send something else than the options. `create` gets them anyway, and tells what is wrong with them.
+    Ok(Any::parse_from_bytes(&data)
+        .ok()
+        .and_then(|any| Options::from_any(Some(&any)).ok())
+        .unwrap_or_default())
 }
 
 /// The socket of a group of containers: of the same name for every container in it.
@@ -137,6 +152,18 @@ fn adjust_oom_score(pid: u32) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_answer_is_of_the_newest_version_that_both_speak() {
+        let version = |newest: &str| {
+            let answer = answer("unix:///s", Some(newest));
+            let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+            assert_eq!((&answer["address"], &answer["protocol"]), (&"unix:///s".into(), &"ttrpc".into()));
+            answer["version"].as_u64().unwrap()
+        };
+        assert_eq!((version("2"), version("3"), version("9")), (2, 3, 3));
+        assert_eq!((answer("unix:///s", None).as_str(), answer("a", Some("x")).as_str()), ("unix:///s", "a"));
+    }
 
     #[test]
     fn a_group_has_one_socket() {

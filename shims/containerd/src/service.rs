@@ -30,12 +30,16 @@ pub struct Service {
     ended: Condvar,
 }
 
-/// The calls that the service takes, by their names.
+/// The calls that the service takes, by their names: those of version 2 of the API, and of version 3, which has the same messages.
 pub fn methods(service: &Arc<Service>) -> HashMap<String, Box<dyn MethodHandler + Send + Sync>> {
-    let mut methods = create_task(Arc::clone(service) as Arc<dyn Task + Send + Sync>);
-    let wait = wait::Wait(Arc::clone(service));
-    methods.insert("/containerd.task.v2.Task/Wait".to_owned(), Box::new(wait));
-    methods
+    let of_version = |version: &str| {
+        let mut methods = create_task(Arc::clone(service) as Arc<dyn Task + Send + Sync>);
+        let wait = wait::Wait(Arc::clone(service));
+        methods.insert("/containerd.task.v2.Task/Wait".to_owned(), Box::new(wait));
+        let version = format!(".{version}.");
+        methods.into_iter().map(move |(name, method)| (name.replacen(".v2.", &version, 1), method))
+    };
+    of_version("v2").chain(of_version("v3")).collect()
 }
 
 impl Service {

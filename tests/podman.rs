@@ -2,12 +2,11 @@
 mod common;
 
 use common::{
-    Output, finish, poll, remove_cgroups, require_program, require_root, runtime_path, unique_name,
+    Engine, LIMITS, LISTENER, Output, finish, poll, remove_cgroups, require_program, require_root,
+    runtime_path, unique_name, write_busybox_archive,
 };
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
 use tempfile::TempDir;
 
 /// The settings that this machine needs: no systemd, no journal, and hard limits that cannot be raised.
@@ -20,23 +19,6 @@ fn settings() -> String {
          runtime_supports_json=[\"tested\"]\nruntime_supports_nocgroup=[\"tested\"]\n\
          [engine.runtimes]\ntested=[\"{runtime}\"]\n"
     )
-}
-
-/// A tar archive of the busybox root file system, made once.
-fn archive() -> &'static PathBuf {
-    static ARCHIVE: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    &ARCHIVE
-        .get_or_init(|| {
-            let dir = tempfile::tempdir().expect("a temporary folder");
-            let rootfs = dir.path().join("rootfs");
-            common::busybox_rootfs(&rootfs);
-            let tar = dir.path().join("rootfs.tar");
-            let mut command = Command::new("tar");
-            command.arg("-C").arg(&rootfs).arg("-cf").arg(&tar).arg(".");
-            finish(command, None).success();
-            (dir, tar)
-        })
-        .1
 }
 
 /// A podman with an image called `box`; its containers and storage go away with it.
@@ -53,30 +35,9 @@ impl Podman {
         let dir = tempfile::Builder::new().prefix("mkp").tempdir().expect("a temporary folder");
         fs::write(dir.path().join("containers.conf"), settings()).expect("containers.conf");
         let podman = Self { dir, name: unique_name() };
-        podman.ok(&["import", archive().to_str().expect("UTF-8"), "box"]);
+        let archive = write_busybox_archive(podman.dir.path());
+        podman.ok(&["import", archive.to_str().expect("UTF-8"), "box"]);
         podman
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let at = |name: &str| self.dir.path().join(name);
-        let mut command = Command::new("podman");
-        // conmon leaves a file 'oom' where it is started.
-        command.current_dir(self.dir.path());
-        command.env("CONTAINERS_CONF", at("containers.conf")).env("TMPDIR", self.dir.path());
-        command.arg("--root").arg(at("root")).arg("--runroot").arg(at("run")).arg("--tmpdir").arg(at("tmp"));
-        command.arg("--runtime").arg(runtime_path());
-        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]).args(args);
-        command
-    }
-
-    #[track_caller]
-    fn call(&self, args: &[&str]) -> Output {
-        finish(self.command(args), None)
-    }
-
-    #[track_caller]
-    fn ok(&self, args: &[&str]) -> Output {
-        self.call(args).success()
     }
 
     /// `podman run` without network, with `more` options, image and command.
@@ -108,6 +69,20 @@ impl Podman {
     }
 }
 
+impl Engine for Podman {
+    fn command(&self, args: &[&str]) -> Command {
+        let at = |name: &str| self.dir.path().join(name);
+        let mut command = Command::new("podman");
+        // conmon leaves a file 'oom' where it is started.
+        command.current_dir(self.dir.path());
+        command.env("CONTAINERS_CONF", at("containers.conf")).env("TMPDIR", self.dir.path());
+        command.arg("--root").arg(at("root")).arg("--runroot").arg(at("run")).arg("--tmpdir").arg(at("tmp"));
+        command.arg("--runtime").arg(runtime_path());
+        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]).args(args);
+        command
+    }
+}
+
 impl Drop for Podman {
     fn drop(&mut self) {
         for args in [&["rm", "--all", "--force", "--time", "0"][..], &["rmi", "--all", "--force"]] {
@@ -116,8 +91,6 @@ impl Drop for Podman {
         remove_cgroups(&self.name);
     }
 }
-
-const LISTENER: &str = "trap 'echo term; exit 42' TERM; echo ready; while :; do sleep 0.1; done";
 
 #[test]
 fn run_prints_the_output_and_returns_the_exit_code() {
@@ -193,10 +166,6 @@ fn pause_and_unpause_change_the_status() {
     assert_eq!(podman.status(&name), "running");
     podman.ok(&["exec", &name, "true"]);
 }
-
-/// Prints the limits from inside, on a host with cgroup v1 or v2.
-const LIMITS: &str = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes 2>/dev/null || cat memory.max; \
-                      cat pids/pids.max 2>/dev/null || cat pids.max";
 
 #[test]
 fn limits_are_read_back_from_inside_and_update_changes_them() {

@@ -7,19 +7,25 @@
 mod bundle;
 mod cgroup;
 mod console;
+mod containerd;
+mod engine;
 mod layout;
 pub mod pods;
 mod process;
 mod registry;
+mod shim;
 mod wasm;
 
 pub use bundle::{Bundle, busybox_rootfs};
 pub use cgroup::{cgroup_dir, cgroup_value, has_controllers, leftover_cgroups, remove_cgroups};
 pub use console::ConsoleSocket;
+pub use containerd::{Containerd, IMAGE, PAUSE_IMAGE, Shim, WASM_IMAGE};
+pub use engine::{Engine, LIMITS, LISTENER, engine_path, engine_program, write_busybox_archive};
 pub use layout::{Compression, Layer, Layout};
 pub use pods::Pods;
 pub use process::{DEADLINE, Output, Running, finish, is_alive, poll, readable, signal, start, wait_dead};
 pub use registry::{RegistryAuth, RegistryServer};
+pub use shim::shim_folder;
 pub use wasm::{Wasm, annotate, compile, probe};
 
 use serde_json::Value;
@@ -72,8 +78,13 @@ pub fn require_root() {
 
 /// Fails the test with a clear message unless `program` is installed.
 pub fn require_program(program: &str) -> PathBuf {
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin:/usr/bin:/bin";
+    find_program(program, &std::env::var("PATH").unwrap_or_default())
+}
+
+/// The same for another PATH.
+fn find_program(program: &str, path: &str) -> PathBuf {
     path.split(':')
+        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"])
         .map(|dir| Path::new(dir).join(program))
         .find(|candidate| candidate.is_file())
         .unwrap_or_else(|| panic!("this test needs the program '{program}', which is not installed"))

@@ -1,0 +1,284 @@
+//! A real containerd with its own storage, and the images that its tests run.
+
+use super::engine::{Engine, busybox_archive, engine_path, engine_program};
+use super::{Compression, Layer, Layout, Output, Running, names_in, poll, probe, remove_cgroups};
+use super::{require_program, require_root, runtime_path, shim_folder, signal, start, unique_name};
+use magikrun::storage::blobs::Digest;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// An image with a shell.
+pub const IMAGE: &str = "example.org/test:box";
+/// An image that does nothing but wait, for the sandboxes of pods.
+pub const PAUSE_IMAGE: &str = "example.org/test:pause";
+/// An image of a module, for another platform than this one.
+pub const WASM_IMAGE: &str = "example.org/test:wasm";
+
+/// Which shim runs the containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shim {
+    /// That of runc, which comes with containerd and executes the runtime.
+    Runc,
+    /// Our own.
+    Own,
+}
+
+/// A layout with the images, in an archive. A shell is in the first two; the last holds a module, as images of modules do.
+fn image_archive(dir: &Path) -> PathBuf {
+    let mut layout = Layout::new(&dir.join("images"));
+    let settings = |command: &[&str]| json!({"Env": ["PATH=/bin"], "Cmd": command});
+    for (image, command) in [(IMAGE, &["sh"][..]), (PAUSE_IMAGE, &["sleep", "1000000"])] {
+        layout.add(tag(image), &[busybox_archive().to_vec()], Compression::None, &settings(command));
+    }
+    let module = fs::read(probe()).expect("the module");
+    let layer = Layer::new().dir("proc", 0o755).entry("probe.wasm", &module, |_| {}).into_bytes();
+    let config = json!({"architecture": "wasm", "os": "wasip1",
+        "config": {"Entrypoint": ["/probe.wasm"], "Cmd": ["show", "image"]},
+        "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer).to_string()]}});
+    let config = layout.blob("application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
+    let layers = [layout.blob("application/vnd.oci.image.layer.v1.tar", &layer)];
+    let manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": config, "layers": layers});
+    layout.add_manifest(tag(WASM_IMAGE), manifest.to_string().as_bytes());
+    let archive = dir.join("images.tar");
+    let mut builder = tar::Builder::new(fs::File::create(&archive).expect("an archive"));
+    builder
+        .append_dir_all(".", layout.path())
+        .and_then(|()| builder.finish())
+        .expect("the archive is written");
+    archive
+}
+
+fn tag(image: &str) -> &str {
+    image.rsplit(':').next().expect("a tag")
+}
+
+/// A containerd with the images; everything goes away with it.
+pub struct Containerd {
+    dir: TempDir,
+    /// The namespace, and the parent of the cgroups.
+    pub name: String,
+    shim: Shim,
+    host: Option<Running>,
+    daemon: Option<Running>,
+}
+
+/// A process that holds the network and the mounts which containerd takes for those of the host, so that what it and its plugins make
+/// of them goes away with it, and stays when containerd dies.
+const HOST: &str = "ip link set lo up && mkdir -p /run/netns /run/containerd/s \
+    && mount -t tmpfs none /run/netns && mount -t tmpfs none /run/containerd/s && echo ready && exec sleep infinity";
+
+/// The configuration without the CRI plugin.
+const WITHOUT_CRI: &str =
+    "disabled_plugins = ['io.containerd.grpc.v1.cri', 'io.containerd.internal.v1.opt']\n";
+
+impl Containerd {
+    /// A containerd whose containers a shim runs.
+    pub fn new(shim: Shim) -> Self {
+        Self::with_config(shim, unique_name(), |_| WITHOUT_CRI.to_owned())
+    }
+
+    /// A containerd for `namespace` with the configuration that `config` makes for its folder.
+    pub fn with_config(shim: Shim, namespace: String, config: impl FnOnce(&Path) -> String) -> Self {
+        require_root();
+        ["unshare", "nsenter", "ip"].into_iter().for_each(|name| drop(require_program(name)));
+        ["containerd", "ctr", "containerd-shim-runc-v2"]
+            .into_iter()
+            .for_each(|name| drop(engine_program(name)));
+        let dir = tempfile::Builder::new().prefix("mkd").tempdir().expect("a temporary folder");
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let text = format!(
+            "version = 2\nroot = '{}'\nstate = '{}'\n{}[grpc]\naddress = '{}'\n[ttrpc]\naddress = '{}'\n",
+            at("root"),
+            at("state"),
+            config(dir.path()),
+            at("sock"),
+            at("ttrpc")
+        );
+        fs::write(dir.path().join("config.toml"), text).expect("config.toml");
+        let options = format!("Root = '{}'\n", at("runtime-root"));
+        fs::write(dir.path().join("shim-wasm.toml"), format!("{options}Backend = 'wasm'\n")).expect("a file");
+        fs::write(dir.path().join("shim.toml"), options).expect("a file");
+        fs::write(dir.path().join("magikrun.toml"), format!("[wasm]\nstore = '{}'\n", at("wasm")))
+            .expect("a file");
+        let archive = image_archive(dir.path());
+        let mut command = Command::new("unshare");
+        command.args(["--net", "--mount", "--propagation", "private", "sh", "-c", HOST]);
+        let host = start(command, None);
+        host.wait_stdout("ready");
+        let mut containerd = Self { dir, name: namespace, shim, host: Some(host), daemon: None };
+        containerd.start();
+        // Later versions have two ways, of which one knows no other snapshotter than its default.
+        let import = ["image", "import"];
+        let local = containerd.ok(&[&import[..], &["--help"]].concat()).stdout.contains("--local");
+        let local = if local { &["--local"][..] } else { &[] };
+        let archive = archive.to_str().expect("UTF-8");
+        let names = ["--base-name", "example.org/test", "--snapshotter", "native", archive];
+        containerd.ok(&[&import[..], local, &names].concat());
+        containerd
+    }
+
+    /// Starts the daemon, and waits until it answers.
+    pub fn start(&mut self) {
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--mount", "--target", &self.host_pid().to_string()]);
+        command.arg(engine_program("containerd")).arg("--config").arg(self.path("config.toml"));
+        // Where it looks for shims.
+        let own = shim_folder().display().to_string() + ":";
+        let own = if self.shim == Shim::Own { own.as_str() } else { "" };
+        command.env("PATH", format!("{own}{}", engine_path()));
+        command.env("MAGIKRUN_CONFIG", self.path("magikrun.toml"));
+        self.daemon = Some(start(command, None));
+        poll("containerd to answer", || (self.call(&["version"]).code == 0).then_some(()));
+    }
+
+    /// Ends the daemon as a crash would. Its shims live on.
+    pub fn crash(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            signal(daemon.pid(), Signal::KILL);
+            let _ = daemon.finish();
+        }
+    }
+
+    /// The pid of the daemon.
+    pub fn pid(&self) -> i32 {
+        self.daemon.as_ref().expect("containerd runs").pid()
+    }
+
+    /// A process with the network that containerd takes for that of the host.
+    pub fn host_pid(&self) -> i32 {
+        self.host.as_ref().expect("the network is held").pid()
+    }
+
+    /// What the daemon has logged.
+    pub fn log(&self) -> String {
+        self.daemon.as_ref().map(Running::stderr).unwrap_or_default()
+    }
+
+    /// A path in the folder of this containerd.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The state root of the runtime.
+    pub fn runtime_root(&self) -> PathBuf {
+        self.path("runtime-root").join(&self.name)
+    }
+
+    /// The arguments of `ctr run` up to the image.
+    pub fn run_args(&self, options: &[&str]) -> Vec<String> {
+        let text = |path: PathBuf| path.display().to_string();
+        let mut args = vec!["run".to_owned()];
+        match self.shim {
+            Shim::Runc => {
+                args.extend(["--runc-binary".to_owned(), text(runtime_path())]);
+                args.extend(["--runc-root".to_owned(), text(self.path("runtime-root"))]);
+            }
+            Shim::Own => {
+                args.extend(["--runtime", "io.containerd.magikrun.v2"].map(str::to_owned));
+                args.extend(["--runtime-config-path".to_owned(), text(self.path("shim.toml"))]);
+            }
+        }
+        args.extend(["--snapshotter".to_owned(), "native".to_owned()]);
+        args.extend(options.iter().map(|&option| option.to_owned()));
+        args
+    }
+
+    /// `ctr run` with options, and what follows them.
+    #[track_caller]
+    pub fn run(&self, options: &[&str], rest: &[&str]) -> Output {
+        let mut args = self.run_args(options);
+        args.extend(rest.iter().map(|&word| word.to_owned()));
+        self.call(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Runs a script in a container that is removed when it ends.
+    #[track_caller]
+    pub fn script(&self, options: &[&str], id: &str, script: &str) -> Output {
+        let mut all = vec!["--rm"];
+        all.extend(options);
+        self.run(&all, &[IMAGE, id, "sh", "-c", script])
+    }
+
+    /// Starts a script in the background; its output goes to the answered file.
+    #[track_caller]
+    pub fn detached(&self, options: &[&str], id: &str, script: &str) -> PathBuf {
+        let log = self.path(&format!("{id}.log"));
+        let uri = format!("file://{}", log.display());
+        let mut all = vec!["--detach", "--log-uri", &uri];
+        all.extend(options);
+        self.run(&all, &[IMAGE, id, "sh", "-c", script]).success();
+        log
+    }
+
+    /// The pid and the status of a task, if there is one.
+    pub fn task(&self, id: &str) -> Option<(i32, String)> {
+        let list = self.ok(&["task", "list"]).stdout;
+        let row = list.lines().find(|line| line.split_whitespace().next() == Some(id))?;
+        let mut fields = row.split_whitespace().skip(1);
+        Some((fields.next()?.parse().ok()?, fields.next()?.to_owned()))
+    }
+
+    /// Waits until a task has a status.
+    pub fn wait_status(&self, id: &str, status: &str) {
+        poll(&format!("task {id} to be {status}"), || self.task(id).filter(|task| task.1 == status));
+    }
+
+    /// Runs a script in a container.
+    #[track_caller]
+    pub fn exec(&self, id: &str, exec_id: &str, script: &str) -> Output {
+        self.call(&["task", "exec", "--exec-id", exec_id, id, "sh", "-c", script])
+    }
+
+    /// The metrics of a task.
+    pub fn metrics(&self, id: &str) -> Value {
+        let text = self.ok(&["task", "metrics", "--format", "json", id]).stdout;
+        serde_json::from_str(&text).expect("the metrics are JSON")
+    }
+
+    /// Processes whose command line names the socket of this containerd: its shims.
+    pub fn shims(&self) -> Vec<i32> {
+        let socket = self.path("sock").display().to_string();
+        let pids = names_in(Path::new("/proc")).into_iter().filter_map(|name| name.parse::<i32>().ok());
+        pids.filter(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            line.contains("containerd-shim") && line.contains(&socket)
+        })
+        .collect()
+    }
+}
+
+impl Engine for Containerd {
+    /// `ctr` with the socket and the namespace.
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(engine_program("ctr"));
+        command.arg("--address").arg(self.path("sock")).args(["--namespace", &self.name]).args(args);
+        command
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let ids = self.command(&["container", "list", "--quiet"]).output();
+        for id in String::from_utf8_lossy(&ids.map(|output| output.stdout).unwrap_or_default()).lines() {
+            let _ = self.command(&["task", "delete", "--force", id]).output();
+            let _ = self.command(&["container", "delete", id]).output();
+        }
+        for pid in self.shims() {
+            let _ = rustix::process::Pid::from_raw(pid)
+                .map(|pid| rustix::process::kill_process(pid, Signal::KILL));
+        }
+        for (process, end) in [(self.daemon.take(), Signal::TERM), (self.host.take(), Signal::KILL)] {
+            if let Some(process) = process {
+                signal(process.pid(), end);
+                let _ = process.finish();
+            }
+        }
+        remove_cgroups(&self.name);
+    }
+}

@@ -5,6 +5,7 @@
 # make conformance-full  the same with everything there is, and writes docs/conformance.md
 # make lint      formatting, clippy, licences
 # make bench     measures against the other runtimes that are installed; needs root
+# make engines   runs the tests of containerd, its CRI and Docker with newer versions of them too
 # make faults    disturbs every system call of every operation, and 2,000 shared containers; needs root and half an hour
 # make fuzz      runs the fuzz targets, FUZZ_SECONDS each
 # make install   installs to PREFIX (and DESTDIR)
@@ -27,8 +28,10 @@ TEST_PACKAGES := $(RUN_PACKAGES) \
 	buildah \
 	conmon \
 	containerd \
+	containernetworking-plugins \
 	criu \
 	crun \
+	curl \
 	docker-registry \
 	docker.io \
 	git \
@@ -54,7 +57,7 @@ CONFORMANCE_ARGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(SUITE),--suite $
 	$(if $(filter command,$(origin ENV)),--env $(ENV)) $(if $(QUICK),--quick)
 CONFORMANCE = $(CARGO) run --quiet --locked --package conformance -- --magikrun $(BINARY)
 
-.PHONY: all build run test faults fuzz conformance conformance-full conformance-quick lint bench install clean
+.PHONY: all build run test engines faults fuzz conformance conformance-full conformance-quick lint bench install clean
 
 all: build
 
@@ -74,7 +77,19 @@ test:
 	$(CARGO) test --locked --package vm-protocol --package vminit
 	MAGIKRUN_RELEASE=$(abspath $(BINARY)) $(CARGO) test --locked --all-features
 	$(CARGO) test --locked --package containerd-shim-magikrun
+	$(MAKE) engines
 	$(MAKE) conformance-quick
+
+# What was tested with the engines of this machine, with those of other releases of Debian, which are unpacked outside the repository.
+RELEASES ?= trixie sid
+engines:
+	@tools/packages.sh $(TEST_PACKAGES)
+	@for release in $(RELEASES); do \
+		folder=$$($(CARGO) run --quiet --locked --package conformance -- engines $$release) || exit 1; \
+		echo "engines of Debian $$release"; \
+		MAGIKRUN_TEST_ENGINES=$$folder $(CARGO) test --locked --all-features \
+			--test containerd --test cri --test docker --test shim || exit 1; \
+	done
 
 # What of the conformance suites there is time for at each change: the hosts' environments, and no emulated machine.
 conformance-quick:
@@ -95,8 +110,8 @@ conformance-full:
 
 faults:
 	@tools/packages.sh $(TEST_PACKAGES)
-	MAGIKRUN_FAULTS=full MAGIKRUN_MODEL=full MAGIKRUN_FUZZ=20 \
-		$(CARGO) test --locked --all-features --test faults --test model --test fuzz -- --nocapture
+	MAGIKRUN_FAULTS=full MAGIKRUN_MODEL=full MAGIKRUN_FUZZ=20 MAGIKRUN_SHIM=full \
+		$(CARGO) test --locked --all-features --test faults --test model --test fuzz --test shim --test cri -- --nocapture
 
 FUZZ_SECONDS ?= 60
 fuzz:

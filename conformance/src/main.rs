@@ -6,6 +6,7 @@
 
 mod cache;
 mod debian;
+mod engines;
 mod environment;
 mod expected;
 mod report;
@@ -86,6 +87,11 @@ impl FromStr for Where {
 enum Command {
     /// Runs a command in the machine of the environment `vm`
     Vm(vm::Args),
+    /// Prints the folder with containerd and Docker of another release of Debian, after downloading them if need be
+    Engines {
+        /// The release: trixie or sid
+        release: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -102,6 +108,10 @@ fn execute(mut args: Args) -> Result<ExitCode> {
     let _scratch = Scratch::open()?;
     Ok(match args.command.take() {
         Some(Command::Vm(by_hand)) => vm::by_hand(by_hand)?.into(),
+        Some(Command::Engines { release }) => {
+            println!("{}", engines::folder(&release)?.display());
+            ExitCode::SUCCESS
+        }
         None if run(&args)? => ExitCode::SUCCESS,
         None => ExitCode::FAILURE,
     })

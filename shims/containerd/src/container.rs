@@ -190,7 +190,17 @@ impl Container {
     }
 
     /// The pids of all processes, and the execs that are among them.
+    ///
+    /// Of a container that has ended it is that of its first process: containerd 2 asks after a restart, takes a server without processes
+    /// for one that it has forgotten, and ends it, and with it how the container ended.
     pub fn pids(&self) -> Result<Vec<(u32, Option<String>)>> {
+        let ended = {
+            let state = self.lock();
+            state.init.exit().map(|_| state.init.pid.cast_unsigned())
+        };
+        if let Some(pid) = ended {
+            return Ok(vec![(pid, None)]);
+        }
         let args = arguments([&"ps", &"--format", &"json", &self.id]);
         let text = self.runtime.output("OCI runtime ps failed", &args)?;
         let pids: Option<Vec<u32>> =

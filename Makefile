@@ -49,7 +49,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) \
 VM_PACKAGES := cpio e2fsprogs kmod mmdebstrap qemu-system-x86 util-linux xz-utils
 CONFORMANCE_PACKAGES := $(TEST_PACKAGES) golang-github-blang-semver-dev golang-github-google-uuid-dev \
 	golang-github-opencontainers-runtime-tools-dev golang-go patchelf runc $(VM_PACKAGES)
-BENCH_PACKAGES := $(RUN_PACKAGES) $(WASM_PACKAGES) catatonit crun docker-registry golang-github-containers-common podman \
+BENCH_PACKAGES := $(RUN_PACKAGES) $(WASM_PACKAGES) catatonit containerd crun docker-registry golang-github-containers-common podman \
 	runc skopeo umoci util-linux
 
 # What the variables of `make conformance` mean as options. A shell may have an ENV of its own, which is none.
@@ -130,6 +130,7 @@ bench:
 	$(CARGO) bench --locked --bench wasm
 	$(CARGO) bench --locked --bench pods
 	$(CARGO) bench --locked --bench images
+	$(CARGO) bench --locked --bench shim
 
 install: build
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/magikrun

@@ -57,12 +57,29 @@ fn tag(image: &str) -> &str {
     image.rsplit(':').next().expect("a tag")
 }
 
+/// The programs of ours that containerd executes.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The runtime.
+    pub runtime: PathBuf,
+    /// The folder of our own shim, if it is to be found.
+    pub shims: Option<PathBuf>,
+}
+
+impl Programs {
+    /// The programs under test for a shim.
+    fn tested(shim: Shim) -> Self {
+        Self { runtime: runtime_path(), shims: (shim == Shim::Own).then(shim_folder) }
+    }
+}
+
 /// A containerd with the images; everything goes away with it.
 pub struct Containerd {
     dir: TempDir,
     /// The namespace, and the parent of the cgroups.
     pub name: String,
     shim: Shim,
+    programs: Programs,
     host: Option<Running>,
     daemon: Option<Running>,
 }
@@ -76,50 +93,63 @@ const HOST: &str = "ip link set lo up && mkdir -p /run/netns /run/containerd/s \
 const WITHOUT_CRI: &str =
     "disabled_plugins = ['io.containerd.grpc.v1.cri', 'io.containerd.internal.v1.opt']\n";
 
+fn write_configuration(dir: &Path, runtime: &Path, plugins: &str) {
+    let at = |name: &str| dir.join(name).display().to_string();
+    let write =
+        |name: &str, text: String| fs::write(dir.join(name), text).expect("a file of the configuration");
+    let (root, state, socket, events) = (at("root"), at("state"), at("sock"), at("ttrpc"));
+    let config = format!(
+        "version = 2\nroot = '{root}'\nstate = '{state}'\n{plugins}[grpc]\naddress = '{socket}'\n[ttrpc]\naddress = '{events}'\n"
+    );
+    write("config.toml", config);
+    let options = format!("Root = '{}'\nBinaryName = '{}'\n", at("runtime-root"), runtime.display());
+    write("shim-wasm.toml", format!("{options}Backend = 'wasm'\n"));
+    write("shim.toml", options);
+    write("magikrun.toml", format!("[wasm]\nstore = '{}'\n", at("wasm")));
+}
+
 impl Containerd {
     /// A containerd whose containers a shim runs.
     pub fn new(shim: Shim) -> Self {
         Self::with_config(shim, unique_name(), |_| WITHOUT_CRI.to_owned())
     }
 
+    /// A containerd that executes these programs.
+    pub fn with_programs(shim: Shim, programs: Programs) -> Self {
+        Self::with(shim, programs, unique_name(), |_| WITHOUT_CRI.to_owned())
+    }
+
     /// A containerd for `namespace` with the configuration that `config` makes for its folder.
     pub fn with_config(shim: Shim, namespace: String, config: impl FnOnce(&Path) -> String) -> Self {
+        Self::with(shim, Programs::tested(shim), namespace, config)
+    }
+
+    fn with(shim: Shim, programs: Programs, namespace: String, config: impl FnOnce(&Path) -> String) -> Self {
         require_root();
         ["unshare", "nsenter", "ip"].into_iter().for_each(|name| drop(require_program(name)));
         ["containerd", "ctr", "containerd-shim-runc-v2"]
             .into_iter()
             .for_each(|name| drop(engine_program(name)));
         let dir = tempfile::Builder::new().prefix("mkd").tempdir().expect("a temporary folder");
-        let at = |name: &str| dir.path().join(name).display().to_string();
-        let text = format!(
-            "version = 2\nroot = '{}'\nstate = '{}'\n{}[grpc]\naddress = '{}'\n[ttrpc]\naddress = '{}'\n",
-            at("root"),
-            at("state"),
-            config(dir.path()),
-            at("sock"),
-            at("ttrpc")
-        );
-        fs::write(dir.path().join("config.toml"), text).expect("config.toml");
-        let options = format!("Root = '{}'\n", at("runtime-root"));
-        fs::write(dir.path().join("shim-wasm.toml"), format!("{options}Backend = 'wasm'\n")).expect("a file");
-        fs::write(dir.path().join("shim.toml"), options).expect("a file");
-        fs::write(dir.path().join("magikrun.toml"), format!("[wasm]\nstore = '{}'\n", at("wasm")))
-            .expect("a file");
+        write_configuration(dir.path(), &programs.runtime, &config(dir.path()));
         let archive = image_archive(dir.path());
         let mut command = Command::new("unshare");
         command.args(["--net", "--mount", "--propagation", "private", "sh", "-c", HOST]);
         let host = start(command, None);
         host.wait_stdout("ready");
-        let mut containerd = Self { dir, name: namespace, shim, host: Some(host), daemon: None };
+        let mut containerd = Self { dir, name: namespace, shim, programs, host: Some(host), daemon: None };
         containerd.start();
+        containerd.import(archive.to_str().expect("UTF-8"));
+        containerd
+    }
+
+    fn import(&self, archive: &str) {
         // Later versions have two ways, of which one knows no other snapshotter than its default.
         let import = ["image", "import"];
-        let local = containerd.ok(&[&import[..], &["--help"]].concat()).stdout.contains("--local");
+        let local = self.ok(&[&import[..], &["--help"]].concat()).stdout.contains("--local");
         let local = if local { &["--local"][..] } else { &[] };
-        let archive = archive.to_str().expect("UTF-8");
         let names = ["--base-name", "example.org/test", "--snapshotter", "native", archive];
-        containerd.ok(&[&import[..], local, &names].concat());
-        containerd
+        self.ok(&[&import[..], local, &names].concat());
     }
 
     /// Starts the daemon, and waits until it answers.
@@ -128,9 +158,9 @@ impl Containerd {
         command.args(["--net", "--mount", "--target", &self.host_pid().to_string()]);
         command.arg(engine_program("containerd")).arg("--config").arg(self.path("config.toml"));
         // Where it looks for shims.
-        let own = shim_folder().display().to_string() + ":";
-        let own = if self.shim == Shim::Own { own.as_str() } else { "" };
-        command.env("PATH", format!("{own}{}", engine_path()));
+        let own = self.programs.shims.as_ref().map(|folder| format!("{}:", folder.display()));
+        command.env("PATH", own.unwrap_or_default() + &engine_path());
+        command.env("MAGIKRUN_CONFIG", self.path("magikrun.toml"));
         command.env("MAGIKRUN_CONFIG", self.path("magikrun.toml"));
         self.daemon = Some(start(command, None));
         poll("containerd to answer", || (self.call(&["version"]).code == 0).then_some(()));
@@ -171,21 +201,21 @@ impl Containerd {
 
     /// The arguments of `ctr run` up to the image.
     pub fn run_args(&self, options: &[&str]) -> Vec<String> {
-        let text = |path: PathBuf| path.display().to_string();
-        let mut args = vec!["run".to_owned()];
-        match self.shim {
-            Shim::Runc => {
-                args.extend(["--runc-binary".to_owned(), text(runtime_path())]);
-                args.extend(["--runc-root".to_owned(), text(self.path("runtime-root"))]);
-            }
-            Shim::Own => {
-                args.extend(["--runtime", "io.containerd.magikrun.v2"].map(str::to_owned));
-                args.extend(["--runtime-config-path".to_owned(), text(self.path("shim.toml"))]);
-            }
-        }
-        args.extend(["--snapshotter".to_owned(), "native".to_owned()]);
-        args.extend(options.iter().map(|&option| option.to_owned()));
-        args
+        self.run_args_of(self.shim, &self.programs.runtime, options)
+    }
+
+    /// The same for a shim, and a runtime under that of runc.
+    pub fn run_args_of(&self, shim: Shim, runtime: &Path, options: &[&str]) -> Vec<String> {
+        let text = |path: &Path| path.display().to_string();
+        let (root, own) = (text(&self.path("runtime-root")), text(&self.path("shim.toml")));
+        let mut args = vec!["run", "--snapshotter", "native"];
+        let runtime = text(runtime);
+        args.extend(match shim {
+            Shim::Runc => ["--runc-binary", &runtime, "--runc-root", &root],
+            Shim::Own => ["--runtime", "io.containerd.magikrun.v2", "--runtime-config-path", &own],
+        });
+        args.extend(options);
+        args.into_iter().map(str::to_owned).collect()
     }
 
     /// `ctr run` with options, and what follows them.

@@ -19,7 +19,7 @@ mod wasm;
 pub use bundle::{Bundle, busybox_rootfs};
 pub use cgroup::{cgroup_dir, cgroup_value, has_controllers, leftover_cgroups, remove_cgroups};
 pub use console::ConsoleSocket;
-pub use containerd::{Containerd, IMAGE, PAUSE_IMAGE, Shim, WASM_IMAGE};
+pub use containerd::{Containerd, IMAGE, PAUSE_IMAGE, Programs, Shim, WASM_IMAGE};
 pub use engine::{Engine, LIMITS, LISTENER, engine_path, engine_program, write_busybox_archive};
 pub use layout::{Compression, Layer, Layout};
 pub use pods::Pods;

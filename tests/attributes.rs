@@ -329,9 +329,7 @@ fn what_the_kernel_lacks_is_refused_in_one_line() {
 
 #[test]
 fn a_profile_of_apparmor_is_a_warning_where_the_kernel_has_none_unless_exec_asks_for_it() {
-    if std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
-        .is_ok_and(|text| text.starts_with('Y'))
-    {
+    if fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y')) {
         println!("this kernel has AppArmor");
         return;
     }

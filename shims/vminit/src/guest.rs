@@ -5,13 +5,12 @@ use crate::console::Console;
 use crate::container::Container;
 use crate::failure::{Result, failure};
 use crate::ffi;
-use crate::running::{Became, Output, Running};
+use crate::running::Running;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
-use vm_protocol::frame::Kind;
-use vm_protocol::message::{Failure, FailureKind, Reply, Status};
+use vm_protocol::message::{Failure, FailureKind, Status};
 use vm_protocol::spec::{PodSpec, Stdio};
 
 /// Most connections at a time.
@@ -131,7 +130,7 @@ impl Guest {
         }
     }
 
-    fn slowest_reader(&self, container: usize) -> Option<u64> {
+    pub(crate) fn slowest_reader(&self, container: usize) -> Option<u64> {
         if self.containers[container].waits_for_reader() {
             return Some(0);
         }
@@ -201,72 +200,8 @@ impl Guest {
         }
     }
 
-    fn hear_children(&mut self) {
-        for index in 0..self.containers.len() {
-            let Some(first) = &mut self.containers[index].first else { continue };
-            match first.hear().unwrap_or_else(Became::Failed) {
-                Became::Nothing => {}
-                Became::Started => self.changed(),
-                Became::Failed(failure) => self.fail(failure),
-            }
-        }
-        let numbers: Vec<u64> = self.execs.keys().copied().collect();
-        for number in numbers {
-            let Some(exec) = self.execs.get_mut(&number) else { continue };
-            match exec.running.hear().unwrap_or_else(Became::Failed) {
-                Became::Nothing => {}
-                Became::Started => {
-                    let started = Reply::Started { exec: number, pid: exec.running.child.pid };
-                    let connection = exec.connection;
-                    if exec.detach {
-                        exec.connection = None;
-                    }
-                    if let Some(connection) = self.connection(connection) {
-                        connection.reply(&started);
-                    }
-                    if self.execs.get(&number).is_some_and(|exec| exec.detach) {
-                        self.connection(connection).into_iter().for_each(|it| it.role = Role::Done);
-                    }
-                }
-                Became::Failed(failure) => {
-                    let connection = exec.connection.take();
-                    self.connection(connection).into_iter().for_each(|it| it.fail(failure.clone()));
-                }
-            }
-        }
-    }
-
     pub(crate) fn connection(&mut self, number: Option<u64>) -> Option<&mut Connection> {
         number.and_then(|number| self.connections.get_mut(&number))
-    }
-
-    /// Reaps every dead child: ours, and orphans.
-    fn reap(&mut self) {
-        use rustix::process::{WaitOptions, wait};
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            let code =
-                status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
-            let (pid, Some(code)) = (pid.as_raw_nonzero().get(), code) else { continue };
-            let code = code as u8;
-            let mut changed = false;
-            for container in &mut self.containers {
-                let own = |first: &Running| first.code.is_none() && first.child.pid == pid;
-                if container.first.as_ref().is_some_and(own) {
-                    container.ended(code);
-                    changed = true;
-                    if !container.spec.init {
-                        self.first_end.get_or_insert(code);
-                    }
-                }
-            }
-            let exec = self.execs.values_mut().find(|exec| exec.running.child.pid == pid);
-            if let Some(exec) = exec.filter(|exec| exec.running.code.is_none()) {
-                exec.running.code = Some(code);
-            }
-            if changed {
-                self.changed();
-            }
-        }
     }
 
     /// The container that has the console's input, if it takes more.
@@ -294,114 +229,6 @@ impl Guest {
             first.add_input(&data);
             first.write_input();
         }
-    }
-
-    fn move_output(&mut self) {
-        for index in 0..self.containers.len() {
-            let slowest = self.slowest_reader(index);
-            let container = &mut self.containers[index];
-            while container.has_room(&self.console, slowest) && container.take_output(&mut self.console) {
-                self.console.write();
-            }
-        }
-        let numbers: Vec<u64> = self.execs.keys().copied().collect();
-        for number in numbers {
-            self.move_exec(number);
-        }
-    }
-
-    /// Moves input and output of an exec, and tells its end when everything before was told.
-    fn move_exec(&mut self, number: u64) {
-        // The host is told that the program runs before anything else.
-        let Some(exec) = self.execs.get_mut(&number).filter(|exec| exec.running.is_started()) else { return };
-        let mut connection = exec.connection.and_then(|number| self.connections.get_mut(&number));
-        let taken = exec.running.write_input();
-        if let Some(connection) = connection.as_mut().filter(|_| taken > 0) {
-            connection.reply(&Reply::Taken { bytes: taken as u32 });
-        }
-        for kind in [Kind::Stdout, Kind::Stderr] {
-            // What a dead process has left in pipes and terminals is taken whole: it is bounded.
-            while exec.running.code.is_some() || connection.as_ref().is_none_or(|it| it.has_room()) {
-                match exec.running.read(kind) {
-                    Output::Data(data) => connection.iter_mut().for_each(|it| it.data(kind, &data)),
-                    Output::Nothing | Output::End => break,
-                }
-            }
-        }
-        if let Some(code) = exec.running.code {
-            if let Some(connection) = connection {
-                connection.finish(&Reply::Exited { code });
-            }
-            self.execs.remove(&number);
-        }
-    }
-
-    /// Feeds and sends, and drops what is over.
-    fn flush(&mut self) {
-        let status = Reply::Status(self.status());
-        let (ready, failed) = (matches!(&status, Reply::Status(status) if status.ready), self.failed.clone());
-        let mut told = false;
-        for connection in self.connections.values_mut() {
-            connection.send();
-            match connection.role {
-                Role::Ready | Role::Watch(_) if failed.is_some() => {
-                    failed.iter().for_each(|failure| connection.fail(failure.clone()));
-                    told = true;
-                }
-                Role::Ready if ready => {
-                    connection.finish(&status);
-                    told = true;
-                }
-                Role::Watch(true) if connection.is_flushed() => {
-                    connection.reply(&status);
-                    connection.role = Role::Watch(false);
-                    told |= ready;
-                }
-                Role::Logs { container, next, end } => {
-                    feed(connection, &self.containers[container], next, end);
-                }
-                _ => {}
-            }
-            connection.send();
-        }
-        if told {
-            self.tell();
-        }
-        let over: Vec<u64> =
-            self.connections.iter().filter(|(_, it)| it.is_over()).map(|(number, _)| *number).collect();
-        over.into_iter().for_each(|number| self.drop_connection(number));
-    }
-
-    /// The process of an exec does not outlive its connection.
-    fn drop_connection(&mut self, number: u64) {
-        self.connections.remove(&number);
-        for exec in self.execs.values_mut().filter(|exec| exec.connection == Some(number)) {
-            exec.connection = None;
-            let _ = exec.running.signal(libc::SIGKILL);
-        }
-    }
-}
-
-/// Gives the reader of a log what it has room for.
-fn feed(connection: &mut Connection, container: &Container, mut next: u64, end: Option<u64>) {
-    // What the other side takes at once makes room for more, and nobody would wake us up for that.
-    while connection.has_room() && end.is_none_or(|end| next < end) {
-        let Some((kind, data, after)) = container.log.piece(next) else { break };
-        connection.data(kind, data);
-        connection.send();
-        next = after;
-    }
-    connection.role = Role::Logs { container: index_of(connection.role), next, end };
-    let all = next >= end.unwrap_or(container.log.end());
-    if all && (end.is_some() || container.is_over()) {
-        connection.finish(&Reply::Done);
-    }
-}
-
-fn index_of(role: Role) -> usize {
-    match role {
-        Role::Logs { container, .. } => container,
-        _ => 0,
     }
 }
 

@@ -9,6 +9,7 @@ mod boot;
 mod cgroup;
 mod channel;
 mod child;
+mod children;
 mod connection;
 mod console;
 mod container;
@@ -28,6 +29,7 @@ mod requests;
 mod rootfs;
 mod running;
 mod stdio;
+mod telling;
 
 use failure::{Context as _, Result};
 use guest::Guest;

@@ -25,7 +25,7 @@ use crate::runtime::validate::no_process;
 use crate::runtime::wasm::program::Program as Module;
 use crate::runtime::wasm::settings::Settings;
 use crate::runtime::wasm::source::{self, Tree};
-use crate::runtime::{exec_process, spec, state};
+use crate::runtime::{exec_process, guest_exec, spec, state};
 use crate::storage::state_root::StateDir;
 use oci_spec::runtime::{Process, Spec};
 use std::os::fd::AsFd as _;
@@ -164,9 +164,13 @@ pub fn exec_child(
     let process = exec_process::resolve(&options.process, &spec)?;
     let console =
         Console::open(wants_terminal(Some(&process)), options.detach, options.console_socket.as_deref())?;
-    let target = exec_target(host, &container, &spec, &process)?;
-    let plan = exec_plan(&container, &spec, &process, target, options, &console, foreground)?;
-    let child = native::exec::exec(&container, &spec, plan)?;
+    let child = if container.record.backend == Backend::Krun {
+        guest_exec::exec(&container, &process, options, &console)?
+    } else {
+        let target = exec_target(host, &container, &spec, &process)?;
+        let plan = exec_plan(&container, &spec, &process, target, options, &console, foreground)?;
+        native::exec::exec(&container, &spec, plan)?
+    };
     if let Some(path) = &options.pidfd_socket {
         listener::send_pidfd(path, &child)?;
     }

@@ -10,6 +10,7 @@ pub mod delete;
 pub mod events;
 pub mod exec_process;
 pub mod foreground;
+pub mod guest_exec;
 pub mod hooks;
 pub mod kernel_security;
 pub mod lifecycle;

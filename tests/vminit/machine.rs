@@ -195,7 +195,8 @@ impl Drop for Machine {
     }
 }
 
-fn place(value: &mut Value, home: &str) {
+/// Puts the folder `home` in the place of `@` at the beginning of paths.
+pub fn place(value: &mut Value, home: &str) {
     match value {
         Value::String(text) if text.starts_with("@/") => *text = format!("{home}{}", &text[1..]),
         Value::Array(all) => all.iter_mut().for_each(|value| place(value, home)),

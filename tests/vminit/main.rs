@@ -1,4 +1,5 @@
 //! The first process of a microVM, without the microVM.
+mod command;
 #[path = "../common/mod.rs"]
 mod common;
 mod control;

@@ -6,7 +6,7 @@
 
 use crate::error::{Context as _, ErrorKind, Result};
 use crate::platform::sys::clone::{Child, CloneArgs, clone3};
-use crate::runtime::container::Container;
+use crate::runtime::container::{Container, Status};
 use crate::runtime::foreground::Foreground;
 use crate::runtime::native::launch::kill_and_reap;
 use crate::runtime::native::process::{CapabilityPlan, ProcessPlan};
@@ -35,6 +35,9 @@ pub fn exec(
     console: &Console,
 ) -> Result<Child> {
     refuse(options)?;
+    if container.status()? == Status::Created {
+        crate::bail!(InvalidState, "cannot exec in a microVM that has not been started");
+    }
     let console = console.for_child()?.map(|end| ConsolePlan::new(end, process));
     let mut wanted = guest_process(process)?;
     let size = console.as_ref().and_then(ConsolePlan::size);

@@ -52,6 +52,10 @@ impl Session {
     /// `signals` must be blocked.
     pub fn run(mut self, signals: &SignalFd) -> Result<u8> {
         loop {
+            // Frames may have come with the answer that the process runs: those are here already, and nothing would wake us up.
+            self.write();
+            self.read_input()?;
+            self.receive()?;
             if let Some(code) = self.code.filter(|_| self.is_flushed()) {
                 return Ok(code);
             }
@@ -59,9 +63,6 @@ impl Session {
             while let Some(signal) = signals.read_signal().context(|| "cannot read signals")? {
                 self.pass_on(i32::try_from(signal.ssi_signo).unwrap_or(0))?;
             }
-            self.write();
-            self.read_input()?;
-            self.receive()?;
         }
     }
 

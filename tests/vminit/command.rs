@@ -86,9 +86,7 @@ fn exec_goes_into_the_guest_with_streams_user_and_exit_code() {
         255,
         &["exec failed: unable to start container process", "executable file not found in $PATH"],
     );
-    inside
-        .exec(&["--preserve-fds", "1"], "true")
-        .fails_with(255, &["--preserve-fds has no effect in a microVM"]);
+    inside.exec(&["--cgroup", "x"], "true").fails_with(255, &["--cgroup has no effect in a microVM"]);
 }
 
 #[test]
@@ -117,7 +115,8 @@ fn signals_go_to_the_process_in_the_guest_and_so_does_the_death_of_who_passes_th
 fn a_terminal_goes_through_with_its_size_and_its_input() {
     let inside = Inside::new();
     let socket = ConsoleSocket::listen(inside.runtime.dir(), "console.sock");
-    let script = "tty; trap 'stty size' WINCH; echo ready; read line; echo got $line; exit 5";
+    let script = "tty; trap 'stty size' WINCH; echo ready; \
+                  until read line && [ -n \"$line\" ]; do :; done; echo got $line; exit 5";
     let command = inside.command(&["--tty", "--detach", "--console-socket", socket.path()], script);
     let running = start(command, None);
     let mut terminal = socket.terminal();

@@ -151,13 +151,36 @@ fn content(source: &File, target: &File, stat: &Stat) -> Result<()> {
         let (mut read, mut write) = (at, at);
         while read < end {
             let length = usize::try_from(end - read).unwrap_or(usize::MAX);
-            if copy_file_range(source, Some(&mut read), target, Some(&mut write), length)? == 0 {
-                crate::bail!(Storage, "the file became shorter while it was copied");
+            match copy_file_range(source, Some(&mut read), target, Some(&mut write), length) {
+                Ok(0) => crate::bail!(Storage, "the file became shorter while it was copied"),
+                Ok(_) => {}
+                // From one file system to another, or on one that has no such call.
+                Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                    by_memory(source, target, read, end)?;
+                    break;
+                }
+                Err(e) => return Err(e.into()),
             }
         }
         at = end;
     }
     Ok(target.set_len(stat.st_size as u64)?)
+}
+
+/// Copies the bytes from `at` to `end`.
+fn by_memory(source: &File, target: &File, mut at: u64, end: u64) -> Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    let mut buffer = vec![0u8; 128 << 10];
+    while at < end {
+        let most = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
+        let length = source.read_at(&mut buffer[..most], at)?;
+        if length == 0 {
+            crate::bail!(Storage, "the file became shorter while it was copied");
+        }
+        target.write_all_at(&buffer[..length], at)?;
+        at += length as u64;
+    }
+    Ok(())
 }
 
 fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {

@@ -7,7 +7,7 @@ use crate::runtime::options::Host;
 use crate::storage::config::Config;
 use crate::storage::state_root::StateRoot;
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where the state of containers lives for root.
 const STATE_ROOT: &str = "/run/magikrun";
@@ -82,33 +82,47 @@ enum Rootless {
 }
 
 impl Global {
+    /// Where state is, and which option or variable says so, if one does.
+    pub fn state_root(&self, config: &Config) -> (PathBuf, Option<&'static str>) {
+        if let Some(root) = &self.root {
+            return (root.clone(), Some("--root"));
+        }
+        if let Some(root) = &config.stores.state {
+            return (root.clone(), None);
+        }
+        let root = default_root(is_unprivileged(), std::env::var_os("XDG_RUNTIME_DIR"));
+        let is_default = root == Path::new(STATE_ROOT);
+        (root, (!is_default).then_some("XDG_RUNTIME_DIR"))
+    }
+
     /// What holds for every operation of this call.
     pub fn host(&self) -> Result<Host> {
-        let unprivileged = !rustix::process::geteuid().is_root() || userns::is_nested();
         let rootless = match self.rootless {
             Rootless::True => true,
             Rootless::False => false,
-            Rootless::Auto => unprivileged,
+            Rootless::Auto => is_unprivileged(),
         };
-        let root = self
-            .root
-            .clone()
-            .unwrap_or_else(|| default_root(unprivileged, std::env::var_os("XDG_RUNTIME_DIR")));
+        let config = Config::load()?;
+        let (root, _) = self.state_root(&config);
         let cgroup_driver = match self.cgroup_manager {
             None | Some(CgroupManager::Cgroupfs) if !self.systemd_cgroup => Driver::Cgroupfs,
             Some(CgroupManager::Disabled) => Driver::Disabled,
             _ => Driver::Systemd,
         };
-        let config = Config::load()?;
         Ok(Host {
             root: StateRoot::new(root),
             cgroup_driver,
             rootless,
             max_containers: config.limits.max_containers,
             wasm: config.wasm,
+            annotations: config.annotations,
             called_as: std::env::args().next().unwrap_or_default(),
         })
     }
+}
+
+fn is_unprivileged() -> bool {
+    !rustix::process::geteuid().is_root() || userns::is_nested()
 }
 
 /// An empty variable is an unset one: conmon sets it so for root.
@@ -122,7 +136,6 @@ fn default_root(unprivileged: bool, runtime_dir: Option<std::ffi::OsString>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     #[test]
     fn the_state_root_follows_the_user_and_an_empty_variable_is_unset() {

@@ -5,8 +5,7 @@ use crate::error::Result;
 use crate::runtime::capabilities::CAPABILITIES;
 use crate::runtime::rootfs::known_mount_options;
 use crate::runtime::seccomp::{known_actions, known_archs, known_flags, known_operators, supported_flags};
-use crate::runtime::validate::KNOWN_ANNOTATIONS;
-use crate::runtime::wasm::settings::ANNOTATIONS;
+use crate::runtime::validate::unsafe_annotations;
 use serde_json::{Value, json};
 
 /// `magikrun features`
@@ -30,13 +29,6 @@ fn features() -> Value {
         },
         "potentiallyUnsafeConfigAnnotations": unsafe_annotations(),
     })
-}
-
-/// Annotations that change how a container is run, and so must not come from an untrusted image.
-fn unsafe_annotations() -> Vec<&'static str> {
-    let mut names = [&KNOWN_ANNOTATIONS[..], &ANNOTATIONS].concat();
-    names.extend(["run.oci.handler", "module.wasm.image/variant"]);
-    names
 }
 
 fn linux() -> Value {

@@ -3,10 +3,12 @@
 mod bundle;
 mod checkpoint;
 mod completion;
+mod config;
 mod container_args;
 mod context;
 mod create;
 mod delete;
+mod doctor;
 mod events;
 mod exec;
 mod features;
@@ -18,6 +20,7 @@ mod ps;
 mod report;
 mod restore;
 mod run;
+mod setup;
 mod signals;
 mod simple;
 mod size;
@@ -57,10 +60,14 @@ enum Command {
     Checkpoint(checkpoint::Args),
     /// Print a completion script for a shell
     Completion(completion::Args),
+    /// Show the operator's configuration and where each value came from
+    Config(config::Args),
     /// Create a container
     Create(create::Args),
     /// Delete a container and everything it holds
     Delete(delete::Args),
+    /// Show what works on this machine, what is missing, and what mends it
+    Doctor(doctor::Args),
     /// Show out-of-memory events and resource usage of a container
     Events(events::Args),
     /// Run a further process in a container
@@ -85,6 +92,8 @@ enum Command {
     Resume(simple::Args),
     /// Create and start a container
     Run(run::Args),
+    /// Write the configuration with which podman, containerd, Docker or CRI-O knows this runtime
+    Setup(setup::Args),
     /// Write a configuration to start from
     Spec(spec::Args),
     /// Start a created container
@@ -245,9 +254,11 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::Restore(args) => return restore::run(&host()?, args, &global.criu),
         Command::Run(args) => return run::run(&host()?, args),
         Command::Pod(args) => return pod::run(args, host),
+        Command::Doctor(args) => return doctor::run(&args),
         Command::Bundle(args) => bundle::run(args),
         Command::Checkpoint(args) => checkpoint::run(&host()?, args, &global.criu),
         Command::Completion(args) => completion::run(&args),
+        Command::Config(args) => config::run(&global, &args),
         Command::Delete(args) => delete::run(&host()?, &args),
         Command::Events(args) => events::run(&host()?, &args),
         Command::Features => features::run(),
@@ -257,6 +268,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Command::Pause(args) => simple::pause(&host()?, &args),
         Command::Ps(args) => ps::run(&host()?, &args),
         Command::Resume(args) => simple::resume(&host()?, &args),
+        Command::Setup(args) => setup::run(&args),
         Command::Spec(args) => spec::run(&args),
         Command::Start(args) => simple::start(&host()?, &args),
         Command::State(args) => simple::state(&host()?, &args),

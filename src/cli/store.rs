@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::image::ImageService;
+use crate::image::store::{STORE_VARIABLE, default_root};
 use crate::storage::config::Config;
 use std::path::PathBuf;
 
@@ -17,10 +18,20 @@ pub struct StoreArgs {
 impl StoreArgs {
     /// The images there, with the operator's limits.
     pub fn service(&self) -> Result<ImageService> {
+        let config = Config::load()?;
         let service = match &self.storage {
             Some(path) => ImageService::with_root(std::path::absolute(path)?),
-            None => ImageService::new()?,
+            None => ImageService::with_root(image_store(&config)?),
         };
-        Ok(service.with_limits(Config::load()?.limits))
+        Ok(service.with_limits(config.limits))
+    }
+}
+
+/// The store if the command line names none: the environment's, the operator's, or the usual one.
+pub fn image_store(config: &Config) -> Result<PathBuf> {
+    let named = std::env::var_os(STORE_VARIABLE).is_some_and(|path| !path.is_empty());
+    match &config.stores.images {
+        Some(path) if !named => Ok(path.clone()),
+        _ => default_root(),
     }
 }

@@ -87,7 +87,7 @@ impl Platform {
             (Capability::NativeContainers, || Path::new("/proc/self/ns/pid").exists()),
             (Capability::CgroupsV2, || Path::new("/sys/fs/cgroup/cgroup.controllers").exists()),
             (Capability::Seccomp, || action_available(SECCOMP_RET_ERRNO)),
-            (Capability::Hypervisor, hypervisor),
+            (Capability::Hypervisor, || hypervisor_fault(Path::new("/")).is_none()),
             (Capability::WasmRuntime, || true),
         ];
         let capabilities = probes.iter().filter(|(_, probe)| probe()).map(|(what, _)| *what).collect();
@@ -120,16 +120,21 @@ impl Platform {
     }
 }
 
+/// Why microVMs do not boot on the machine whose files are below `root`; none if they do.
+///
 /// A `/dev/kvm` that can be opened is not enough: on a host that is itself a guest of a paravirtual KVM (`kvm_pvm`), only
 /// guests made for that boot.
-fn hypervisor() -> bool {
-    let opens = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
-    let paravirtual = Path::new("/sys/module/kvm_pvm").exists();
-    let hardware = cfg!(not(target_arch = "x86_64")) || {
-        let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        info.split_whitespace().any(|flag| flag == "vmx" || flag == "svm")
-    };
-    opens && hardware && !paravirtual
+pub fn hypervisor_fault(root: &Path) -> Option<String> {
+    if let Err(e) = std::fs::OpenOptions::new().read(true).write(true).open(root.join("dev/kvm")) {
+        return Some(format!("cannot open /dev/kvm: {}", crate::error::Error::from(e)));
+    }
+    if root.join("sys/module/kvm_pvm").exists() {
+        return Some("/dev/kvm is kvm_pvm's, on which ordinary guests do not boot".to_owned());
+    }
+    let info = std::fs::read_to_string(root.join("proc/cpuinfo")).unwrap_or_default();
+    let hardware = info.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
+    (cfg!(target_arch = "x86_64") && !hardware)
+        .then(|| "the processor has no vmx or svm, or does not show it to this guest".to_owned())
 }
 
 #[cfg(test)]
@@ -142,5 +147,25 @@ mod tests {
         assert!(platform.oci_platform().starts_with("linux/"));
         assert!(platform.has(Capability::WasmRuntime));
         assert_eq!(platform.has(Capability::NativeContainers), platform.supports_native_containers());
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn a_hypervisor_counts_only_if_ordinary_guests_boot_on_it() {
+        let root = tempfile::tempdir().unwrap();
+        let fault = || hypervisor_fault(root.path());
+        assert_eq!(fault().unwrap(), "cannot open /dev/kvm: no such file or directory");
+        let file = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        file("dev/kvm", "");
+        file("proc/cpuinfo", "flags : fpu sse3\n");
+        assert!(fault().unwrap().contains("vmx"));
+        file("proc/cpuinfo", "flags : fpu svm sse3\n");
+        assert_eq!(fault(), None);
+        file("sys/module/kvm_pvm/parameters", "");
+        assert!(fault().unwrap().contains("kvm_pvm"));
     }
 }

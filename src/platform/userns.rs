@@ -134,6 +134,11 @@ fn lent(text: &str, names: &[String]) -> Vec<(u32, u32)> {
     text.lines().filter_map(range).collect()
 }
 
+/// How many ids the text of subuid(5) or subgid(5) lends to a user of these names.
+pub fn lent_ids(text: &str, names: &[String]) -> u32 {
+    lent(text, names).iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
+}
+
 fn mappings(own: u32, lent: &[(u32, u32)]) -> Vec<LinuxIdMapping> {
     let mut next = 0u32;
     let ranges = std::iter::once((own, 1)).chain(lent.iter().copied());
@@ -159,5 +164,6 @@ mod tests {
             mappings(1000, &ranges).iter().map(|m| (m.container_id(), m.host_id(), m.size())).collect();
         assert_eq!(map, [(0, 1000, 1), (1, 100_000, 65536), (65537, 300_000, 10)]);
         assert_eq!(lent(":5:5", &[String::new()]), []);
+        assert_eq!(lent_ids(text, &["me".to_owned(), "1000".to_owned()]), 65546);
     }
 }

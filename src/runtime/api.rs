@@ -91,6 +91,7 @@ impl NativeRuntime {
         let mut runtime = Self::with_root(root);
         runtime.host.max_containers = config.limits.max_containers;
         runtime.host.wasm = config.wasm.clone();
+        runtime.host.annotations = config.annotations.clone();
         runtime
     }
 }

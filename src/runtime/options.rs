@@ -2,7 +2,7 @@
 
 use crate::limits::MAX_CONTAINERS;
 use crate::runtime::cgroups::Driver;
-use crate::storage::config::WasmLimits;
+use crate::storage::config::{Annotations, WasmLimits};
 use crate::storage::state_root::StateRoot;
 use std::path::PathBuf;
 
@@ -19,6 +19,8 @@ pub struct Host {
     pub max_containers: usize,
     /// What WebAssembly modules may use at most.
     pub wasm: WasmLimits,
+    /// Which annotations may change how a container is run.
+    pub annotations: Annotations,
     /// The name that this program was called by: a link can name a backend.
     pub called_as: String,
 }
@@ -32,6 +34,7 @@ impl Host {
             rootless,
             max_containers: MAX_CONTAINERS,
             wasm: WasmLimits::default(),
+            annotations: Annotations::default(),
             called_as: String::new(),
         }
     }

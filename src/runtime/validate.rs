@@ -4,6 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::kernel_security::{AppArmor, KernelSecurity};
 use crate::runtime::native::sysctl;
 use crate::runtime::wasm;
+use crate::storage::config::Annotations;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
 use std::collections::HashSet;
 
@@ -83,6 +84,27 @@ fn annotations(spec: &Spec) -> Result<()> {
         let known = KNOWN_ANNOTATIONS.iter().chain(&wasm::settings::ANNOTATIONS).any(|known| known == name);
         if name.starts_with(OUR_ANNOTATIONS) && !known {
             return Err(invalid(format!("annotations: unknown annotation '{name}'")));
+        }
+    }
+    Ok(())
+}
+
+/// Every annotation that changes how a container is run, and so must not come from an untrusted image.
+pub fn unsafe_annotations() -> Vec<&'static str> {
+    let mut names = [&KNOWN_ANNOTATIONS[..], &wasm::settings::ANNOTATIONS].concat();
+    names.extend(["run.oci.handler", "module.wasm.image/variant"]);
+    names
+}
+
+/// Refuses annotations that change how a container is run and that the operator does not allow.
+pub fn allowed(spec: &Spec, rules: &Annotations) -> Result<()> {
+    let all = unsafe_annotations();
+    let acts = |name: &str| all.contains(&name) || name.starts_with("org.systemd.property.");
+    for name in spec.annotations().iter().flat_map(|a| a.keys()).filter(|name| acts(name)) {
+        if !rules.allows(name) {
+            return Err(invalid(format!(
+                "annotations: '{name}' is not among those that annotations.allowed of the configuration allows"
+            )));
         }
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! The operator's configuration: a TOML file that can raise limits. There is none by default.
+//! The operator's configuration: a TOML file that can raise limits, say where things are, and forbid annotations. There is none
+//! by default.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::limits::{
@@ -6,7 +7,7 @@ use crate::limits::{
     MAX_WASM_INSTANCES, MAX_WASM_MEMORY_PAGES, MAX_WASM_MODULE_SIZE, MAX_WASM_STORE_BYTES,
     MAX_WASM_TABLE_ELEMENTS,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// Environment variable that names the file.
@@ -15,17 +16,50 @@ pub const CONFIG_VARIABLE: &str = "MAGIKRUN_CONFIG";
 pub const DEFAULT_CONFIG: &str = "/etc/magikrun/config.toml";
 
 /// The configuration.
-#[derive(Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Table `[limits]`.
     pub limits: Limits,
     /// Table `[wasm]`.
     pub wasm: WasmLimits,
+    /// Table `[stores]`.
+    pub stores: Stores,
+    /// Table `[annotations]`.
+    pub annotations: Annotations,
+}
+
+/// Where things are kept, unless the command line or the environment says otherwise.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Stores {
+    /// State of containers and pods; none: the usual place.
+    pub state: Option<PathBuf>,
+    /// Images; none: the usual place.
+    pub images: Option<PathBuf>,
+}
+
+/// Which annotations may change how a container is run.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Annotations {
+    /// Their names; a `*` at the end stands for anything. None: all.
+    pub allowed: Option<Vec<String>>,
+}
+
+impl Annotations {
+    /// Whether this one may.
+    pub fn allows(&self, name: &str) -> bool {
+        let Some(allowed) = &self.allowed else { return true };
+        allowed.iter().any(|known| match known.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => known == name,
+        })
+    }
 }
 
 /// Limits that can be raised.
-#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Most containers under one state root.
@@ -43,7 +77,7 @@ pub struct Limits {
 }
 
 /// What WebAssembly modules may use at most; annotations lower it.
-#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct WasmLimits {
     /// Where compiled code is kept; none: the usual place.
@@ -89,32 +123,60 @@ impl Default for Limits {
     }
 }
 
+/// A configuration, and the file that it came from.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// What holds.
+    pub config: Config,
+    /// The file with its text; none if there is no file.
+    pub file: Option<(PathBuf, String)>,
+}
+
 impl Config {
     /// Reads the file that the environment names, or the default one if it exists.
     pub fn load() -> Result<Self> {
+        Ok(Self::load_with_source()?.config)
+    }
+
+    /// The same, with the text that it came from.
+    pub fn load_with_source() -> Result<Loaded> {
         match std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()) {
             Some(path) => Self::read(&PathBuf::from(path)),
             None => match Self::read(Path::new(DEFAULT_CONFIG)) {
-                Err(e) if e.errno() == Some(libc::ENOENT) => Ok(Self::default()),
+                Err(e) if e.errno() == Some(libc::ENOENT) => Ok(Loaded::default()),
                 config => config,
             },
         }
     }
 
-    fn read(path: &Path) -> Result<Self> {
+    fn read(path: &Path) -> Result<Loaded> {
         let text = std::fs::read_to_string(path)
             .or_kind(ErrorKind::Usage, || format!("cannot read configuration '{}'", path.display()))?;
-        Self::parse(&text).map_err(|e| e.wrap(format!("cannot parse configuration '{}'", path.display())))
+        let config = Self::parse(&text)
+            .map_err(|e| e.wrap(format!("cannot parse configuration '{}'", path.display())))?;
+        Ok(Loaded { config, file: Some((path.to_owned(), text)) })
     }
 
     fn parse(text: &str) -> Result<Self> {
-        // The parser's message has several lines: the place with a picture of it, and the fault.
-        toml::from_str(text).map_err(|e| {
-            let line =
-                e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            Error::new(ErrorKind::Usage, format!("line {line}: {}", e.message()))
-        })
+        let document = toml::Deserializer::parse(text).map_err(|e| fault(text, None, &e))?;
+        let config: Self = serde_path_to_error::deserialize(document)
+            .map_err(|e| fault(text, Some(e.path().to_string()), e.inner()))?;
+        for path in [&config.stores.state, &config.stores.images, &config.wasm.store].into_iter().flatten() {
+            if !path.is_absolute() {
+                let cause = format!("the path '{}' of a store is not absolute", path.display());
+                return Err(Error::new(ErrorKind::Usage, cause));
+            }
+        }
+        Ok(config)
     }
+}
+
+/// One line: where, which key, and what is wrong. The parser's own has several, with a picture of the place.
+fn fault(text: &str, key: Option<String>, e: &toml::de::Error) -> Error {
+    let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    let key =
+        key.filter(|key| key != "." && !key.is_empty()).map_or_else(String::new, |key| format!("{key}: "));
+    Error::new(ErrorKind::Usage, format!("line {line}: {key}{}", e.message()))
 }
 
 #[cfg(test)]
@@ -127,6 +189,32 @@ mod tests {
         let raised = Config::parse("[limits]\nmax_containers = 5000\n").unwrap();
         assert_eq!(raised.limits.max_containers, 5000);
         let e = Config::parse("[limits]\nmax_container = 1\n").unwrap_err();
-        assert!(e.message().starts_with("line 2: unknown field `max_container`"), "{e}");
+        assert!(e.message().starts_with("line 2: limits.max_container: unknown field"), "{e}");
+    }
+
+    #[test]
+    fn faults_name_their_line_and_key() {
+        for (text, start) in [
+            ("[limits]\n\nmax_layers = \"many\"\n", "line 3: limits.max_layers: invalid type"),
+            ("[limits]\nmax_layers = -1\n", "line 2: limits.max_layers: invalid value"),
+            ("[limit]\n", "line 1: limit: unknown field `limit`"),
+            ("a = [", "line 1: "),
+            ("[stores]\nimages = \"here\"\n", "the path 'here' of a store is not absolute"),
+        ] {
+            let e = Config::parse(text).unwrap_err();
+            assert!(e.message().starts_with(start), "{text}: {e}");
+            assert_eq!(e.message().lines().count(), 1, "{e}");
+        }
+    }
+
+    #[test]
+    fn annotations_are_allowed_by_name_or_by_beginning() {
+        let rules =
+            Config::parse("[annotations]\nallowed = [\"run.oci.handler\", \"org.magikrun.wasm.*\"]\n");
+        let rules = rules.unwrap().annotations;
+        assert!(rules.allows("run.oci.handler") && rules.allows("org.magikrun.wasm.fuel"));
+        assert!(!rules.allows("org.magikrun.backend"));
+        assert!(Annotations::default().allows("anything"));
+        assert!(!Annotations { allowed: Some(Vec::new()) }.allows("anything"));
     }
 }

@@ -17,7 +17,7 @@ use crate::runtime::record::{Backend, RECORD_VERSION, Record};
 use crate::runtime::rootfs::{IdMappings, PlanContext, RootfsPlan};
 use crate::runtime::seccomp::{self, Filter};
 use crate::runtime::terminal::{ChildEnd, ConsolePlan};
-use crate::runtime::validate::{no_process, validate};
+use crate::runtime::validate::{allowed, no_process, validate};
 use crate::runtime::wasm::program::Program as Module;
 use crate::runtime::wasm::settings::Settings;
 use crate::runtime::wasm::source::{self, Source, Tree};
@@ -50,6 +50,7 @@ pub fn load(host: &Host, options: &CreateOptions) -> Result<Bundle> {
     let config = options.config.clone().unwrap_or_else(|| PathBuf::from(spec::CONFIG_NAME));
     let (spec, raw) = spec::load(&path.join(config))?;
     validate(&spec, KernelSecurity::probe)?;
+    allowed(&spec, &host.annotations)?;
     let rootfs = root_path(&path, &spec)?;
     let entrypoint = || entrypoint(&path, &rootfs, &spec);
     let backend = backend::select(&spec, &host.called_as, || entrypoint().is_ok_and(|e| e.has_magic()))?;

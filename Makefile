@@ -9,21 +9,30 @@
 # make faults    disturbs every system call of every operation, and 2,000 shared containers; needs root and half an hour
 # make fuzz      runs the fuzz targets, FUZZ_SECONDS each
 # make install   installs to PREFIX (and DESTDIR)
+# make deb       makes a Debian package in target/package
+# make dist      makes tarballs, a bill of materials and checksums in target/dist; SOURCE_DATE_EPOCH is their time
 
 PREFIX ?= /usr/local
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
-BINARY := $(TARGET_DIR)/release/magikrun
-SHIM := $(TARGET_DIR)/release/containerd-shim-magikrun-v2
-VMINIT := $(TARGET_DIR)/release/vminit
-MANPAGES := $(wildcard man/*.8)
+BINARY ?= $(TARGET_DIR)/release/magikrun
+SHIM ?= $(TARGET_DIR)/release/containerd-shim-magikrun-v2
+VMINIT ?= $(TARGET_DIR)/release/vminit
+MANPAGES := $(wildcard man/*.[0-9])
 
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev
 RUN_PACKAGES := $(BUILD_PACKAGES) busybox-static
 WASM_PACKAGES := clang libclang-rt-14-dev-wasm32 lld wasi-libc
+# What makes packages.
+PACKAGE_PACKAGES := dpkg \
+	git \
+	python3-minimal \
+	xz-utils
+
 # One a line, for changes that do not meet.
 TEST_PACKAGES := $(RUN_PACKAGES) \
 	$(WASM_PACKAGES) \
+	$(PACKAGE_PACKAGES) \
 	apache2-utils \
 	buildah \
 	conmon \
@@ -34,6 +43,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) \
 	curl \
 	docker-registry \
 	docker.io \
+	fish \
 	git \
 	iproute2 \
 	man-db \
@@ -44,7 +54,8 @@ TEST_PACKAGES := $(RUN_PACKAGES) \
 	skopeo \
 	uidmap \
 	umoci \
-	util-linux
+	util-linux \
+	zsh
 # QEMU, and what makes the disk of the emulated machine.
 VM_PACKAGES := cpio e2fsprogs kmod mmdebstrap qemu-system-x86 util-linux xz-utils
 CONFORMANCE_PACKAGES := $(TEST_PACKAGES) golang-github-blang-semver-dev golang-github-google-uuid-dev \
@@ -57,7 +68,8 @@ CONFORMANCE_ARGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(SUITE),--suite $
 	$(if $(filter command,$(origin ENV)),--env $(ENV)) $(if $(QUICK),--quick)
 CONFORMANCE = $(CARGO) run --quiet --locked --package conformance -- --magikrun $(BINARY)
 
-.PHONY: all build run test engines faults fuzz conformance conformance-full conformance-quick lint bench install clean
+.PHONY: all build run test engines faults fuzz conformance conformance-full conformance-quick lint bench install \
+	install-built deb dist clean
 
 all: build
 
@@ -73,7 +85,7 @@ run:
 # The release binary is tested for what only it has: how it is linked, and its size.
 test:
 	@tools/packages.sh $(TEST_PACKAGES)
-	$(CARGO) build --release --locked --package magikrun --package vminit
+	$(CARGO) build --release --locked --package magikrun --package vminit --package containerd-shim-magikrun
 	$(CARGO) test --locked --package vm-protocol --package vminit
 	MAGIKRUN_RELEASE=$(abspath $(BINARY)) $(CARGO) test --locked --all-features
 	$(CARGO) test --locked --package containerd-shim-magikrun
@@ -132,16 +144,27 @@ bench:
 	$(CARGO) bench --locked --bench images
 	$(CARGO) bench --locked --bench shim
 
-install: build
+install: build install-built
+
+# Installs what is built already.
+install-built:
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/magikrun
 	install -D -m 0755 $(SHIM) $(DESTDIR)$(PREFIX)/bin/containerd-shim-magikrun-v2
 	install -D -m 0755 $(VMINIT) $(DESTDIR)$(PREFIX)/libexec/magikrun/vminit
-	for page in $(MANPAGES); do install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man8/$$(basename $$page); done
+	for page in $(MANPAGES); do install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$(basename $$page); done
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	$(BINARY) completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/magikrun
 	$(BINARY) completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_magikrun
 	$(BINARY) completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/magikrun.fish
+
+deb: build
+	@tools/packages.sh $(PACKAGE_PACKAGES)
+	BINARY=$(BINARY) SHIM=$(SHIM) tools/package.sh deb target/package
+
+dist: build
+	@tools/packages.sh $(PACKAGE_PACKAGES)
+	BINARY=$(BINARY) SHIM=$(SHIM) tools/package.sh dist target/dist
 
 clean:
 	$(CARGO) clean

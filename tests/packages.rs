@@ -1,0 +1,141 @@
+//! What `make deb` and `make dist` make, from executables that stand in for ours: the same bytes each time, and nothing that
+//! stays when the package goes.
+mod common;
+
+use common::{Output, finish, require_program};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Executables that answer what packaging asks.
+fn stand_ins(dir: &Path) -> (PathBuf, PathBuf) {
+    let write = |name: &str, text: &str| {
+        let path = dir.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let ours = "#!/bin/sh\ncase $1 in --version) echo 'magikrun version 9.8.7' ;; completion) echo \"# $2\" ;; esac\n";
+    (write("magikrun", ours), write("containerd-shim-magikrun-v2", "#!/bin/sh\n"))
+}
+
+#[track_caller]
+fn package(kind: &str, out: &Path) -> Output {
+    let programs = tempfile::tempdir().unwrap();
+    let (binary, shim) = stand_ins(programs.path());
+    let mut command = Command::new(root().join("tools/package.sh"));
+    command.arg(kind).arg(out).env("BINARY", binary).env("SHIM", shim).env("SOURCE_DATE_EPOCH", "1700000000");
+    finish(command, None).success()
+}
+
+/// Every file of a directory, its name and content.
+fn content(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut all: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&path).unwrap()))
+        .collect();
+    all.sort();
+    all
+}
+
+fn dpkg(root: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new("dpkg");
+    command
+        .arg(format!("--root={}", root.display()))
+        .args(["--force-depends", "--force-script-chrootless"])
+        .args(args);
+    finish(command, None).success()
+}
+
+/// Everything below a directory but what dpkg keeps for itself.
+fn installed(root: &Path) -> Vec<String> {
+    let mut command = Command::new("find");
+    command.arg(root).args(["-mindepth", "1", "-not", "-path", "*/var*", "-printf", "%P %y %m\\n"]);
+    let mut lines: Vec<String> = finish(command, None).success().stdout.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn the_debian_package_is_the_same_twice_installs_and_leaves_nothing() {
+    for program in ["dpkg", "dpkg-deb", "python3"] {
+        require_program(program);
+    }
+    let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let said = package("deb", one.path()).stdout;
+    package("deb", two.path());
+    assert!(content(one.path()) == content(two.path()), "the two packages differ");
+    let deb = said.trim();
+    assert!(deb.contains("/magikrun_9.8.7_"), "{deb}");
+    let host = TempDir::new().unwrap();
+    for dir in ["var/lib/dpkg/info", "var/lib/dpkg/updates", "var/lib/dpkg/triggers"] {
+        fs::create_dir_all(host.path().join(dir)).unwrap();
+    }
+    fs::write(host.path().join("var/lib/dpkg/status"), "").unwrap();
+    dpkg(host.path(), &["--install", deb]);
+    let files = installed(host.path());
+    for expected in [
+        "usr/bin/magikrun f 755",
+        "usr/bin/containerd-shim-magikrun-v2 f 755",
+        "usr/bin/krun l 777",
+        "usr/share/man/man8/magikrun.8.gz f 644",
+        "usr/share/man/man8/magikrun-doctor.8.gz f 644",
+        "usr/share/man/man5/magikrun.toml.5.gz f 644",
+        "usr/share/bash-completion/completions/magikrun f 644",
+        "usr/share/zsh/site-functions/_magikrun f 644",
+        "usr/share/fish/vendor_completions.d/magikrun.fish f 644",
+        "usr/share/doc/magikrun/copyright f 644",
+        "usr/share/doc/magikrun/changelog.gz f 644",
+        "usr/share/doc/magikrun/sbom.cdx.json f 644",
+        "usr/share/doc/magikrun/licences/INDEX f 644",
+    ] {
+        assert!(files.iter().any(|file| file == expected), "{expected} is missing");
+    }
+    let doc = host.path().join("usr/share/doc/magikrun");
+    let index = fs::read_to_string(doc.join("licences/INDEX")).unwrap();
+    for crate_name in ["wasmtime-", "rustix-", "libcontainer-", "containerd-shim-protos-"] {
+        assert!(index.lines().any(|line| line.starts_with(crate_name)), "{crate_name}");
+    }
+    assert!(
+        !index.contains("tempfile-") || index.contains("containerd-shim"),
+        "crates of tests are not listed"
+    );
+    dpkg(host.path(), &["--purge", "magikrun"]);
+    assert_eq!(installed(host.path()), Vec::<String>::new());
+}
+
+#[test]
+fn tarballs_are_the_same_twice_and_their_checksums_hold() {
+    let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    package("dist", one.path());
+    package("dist", two.path());
+    let files = content(one.path());
+    assert!(files == content(two.path()), "the two differ");
+    let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(files.len(), 4, "{names:?}");
+    let mut check = Command::new("sha256sum");
+    check.args(["--check", "--strict", "magikrun-9.8.7.sha256"]).current_dir(one.path());
+    finish(check, None).success();
+    let mut list = Command::new("tar");
+    list.args(["--list", "--verbose", "--numeric-owner", "--file"]);
+    list.arg(one.path().join(names.iter().find(|name| name.contains("linux")).unwrap()));
+    let listing = finish(list, None).success().stdout;
+    assert!(listing.lines().all(|line| line.contains(" 0/0 ") && line.contains("2023-11-14")), "{listing}");
+    let sbom = &files.iter().find(|(name, _)| name.ends_with(".cdx.json")).unwrap().1;
+    let sbom: serde_json::Value = serde_json::from_slice(sbom).unwrap();
+    assert_eq!((sbom["bomFormat"].as_str(), sbom["specVersion"].as_str()), (Some("CycloneDX"), Some("1.5")));
+    let components = sbom["components"].as_array().unwrap();
+    let has = |name: &str| components.iter().any(|component| component["name"] == name);
+    assert!(has("wasmtime") && has("libseccomp") && has("containerd-shim-magikrun") && !has("wait-timeout"));
+    let all_licensed = components
+        .iter()
+        .all(|component| component["licenses"].is_array() || component["type"] == "application");
+    assert!(all_licensed, "{components:?}");
+}

@@ -131,6 +131,7 @@ fn fails_on_poststart(oci_version: &str) -> bool {
 /// Runs hooks in order, each with `state` on its standard input. The first failure ends it.
 pub fn run(kind: HookKind, hooks: &[Hook], state: &[u8]) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
+        tracing::debug!("{} hook #{index}: '{}'", kind.name(), hook.path().display());
         run_one(hook, state)
             .or_kind(ErrorKind::HookFailed, || format!("error running {} hook #{index}", kind.name()))?;
     }

@@ -118,7 +118,7 @@ fn start_created(dir: &StateDir, record: &Record, spec: &Spec) -> Result<()> {
         listener::hand_over(record, spec, &process, number)
     };
     match native::start::start(dir, hand_over)? {
-        Started::Executed => {}
+        Started::Executed => tracing::debug!("program of '{}' runs", record.id),
         Started::NobodyWaits => {
             dir.remove_file(crate::runtime::container::START_SOCKET)?;
             crate::bail!(InvalidState, "cannot start an already running container");

@@ -137,6 +137,7 @@ impl Cgroup {
             let made = fs::create(&place.mount, &place.directory, |directory| place.prepare(directory));
             match made {
                 Ok(made) => {
+                    tracing::debug!("cgroup '{}'", place.directory.display());
                     if made {
                         let directory = place.directory.clone();
                         undo.push("remove the cgroup", move || fs::remove(&directory));

@@ -54,6 +54,7 @@ pub fn create(
     let target = prepare::target(&mut bundle)?;
     let (mut dir, lock) = host.root.reserve(&options.id, host.max_containers, delete::clean_leftover)?;
     let path = dir.path().to_owned();
+    tracing::debug!("state of '{}' is in '{}'", options.id, path.display());
     let mut undo = Undo::new();
     undo.push("remove the state directory", move || host.root.remove(&path));
     let made = (|| {
@@ -66,9 +67,12 @@ pub fn create(
         prepared.record.cgroup.create(&mut undo)?;
         init.target.limit_memory(&prepared.record.cgroup);
         let (child, channel) = launch_init(&prepared, init, &dir, &mut undo)?;
+        tracing::debug!("first process is {}, in its namespaces and cgroup", child.pid);
         set_limits(&mut prepared, &bundle, &child, &mut undo)?;
+        tracing::debug!("limits are set");
         bring_up(&prepared, &bundle, &child, &channel)?;
         publish(host, options, &bundle, &mut prepared, &mut dir, &child)?;
+        tracing::debug!("'{}' is created, and waits for its start", options.id);
         // If this is not heard the process is gone, and the container is a stopped one.
         let _ = channel.send(&Message::Go);
         Ok((prepared.record, child))
@@ -149,11 +153,15 @@ fn bring_up(prepared: &Preparation, bundle: &Bundle, child: &Child, channel: &Ch
     loop {
         match channel.receive().map_err(in_container)? {
             Some(Message::Mounted) => {
+                tracing::debug!("root file system is mounted");
                 Hooks::new(&bundle.spec)
                     .run_runtime(|status| state::for_hooks(&prepared.record, child.pid, status))?;
                 channel.send(&Message::Go)?;
             }
-            Some(Message::Ready) => return Ok(()),
+            Some(Message::Ready) => {
+                tracing::debug!("first process is set up");
+                return Ok(());
+            }
             Some(Message::Listener(number)) => {
                 listener::hand_over(&prepared.record, &bundle.spec, child, number)?;
                 channel.send(&Message::Go)?;

@@ -54,6 +54,7 @@ pub fn load(host: &Host, options: &CreateOptions) -> Result<Bundle> {
     let rootfs = root_path(&path, &spec)?;
     let entrypoint = || entrypoint(&path, &rootfs, &spec);
     let backend = backend::select(&spec, &host.called_as, || entrypoint().is_ok_and(|e| e.has_magic()))?;
+    tracing::debug!("bundle '{}', version {}, backend {backend:?}", path.display(), spec.version());
     if spec.linux().is_none() && backend != Backend::Wasm {
         return Err(missing("linux"));
     }

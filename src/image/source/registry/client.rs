@@ -120,6 +120,7 @@ impl Client {
     /// One attempt: with the right protocol, authenticated if that is asked for, redirections followed.
     fn attempt(&self, call: &Call<'_>, mut body: Option<&mut dyn Read>) -> Result<Response> {
         let response = self.with_protocol(call, body.as_deref_mut())?;
+        tracing::debug!("registry '{}' answers {}", self.host(), response.status());
         if response.status() != 401 {
             return Ok(response);
         }

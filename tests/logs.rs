@@ -1,0 +1,136 @@
+//! The log: with `--debug` it tells how a container comes to be, it reaches the journal, and it never has a secret.
+mod common;
+
+use common::{Compression, Layer, Layout, RegistryAuth, RegistryServer, Runtime, finish, runtime_path};
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::time::Duration;
+
+#[test]
+fn a_create_can_be_followed() {
+    let host = Runtime::new();
+    let mut bundle = host.sleeper();
+    bundle.edit(|config| config["hooks"] = serde_json::json!({"createRuntime": [{"path": "/bin/true"}]}));
+    let output = host.ok(&["--debug", "create", "--bundle", bundle.dir(), &bundle.id]);
+    let pid = host.pid(&bundle.id).to_string();
+    let mut rest = output.stderr.as_str();
+    for step in [
+        "bundle '",
+        "state of '",
+        "cgroup '",
+        &format!("first process is {pid}"),
+        "limits are set",
+        "root file system is mounted",
+        "createRuntime hook #0: '/bin/true'",
+        "first process is set up",
+        "is created, and waits",
+    ] {
+        let at =
+            rest.find(step).unwrap_or_else(|| panic!("'{step}' is missing, or too early: {}", output.stderr));
+        rest = &rest[at..];
+    }
+    assert!(output.stderr.lines().all(|line| line.starts_with("magikrun: debug: ")), "{}", output.stderr);
+    let started = host.ok(&["--debug", "start", &bundle.id]);
+    assert!(started.stderr.contains("program of '"), "{}", started.stderr);
+    assert_eq!(host.ok(&["list"]).stderr, "");
+    host.ok(&["delete", "--force", &bundle.id]);
+}
+
+#[test]
+fn no_environment_of_a_process_is_in_the_log() {
+    let host = Runtime::new();
+    let secret = "open-sesame-4711";
+    let mut bundle = host.sleeper();
+    bundle.edit(|config| {
+        let env = config["process"]["env"].as_array_mut().unwrap();
+        env.push(format!("TOKEN={secret}").into());
+    });
+    let mut all = String::new();
+    let argument = format!("TOKEN={secret}");
+    for args in [
+        &["create", "--bundle", bundle.dir(), &bundle.id][..],
+        &["start", &bundle.id],
+        &["exec", "--env", &argument, &bundle.id, "true"],
+        &["exec", "--env", &argument, &bundle.id, "/nowhere"],
+        &["kill", &bundle.id, "KILL"],
+        &["delete", "--force", &bundle.id],
+    ] {
+        let log = host.path("log");
+        let mut with_log = vec!["--debug", "--log", log.to_str().unwrap()];
+        with_log.extend(args);
+        let output = host.call(&with_log);
+        all += &output.stderr;
+        all += &fs::read_to_string(&log).unwrap_or_default();
+    }
+    assert!(all.contains("first process is"), "{all}");
+    assert!(!all.contains(secret), "{all}");
+}
+
+#[test]
+fn no_password_and_no_token_of_a_registry_is_in_the_log() {
+    use base64::Engine as _;
+    for auth in [RegistryAuth::Password, RegistryAuth::Token] {
+        let host = Runtime::new();
+        let registry = RegistryServer::start(&host.path("registry"), auth);
+        let trusted = host.path(".config/containers/certs.d").join(&registry.host);
+        fs::create_dir_all(&trusted).unwrap();
+        fs::copy(registry.authority(), trusted.join("ca.crt")).unwrap();
+        let mut layout = Layout::new(&host.path("layout"));
+        layout.add(
+            "box",
+            &[Layer::new().file("a", "a").into_bytes()],
+            Compression::Gzip,
+            &serde_json::json!({}),
+        );
+        registry.skopeo(&layout.image("box"), &format!("docker://{}", registry.name("box:1"))).success();
+        let authfile = host.path("auth.json");
+        let password = "open:sesame";
+        let secret = base64::engine::general_purpose::STANDARD.encode(format!("alice:{password}"));
+        let entry = serde_json::json!({"auths": {&registry.host: {"auth": secret}}});
+        fs::write(&authfile, entry.to_string()).unwrap();
+        let log = host.path("log");
+        let store = host.store();
+        let mut pull = host.command(&[
+            "--debug",
+            "--log",
+            log.to_str().unwrap(),
+            "image",
+            "--storage",
+            store.to_str().unwrap(),
+            "pull",
+            &registry.name("box:1"),
+        ]);
+        pull.env("REGISTRY_AUTH_FILE", &authfile).env("HOME", host.dir());
+        let output = finish(pull, None).success();
+        let all = output.stderr + &output.stdout + &fs::read_to_string(&log).unwrap();
+        assert!(all.contains("answers 200"), "{all}");
+        for secret in [password, &secret, "Bearer ", "eyJ"] {
+            assert!(!all.contains(secret), "'{secret}' is in the log: {all}");
+        }
+    }
+}
+
+#[test]
+fn the_journal_gets_messages_with_their_level_and_name() {
+    let host = Runtime::new();
+    let socket = host.path("journal");
+    let journal = UnixDatagram::bind(&socket).unwrap();
+    journal.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let script = "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal && touch /run/systemd/journal/socket && \
+                  mount --bind \"$0\" /run/systemd/journal/socket && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-c", script])
+        .arg(&socket)
+        .arg(runtime_path());
+    command.args(["--log", "journald:engine", "state", "nobody"]);
+    finish(command, None).fails_with(1, &["container does not exist"]);
+    let mut buffer = vec![0; 64 << 10];
+    let mut said = String::new();
+    while !said.contains("container does not exist") {
+        let length = journal.recv(&mut buffer).unwrap_or_else(|e| panic!("{e}: {said}"));
+        said += &String::from_utf8_lossy(&buffer[..length]);
+    }
+    assert!(said.contains("PRIORITY=3") && said.contains("SYSLOG_IDENTIFIER=engine"), "{said}");
+}

@@ -12,6 +12,7 @@ mod doctor;
 mod events;
 mod exec;
 mod features;
+mod hints;
 mod image;
 mod kill;
 mod list;
@@ -226,13 +227,18 @@ fn check_preserved(count: u32) -> Result<()> {
     Ok(())
 }
 
-/// One line of clap's message: what is wrong, without the usage that follows.
+/// One line of clap's message: what is wrong, without the usage that follows, and what would be right.
 fn usage_error(e: &clap::Error) -> Error {
     let text = e.to_string();
     let mut lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-    let rest: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
-    let message = if rest.is_empty() { first } else { format!("{first} {}", rest.join(", ")) };
+    let rest = lines.filter(|line| !line.is_empty() && !line.starts_with("For more"));
+    let (tips, more): (Vec<&str>, Vec<&str>) = rest.partition(|line| line.starts_with("tip: "));
+    let tips = hints::hint(e).unwrap_or_else(|| tips.join(", ").replace("tip: ", ""));
+    let mut message = if more.is_empty() { first } else { format!("{first} {}", more.join(", ")) };
+    if !tips.is_empty() {
+        message = format!("{message} ({tips})");
+    }
     Error::new(ErrorKind::Usage, message)
 }
 

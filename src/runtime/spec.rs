@@ -100,7 +100,10 @@ pub fn load(path: &Path) -> Result<(Spec, Vec<u8>)> {
     let data = read_limited(path).map_err(|e| match e.errno() {
         Some(libc::ENOENT) => Error::from_parts(
             ErrorKind::InvalidBundle,
-            format!("JSON specification file {} not found", path.display()),
+            format!(
+                "JSON specification file {} not found ('magikrun spec' writes one; 'magikrun run --image IMAGE ID' needs none)",
+                path.display()
+            ),
             e.errno(),
         ),
         _ => e,

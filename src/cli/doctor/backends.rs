@@ -14,7 +14,7 @@ pub struct Backend {
     pub wants: &'static [(&'static str, &'static str)],
 }
 
-const CONTAINER: [&str; 5] = ["configuration", "kernel", "namespaces", "cgroups", "seccomp"];
+const CONTAINER: [&str; 6] = ["configuration", "kernel", "root", "namespaces", "cgroups", "seccomp"];
 
 /// All of them.
 pub const BACKENDS: [Backend; 7] = [
@@ -22,31 +22,52 @@ pub const BACKENDS: [Backend; 7] = [
     Backend { name: "wasm", needs: &CONTAINER, wants: &[] },
     Backend {
         name: "krun",
-        needs: &["configuration", "kernel", "namespaces", "cgroups", "kvm", "magikrun-krun", "libkrunfw"],
-        wants: &[("passt", "a network of its own")],
+        needs: &[
+            "configuration",
+            "kernel",
+            "root",
+            "namespaces",
+            "cgroups",
+            "kvm",
+            "magikrun-krun",
+            "libkrunfw",
+        ],
+        wants: &[("passt", "no network of its own")],
     },
     Backend {
         name: "pods",
-        needs: &["configuration", "kernel", "namespaces", "cgroups", "seccomp", "overlayfs", "image store"],
-        wants: &[("pasta", "hostPort and outgoing connections"), ("seccomp profile", "RuntimeDefault")],
+        needs: &[
+            "configuration",
+            "kernel",
+            "root",
+            "namespaces",
+            "cgroups",
+            "seccomp",
+            "overlayfs",
+            "image store",
+        ],
+        wants: &[
+            ("pasta", "no hostPort and no outgoing connections"),
+            ("seccomp profile", "no RuntimeDefault"),
+        ],
     },
     Backend {
         name: "images",
-        needs: &["configuration", "kernel", "namespaces", "overlayfs", "image store"],
+        needs: &["configuration", "kernel", "root", "namespaces", "overlayfs", "image store"],
         wants: &[],
     },
     Backend {
         name: "checkpoint",
-        needs: &["configuration", "kernel", "namespaces", "cgroups", "criu"],
+        needs: &["configuration", "kernel", "root", "namespaces", "cgroups", "criu"],
         wants: &[],
     },
     Backend {
         name: "rootless",
-        needs: &["configuration", "kernel", "namespaces", "user namespaces"],
+        needs: &["configuration", "kernel", "root", "namespaces", "user namespaces"],
         wants: &[
-            ("subordinate ids", "more than one user in a container"),
-            ("newuidmap", "more than one user in a container"),
-            ("cgroup delegation", "limits"),
+            ("subordinate ids", "one user in a container"),
+            ("newuidmap", "one user in a container"),
+            ("cgroup delegation", "no limits"),
         ],
     },
 ];
@@ -84,6 +105,6 @@ pub fn judge(backend: &Backend, findings: &BTreeMap<&'static str, Finding>) -> V
         let command = findings.get(name).and_then(|finding| finding.mend.clone());
         mend.extend(command.filter(|command| !mend.contains(command)));
     }
-    let without = wanting.iter().map(|(name, what)| format!("without {name}: no {what}")).collect();
+    let without = wanting.iter().map(|(name, what)| format!("without {name}: {what}")).collect();
     Verdict { name: backend.name, state, missing, without, mend }
 }

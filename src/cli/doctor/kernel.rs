@@ -31,6 +31,18 @@ pub fn kernel(host: &Host) -> Finding {
     Finding::works(format!("Linux {release}"))
 }
 
+/// Whether the root directory is a mount, which pivot_root(2) asks for.
+pub fn root(host: &Host) -> Finding {
+    let Some(mounts) = host.text("/proc/self/mountinfo") else {
+        return Finding::missing("/proc is not mounted").mend("mount -t proc proc /proc");
+    };
+    if mounts.lines().any(|line| line.split(' ').nth(4) == Some("/")) {
+        return Finding::works("a mount");
+    }
+    Finding::missing("a chroot whose root is not a mount: outside of it, bind the directory to itself first")
+        .mend("mount --bind DIR DIR && cd DIR && pivot_root . .")
+}
+
 /// The kinds of namespaces.
 pub fn namespaces(host: &Host) -> Finding {
     let absent: Vec<&str> =

@@ -25,8 +25,9 @@ const NOT_ALL_WORKS: u8 = 2;
 const ALWAYS: &str = "native";
 
 /// All checks, in the order in which they are shown.
-const CHECKS: [Check; 23] = [
+const CHECKS: [Check; 24] = [
     ("kernel", kernel::kernel),
+    ("root", kernel::root),
     ("namespaces", kernel::namespaces),
     ("cgroups", kernel::cgroups),
     ("cgroup delegation", kernel::delegation),
@@ -121,16 +122,24 @@ fn text(findings: &Findings, verdicts: &[Verdict]) -> Result<String> {
     let mut text = table(&["CHECK", "STATE", "DETAIL"], checks)?;
     text.push('\n');
     text.push_str(&table(&["BACKEND", "STATE", "NOTES"], backends)?);
-    let mends: Vec<String> = findings
-        .iter()
-        .filter_map(|(name, finding)| Some(vec![(*name).to_owned(), finding.mend.clone()?]))
-        .map(|words| words.join("\t"))
-        .collect();
+    let mends = mends(findings);
     if !mends.is_empty() {
-        let rows = mends.iter().map(|line| line.split('\t').map(str::to_owned).collect());
         text.push('\n');
-        text.push_str(&table(&["FOR", "COMMAND THAT MENDS IT"], rows)?);
+        text.push_str(&table(&["FOR", "COMMAND THAT MENDS IT"], mends)?);
     }
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
     Ok(lines.join("\n"))
+}
+
+/// What each command mends, and the command.
+fn mends(findings: &Findings) -> Vec<Vec<String>> {
+    let mut all: Vec<Vec<String>> = Vec::new();
+    for (name, command) in findings.iter().filter_map(|(name, finding)| Some((name, finding.mend.as_ref()?)))
+    {
+        match all.iter_mut().find(|row| row[1] == *command) {
+            Some(row) => row[0] = format!("{}, {name}", row[0]),
+            None => all.push(vec![(*name).to_owned(), command.clone()]),
+        }
+    }
+    all
 }

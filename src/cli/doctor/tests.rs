@@ -39,6 +39,7 @@ impl Machine {
         machine.file("proc/sys/kernel/osrelease", "6.1.0-18-amd64\n");
         machine.file("proc/sys/user/max_user_namespaces", "15000\n");
         machine.file("proc/self/cgroup", "0::/user.slice\n");
+        machine.file("proc/self/mountinfo", "1 0 8:1 / / rw - ext4 /dev/sda rw\n");
         machine.file("proc/filesystems", "nodev\tsysfs\n\text4\nnodev\toverlay\n");
         machine.file("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n");
         machine.file("sys/fs/cgroup/user.slice/cgroup.procs", "");
@@ -90,7 +91,7 @@ fn on_a_usual_machine_what_is_missing_is_named_with_its_command() {
     assert_eq!(machine.verdict("checkpoint").mend, ["apt-get install criu"]);
     let pods = machine.verdict("pods");
     assert_eq!(pods.state, State::Works);
-    assert_eq!(pods.without[0], "without pasta: no hostPort and outgoing connections");
+    assert_eq!(pods.without[0], "without pasta: no hostPort and no outgoing connections");
     let krun = machine.verdict("krun");
     assert_eq!(krun.missing, ["kvm", "magikrun-krun", "libkrunfw"]);
     let all = verdicts(&examine(&machine.host));
@@ -119,6 +120,24 @@ fn an_old_kernel_and_a_missing_kind_of_namespace_are_named() {
     machine.remove("proc/self/ns/user");
     assert!(machine.check("namespaces").detail.ends_with("kinds: user"));
     assert_eq!(machine.verdict("native").missing, ["kernel", "namespaces"]);
+}
+
+#[test]
+fn a_root_that_is_no_mount_is_a_chroot_in_which_nothing_can_be_enclosed() {
+    let machine = Machine::usual(true);
+    assert_eq!(machine.check("root").state, State::Works);
+    machine.file("proc/self/mountinfo", "2 1 0:5 / /proc rw - proc proc rw\n");
+    assert!(machine.check("root").detail.contains("chroot"));
+    assert_eq!(machine.verdict("images").missing, ["root"]);
+}
+
+#[test]
+fn a_command_that_mends_several_things_is_shown_once() {
+    let machine = Machine::usual(true);
+    let findings = examine(&machine.host);
+    let shown = text(&findings, &verdicts(&findings)).unwrap();
+    assert_eq!(shown.matches("apt-get install passt").count(), 1, "{shown}");
+    assert!(shown.contains("passt, pasta "), "{shown}");
 }
 
 #[test]

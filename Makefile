@@ -131,10 +131,11 @@ fuzz:
 	tools/fuzz.sh $(FUZZ_SECONDS)
 
 lint:
-	@tools/packages.sh $(BUILD_PACKAGES)
+	@tools/packages.sh $(BUILD_PACKAGES) python3-minimal
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --locked --test machine -- -D warnings
+	tools/deny.sh
 
 bench:
 	@tools/packages.sh $(BENCH_PACKAGES)
@@ -160,11 +161,11 @@ install-built:
 
 deb: build
 	@tools/packages.sh $(PACKAGE_PACKAGES)
-	BINARY=$(BINARY) SHIM=$(SHIM) tools/package.sh deb target/package
+	BINARY=$(BINARY) SHIM=$(SHIM) VMINIT=$(VMINIT) tools/package.sh deb target/package
 
 dist: build
 	@tools/packages.sh $(PACKAGE_PACKAGES)
-	BINARY=$(BINARY) SHIM=$(SHIM) tools/package.sh dist target/dist
+	BINARY=$(BINARY) SHIM=$(SHIM) VMINIT=$(VMINIT) tools/package.sh dist target/dist
 
 clean:
 	$(CARGO) clean

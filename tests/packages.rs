@@ -14,7 +14,7 @@ fn root() -> &'static Path {
 }
 
 /// Executables that answer what packaging asks.
-fn stand_ins(dir: &Path) -> (PathBuf, PathBuf) {
+fn stand_ins(dir: &Path) -> [PathBuf; 3] {
     let write = |name: &str, text: &str| {
         let path = dir.join(name);
         fs::write(&path, text).unwrap();
@@ -22,15 +22,22 @@ fn stand_ins(dir: &Path) -> (PathBuf, PathBuf) {
         path
     };
     let ours = "#!/bin/sh\ncase $1 in --version) echo 'magikrun version 9.8.7' ;; completion) echo \"# $2\" ;; esac\n";
-    (write("magikrun", ours), write("containerd-shim-magikrun-v2", "#!/bin/sh\n"))
+    let nothing = "#!/bin/sh\n";
+    [write("magikrun", ours), write("containerd-shim-magikrun-v2", nothing), write("vminit", nothing)]
 }
 
 #[track_caller]
 fn package(kind: &str, out: &Path) -> Output {
     let programs = tempfile::tempdir().unwrap();
-    let (binary, shim) = stand_ins(programs.path());
+    let [binary, shim, vminit] = stand_ins(programs.path());
     let mut command = Command::new(root().join("tools/package.sh"));
-    command.arg(kind).arg(out).env("BINARY", binary).env("SHIM", shim).env("SOURCE_DATE_EPOCH", "1700000000");
+    command
+        .arg(kind)
+        .arg(out)
+        .env("BINARY", binary)
+        .env("SHIM", shim)
+        .env("VMINIT", vminit)
+        .env("SOURCE_DATE_EPOCH", "1700000000");
     finish(command, None).success()
 }
 
@@ -85,6 +92,7 @@ fn the_debian_package_is_the_same_twice_installs_and_leaves_nothing() {
         "usr/bin/magikrun f 755",
         "usr/bin/containerd-shim-magikrun-v2 f 755",
         "usr/bin/krun l 777",
+        "usr/libexec/magikrun/vminit f 755",
         "usr/share/man/man8/magikrun.8.gz f 644",
         "usr/share/man/man8/magikrun-doctor.8.gz f 644",
         "usr/share/man/man5/magikrun.toml.5.gz f 644",

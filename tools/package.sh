@@ -4,19 +4,20 @@
 # usage: package.sh deb OUT      a Debian package
 #        package.sh dist OUT     tarballs of executables and of the source, a bill of materials, and checksums
 #
-# environment: BINARY and SHIM name the executables; SOURCE_DATE_EPOCH the time that everything gets, by default that of the
+# environment: BINARY, SHIM and VMINIT name the executables; SOURCE_DATE_EPOCH the time that everything gets, by default that of the
 # last commit.
 set -eu
 
 kind=$1
 mkdir -p "$2"
 out=$(cd "$2" && pwd)
-: "${BINARY:?}" "${SHIM:?}"
+: "${BINARY:?}" "${SHIM:?}" "${VMINIT:?}"
 BINARY=$(realpath "$BINARY")
 SHIM=$(realpath "$SHIM")
+VMINIT=$(realpath "$VMINIT")
 cd "$(dirname "$0")/.."
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
-export SOURCE_DATE_EPOCH BINARY SHIM
+export SOURCE_DATE_EPOCH BINARY SHIM VMINIT
 version=$("$BINARY" --version | sed -n '1s/.* //p')
 architecture=$(dpkg --print-architecture)
 work=$(mktemp -d "$out/.work.XXXXXX")
@@ -55,6 +56,7 @@ deb() {
     size=$(du --apparent-size -sk "$work/stage/usr" | cut -f 1)
     sed -e "s/@VERSION@/$version/" -e "s/@ARCHITECTURE@/$architecture/" -e "s/@SIZE@/$size/" packaging/control \
         > "$work/stage/DEBIAN/control"
+    install -m 0755 packaging/prerm "$work/stage/DEBIAN/prerm"
     (cd "$work/stage" && find usr -type f -print0 | sort -z | xargs -0 md5sum) > "$work/stage/DEBIAN/md5sums"
     settle "$work/stage"
     dpkg-deb --root-owner-group -Zxz --build "$work/stage" "$out/magikrun_${version}_$architecture.deb" > /dev/null

@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAMS = ("magikrun", "containerd-shim-magikrun")
+PROGRAMS = ("magikrun", "containerd-shim-magikrun", "vminit")
 TARGET = "x86_64-unknown-linux-gnu"
 # Linked into magikrun, and no crate.
 LIBSECCOMP = {
@@ -56,6 +56,14 @@ def checksums():
     return {(entry["name"], entry["version"]): entry.get("checksum") for entry in lock["package"]}
 
 
+def licence(package):
+    """The SPDX expression of a crate; that of its file if it names none, as cargo-deny finds it."""
+    if package["license"]:
+        return package["license"].replace("/", " OR ")
+    files = [path.read_text(errors="replace") for path in licence_files(package)]
+    return "MIT" if any("Permission is hereby granted, free of charge, to any person" in text for text in files) else None
+
+
 def component(package, sums):
     own = package["name"] in PROGRAMS
     entry = {
@@ -65,8 +73,9 @@ def component(package, sums):
         "version": package["version"],
         "purl": f"pkg:cargo/{package['name']}@{package['version']}",
     }
-    if package["license"]:
-        entry["licenses"] = [{"expression": package["license"].replace("/", " OR ")}]
+    expression = licence(package)
+    if expression:
+        entry["licenses"] = [{"expression": expression}]
     checksum = sums.get((package["name"], package["version"]))
     if checksum:
         entry["hashes"] = [{"alg": "SHA-256", "content": checksum}]
@@ -106,11 +115,11 @@ def licences(data, directory):
     directory.mkdir(parents=True, exist_ok=True)
     index = []
     for package in linked(data):
-        if package["name"] in PROGRAMS:
+        if package["source"] is None:
             continue
         name = f"{package['name']}-{package['version']}"
         files = licence_files(package)
-        index.append(f"{name}: {package['license'] or 'see the file'}" + ("" if files else " (the crate has no file)"))
+        index.append(f"{name}: {licence(package) or 'see the file'}" + ("" if files else " (the crate has no file)"))
         for path in files:
             (directory / name).mkdir(exist_ok=True)
             shutil.copyfile(path, directory / name / path.name)
@@ -127,4 +136,5 @@ def main(arguments):
             sys.exit(__doc__)
 
 
-main(sys.argv[1:])
+if __name__ == "__main__":
+    main(sys.argv[1:])

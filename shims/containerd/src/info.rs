@@ -14,7 +14,8 @@ const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/featur
 
 /// Prints the version.
 pub fn print_version() -> Result<()> {
-    write(format!("containerd-shim-magikrun-v2 version {}\n", env!("CARGO_PKG_VERSION")).as_bytes())
+    let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("MAGIKRUN_COMMIT"));
+    write(format!("containerd-shim-magikrun-v2 version {version}\ncommit: {commit}\n").as_bytes())
 }
 
 /// Prints what the shim and its runtime support.
@@ -26,8 +27,11 @@ pub fn print_info() -> Result<()> {
     let given = Any::parse_from_bytes(&data)?;
     let options = Options::from_any(Some(&given))?;
     let features = Runtime::new(&options, "", &Reaper::start()?).features()?;
-    let version =
-        RuntimeVersion { version: env!("CARGO_PKG_VERSION").to_owned(), ..RuntimeVersion::default() };
+    let version = RuntimeVersion {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        revision: env!("MAGIKRUN_COMMIT").to_owned(),
+        ..RuntimeVersion::default()
+    };
     let features = Any { type_url: FEATURES.to_owned(), value: features.into_bytes(), ..Any::default() };
     let info = RuntimeInfo {
         name: crate::NAME.to_owned(),

@@ -230,7 +230,9 @@ fn the_page_of_the_manifest_has_every_field_of_pods_containers_and_volumes() {
 /// The crates that a manifest depends on, those of its tests excepted.
 fn dependencies(manifest: &Path) -> BTreeSet<String> {
     let document: toml::Table = toml::from_str(&std::fs::read_to_string(manifest).unwrap()).unwrap();
-    document["dependencies"].as_table().unwrap().keys().cloned().collect()
+    let all = document["dependencies"].as_table().unwrap().iter();
+    // What is of this repository is no dependency.
+    all.filter(|(_, how)| how.get("path").is_none()).map(|(name, _)| name.clone()).collect()
 }
 
 #[test]
@@ -244,7 +246,7 @@ fn every_dependency_has_a_line_that_says_what_it_is_for() {
     for entry in std::fs::read_dir(root.join("shims")).unwrap() {
         all.extend(dependencies(&entry.unwrap().path().join("Cargo.toml")));
     }
-    for name in all.iter().filter(|name| *name != "magikrun") {
+    for name in &all {
         assert!(described.contains(name.as_str()), "{name} has no line in docs/design.md");
     }
     let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
@@ -300,4 +302,25 @@ fn shells_complete_the_ids_of_what_exists() {
         dir.path().display()
     );
     assert_eq!(in_shell("sh", &zsh), "good\n");
+}
+
+#[test]
+fn the_table_of_limits_has_every_constant_and_no_others() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = std::fs::read_to_string(root.join("src/limits.rs")).unwrap();
+    let constants: BTreeSet<&str> =
+        source.lines().filter_map(|line| line.strip_prefix("pub const ")?.split(':').next()).collect();
+    let document = std::fs::read_to_string(root.join("docs/compatibility.md")).unwrap();
+    let listed: BTreeSet<&str> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .filter(|name| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'))
+        .collect();
+    assert_eq!(listed, constants);
+    let keys = serde_json::to_value(magikrun::storage::config::Config::default()).unwrap();
+    for key in document.split('`').filter(|word| word.starts_with("limits.") || word.starts_with("wasm.max"))
+    {
+        let (table, key) = key.split_once('.').unwrap();
+        assert!(keys[table].get(key).is_some(), "{table}.{key}");
+    }
 }

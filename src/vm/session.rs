@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 use vm_protocol::STDIN_WINDOW;
-use vm_protocol::frame::{Frame, Kind, MAX_DATA};
+use vm_protocol::frame::{Frame, Kind};
 use vm_protocol::message::{Reply, Request, Target};
 use vm_protocol::spec::Size;
 
@@ -19,6 +19,9 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bytes written at once: a pipe that says it can be written takes this much without waiting.
 const PIECE: usize = 4096;
+
+/// Bytes of input read at once; less than a frame takes.
+const INPUT: usize = 16 << 10;
 
 /// A session.
 #[derive(Debug)]
@@ -115,8 +118,8 @@ impl Session {
         if !self.takes_input() || !ready(rustix::stdio::stdin(), PollFlags::IN) {
             return Ok(());
         }
-        let mut buffer = [0u8; MAX_DATA];
-        let most = self.window.min(MAX_DATA);
+        let mut buffer = [0u8; INPUT];
+        let most = self.window.min(INPUT);
         // An input that fails has ended: its end is passed on as no bytes.
         let length = match rustix::io::read(rustix::stdio::stdin(), &mut buffer[..most]) {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(()),

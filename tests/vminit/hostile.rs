@@ -75,7 +75,7 @@ fn more_input_than_the_window_ends_the_connection() {
     let mut started = machine.start(crate::machine::shell("exec sleep 600")).unwrap();
     let deadline = Instant::now() + DEADLINE;
     let e = loop {
-        if let Err(e) = started.connection.send_data(Kind::Stdin, &[0; MAX_DATA], deadline) {
+        if let Err(e) = started.connection.send_data(Kind::Stdin, &vec![0; MAX_DATA], deadline) {
             break Some(e);
         }
         match started.connection.try_receive().unwrap() {

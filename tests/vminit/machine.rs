@@ -44,11 +44,11 @@ pub fn vminit() -> PathBuf {
             .expect("cargo runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let paths = text.lines().filter_map(|line| {
+        let mut paths = text.lines().filter_map(|line| {
             let message: Value = serde_json::from_str(line).ok()?;
             message["executable"].as_str().map(PathBuf::from)
         });
-        paths.last().expect("cargo names the program that it has built")
+        paths.next_back().expect("cargo names the program that it has built")
     };
     PATH.get_or_init(build).clone()
 }

@@ -127,10 +127,34 @@ fn the_journal_gets_messages_with_their_level_and_name() {
     command.args(["--log", "journald:engine", "state", "nobody"]);
     finish(command, None).fails_with(1, &["container does not exist"]);
     let mut buffer = vec![0; 64 << 10];
-    let mut said = String::new();
-    while !said.contains("container does not exist") {
-        let length = journal.recv(&mut buffer).unwrap_or_else(|e| panic!("{e}: {said}"));
-        said += &String::from_utf8_lossy(&buffer[..length]);
+    let mut seen = Vec::new();
+    loop {
+        let length = journal.recv(&mut buffer).unwrap_or_else(|e| panic!("{e}: {seen:?}"));
+        seen = fields(&buffer[..length]);
+        let is = |name: &str, value: &str| seen.iter().any(|field| field.0 == name && field.1 == value);
+        if is("MESSAGE", "container does not exist") {
+            assert!(is("PRIORITY", "3") && is("SYSLOG_IDENTIFIER", "engine"), "{seen:?}");
+            return;
+        }
     }
-    assert!(said.contains("PRIORITY=3") && said.contains("SYSLOG_IDENTIFIER=engine"), "{said}");
+}
+
+/// The fields of a message in the journal's native protocol: `NAME=value`, or the name, a line feed, eight bytes of length and
+/// the value.
+fn fields(mut message: &[u8]) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut found = Vec::new();
+    while let Some(end) = message.iter().position(|byte| *byte == b'\n') {
+        let (line, rest) = (&message[..end], &message[end + 1..]);
+        if let Some(equals) = line.iter().position(|byte| *byte == b'=') {
+            found.push((text(&line[..equals]), text(&line[equals + 1..])));
+            message = rest;
+        } else {
+            let length = u64::from_le_bytes(rest[..8].try_into().expect("eight bytes"));
+            let value = &rest[8..8 + usize::try_from(length).expect("a length")];
+            found.push((text(line), text(value)));
+            message = &rest[8 + value.len() + 1..];
+        }
+    }
+    found
 }

@@ -3,7 +3,7 @@
 # make test      runs every test; needs root
 # make conformance       runs the conformance suites: RUNTIME=magikrun,runc,crun SUITE=runtime-tools,own ENV=host,v2,vm,vm-v1
 # make conformance-full  the same with everything there is, and writes docs/conformance.md
-# make lint      formatting, clippy, licences
+# make lint      formatting, clippy, the library's documentation, licences
 # make bench     measures against the other runtimes that are installed; needs root
 # make engines   runs the tests of containerd, its CRI and Docker with newer versions of them too
 # make faults    disturbs every system call of every operation, and 2,000 shared containers; needs root and half an hour
@@ -135,6 +135,7 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --locked --test machine -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features
 	tools/deny.sh
 
 bench:

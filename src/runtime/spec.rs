@@ -40,7 +40,7 @@ pub fn parse_json<T: DeserializeOwned>(data: &[u8], what: &str) -> Result<T> {
 /// Name of the configuration in a bundle: the runtime specification, "Filesystem Bundle".
 pub const CONFIG_NAME: &str = "config.json";
 
-/// Parses a configuration as generously as runc reads it: see [`mend`].
+/// Parses a configuration as generously as runc reads it: see `mend`.
 pub fn parse(data: &[u8], what: &str) -> Result<Spec> {
     parse_lenient(data, what, "/process")
 }

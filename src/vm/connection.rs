@@ -61,7 +61,7 @@ pub fn failure(failure: &Failure) -> Error {
     Error::new(kind, shown(&failure.message))
 }
 
-/// Text of a guest with control characters escaped, cut off after [`MAX_SHOWN`] characters.
+/// Text of a guest with control characters escaped, cut off after `MAX_SHOWN` characters.
 pub fn shown(text: &str) -> String {
     let escape = |c: char| if c.is_control() { c.escape_default().collect() } else { vec![c] };
     text.chars().take(MAX_SHOWN).flat_map(escape).collect()

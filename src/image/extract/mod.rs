@@ -1,8 +1,8 @@
 //! Unpacking a layer: an archive made by a stranger becomes a directory, and nothing else is touched.
 //!
-//! Names are checked as data first ([`names`]), then everything is done on descriptors: a path is resolved once, by the
-//! kernel, below the root of the layer ([`tree`]). All of it happens in a child process that has no other root
-//! ([`sandbox`]).
+//! Names are checked as data first (`names`), then everything is done on descriptors: a path is resolved once, by the
+//! kernel, below the root of the layer (`tree`). All of it happens in a child process that has no other root
+//! (`sandbox`).
 
 mod archive;
 mod input;

@@ -1,7 +1,7 @@
 //! The root file system of a container: a plan made from the configuration by the parent, carried out by the child.
 //!
-//! Everything inside the root is reached by descriptor and never twice by path (see [`resolve`]); mounts are made
-//! detached and attached last (see [`attach`]).
+//! Everything inside the root is reached by descriptor and never twice by path (see `resolve`); mounts are made
+//! detached and attached last (see `attach`).
 
 mod attach;
 mod cgroup_mounts;

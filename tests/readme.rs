@@ -34,7 +34,7 @@ fn blocks(markdown: &str) -> Vec<Block> {
                     before: before.clone(),
                 });
             }
-            (None, None) if !line.is_empty() => before = line.to_owned(),
+            (None, None) if !line.is_empty() => line.clone_into(&mut before),
             (None, None) => {}
             (Some(_), Some(_)) => found.extend(open.take()),
             (Some(block), None) => {

@@ -46,6 +46,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) \
 	fish \
 	git \
 	iproute2 \
+	iptables \
 	man-db \
 	openssl \
 	passt \

@@ -11,6 +11,7 @@ pub mod platform;
 pub mod storage;
 pub mod vm;
 
+pub mod cni;
 pub mod image;
 pub mod infra;
 pub mod passt;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 8] = [
     &["cli"],
     &["pod"],
-    &["runtime", "image", "infra", "passt"],
+    &["runtime", "image", "infra", "passt", "cni"],
     &["vm"],
     &["storage"],
     &["platform"],

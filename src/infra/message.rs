@@ -1,8 +1,10 @@
 //! What the monitor of a pod and its infra container say to each other. Both are the same program.
 
+use super::dns::Resolved;
 use super::extension::{InfraEvent, PodInfo};
 use super::probe::NetAction;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// From the monitor.
@@ -16,6 +18,9 @@ pub enum ToInfra {
         extensions: Vec<PathBuf>,
         /// Directory in which extensions may keep files.
         state_directory: PathBuf,
+        /// Servers that the pod's name server asks for what it does not know.
+        #[serde(default)]
+        name_servers: Vec<IpAddr>,
     },
     /// Something has happened.
     Event(InfraEvent),
@@ -30,6 +35,13 @@ pub enum ToInfra {
     },
     /// The answer to [`FromInfra::RequestPort`]: why not, if not.
     Port(Option<String>),
+    /// The answer to [`FromInfra::Resolve`].
+    Resolved {
+        /// The name.
+        name: String,
+        /// What is known of it.
+        answer: Resolved,
+    },
     /// The pod ends: stop the extensions, answer and exit.
     Stop,
 }
@@ -52,6 +64,8 @@ pub enum FromInfra {
         /// Port in the pod.
         container_port: u16,
     },
+    /// The name server asks for a name, in lower case.
+    Resolve(String),
     /// What became of [`ToInfra::Probe`]: none is good.
     Probed {
         /// Number of the question.

@@ -3,6 +3,7 @@
 //! It speaks to the monitor of its pod over one stream. Nothing here knows of the host's runtime, so that the same code can
 //! serve a pod inside a microVM.
 
+pub mod dns;
 pub mod extension;
 mod external;
 pub mod message;

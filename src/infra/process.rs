@@ -1,5 +1,6 @@
 //! The process of an infra container.
 
+use super::dns::{self, Resolved};
 use super::extension::{InfraContext, InfraExtension, PodInfo, Ports};
 use super::external::External;
 use super::message::{FromInfra, ToInfra};
@@ -9,26 +10,30 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::Write as _;
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::Duration;
 
 /// First argument of the process, which tells it from an ordinary call of the program.
 pub const PROCESS_NAME: &str = "magikrun-infra";
+/// How long the monitor may take to answer the name server: it does one thing after the other.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Stack of the threads for probes and extensions, in bytes.
 pub(super) const THREAD_STACK: usize = 128 << 10;
 
 /// Runs the infra container with the stream to its monitor; returns its exit status. `kill` is the pod's `cgroup.kill`, open
-/// for writing, or `/dev/null` where the host has none.
+/// for writing, or `/dev/null` where the host has none; `names` is the socket that the pod's name server listens on, if it has one.
 ///
 /// When the monitor goes without a word, the whole pod is killed: nobody would look after it any more.
-pub fn main(wire: OwnedFd, kill: OwnedFd) -> u8 {
+pub fn main(wire: OwnedFd, kill: OwnedFd, names: Option<OwnedFd>) -> u8 {
     if std::process::id() == 1 {
         crate::platform::sys::signal::ignore_children();
     }
     let wire = Wire::from(wire);
     let Ok(sender) = wire.sender() else { return 1 };
-    let Err(e) = run(wire, Vec::new()) else { return 0 };
+    let Err(e) = serve(wire, Vec::new(), names.map(UdpSocket::from)) else { return 0 };
     if sender.send(&FromInfra::Failed(e.message().to_owned())).is_err() {
         let _ = File::from(kill).write_all(b"1");
     }
@@ -37,15 +42,26 @@ pub fn main(wire: OwnedFd, kill: OwnedFd) -> u8 {
 
 /// Serves one pod with these extensions, and with those that are programs, until it is told to stop. Fails when the
 /// monitor is gone.
-pub fn run(mut wire: Wire, mut extensions: Vec<Box<dyn InfraExtension>>) -> Result<()> {
+pub fn run(wire: Wire, extensions: Vec<Box<dyn InfraExtension>>) -> Result<()> {
+    serve(wire, extensions, None)
+}
+
+fn serve(
+    mut wire: Wire,
+    mut extensions: Vec<Box<dyn InfraExtension>>,
+    names: Option<UdpSocket>,
+) -> Result<()> {
     let gone = || Error::new(ErrorKind::System, "the monitor of the pod is gone");
-    let Some(ToInfra::Start { pod, extensions: programs, state_directory }) = wire.receive(None)? else {
+    let Some(ToInfra::Start { pod, extensions: programs, state_directory, name_servers }) =
+        wire.receive(None)?
+    else {
         return Err(gone());
     };
     for program in &programs {
         extensions.push(Box::new(External::new(program, wire.sender()?)));
     }
     let sender = wire.sender()?;
+    let resolved = names.map(|socket| serve_names(socket, name_servers, sender.sender()?)).transpose()?;
     start(&mut wire, &pod, &state_directory, &mut extensions)?;
     sender.send(&FromInfra::Ready)?;
     let none = NoPorts;
@@ -64,6 +80,11 @@ pub fn run(mut wire: Wire, mut extensions: Vec<Box<dyn InfraExtension>>) -> Resu
                     })
                     .context(|| "cannot make a thread")?;
             }
+            ToInfra::Resolved { name, answer } => {
+                if let Some(resolved) = &resolved {
+                    let _ = resolved.send((name, answer));
+                }
+            }
             ToInfra::Stop => {
                 each(&mut extensions, &sender, |e| e.on_stop(&context));
                 return sender.send(&FromInfra::Stopped);
@@ -71,6 +92,29 @@ pub fn run(mut wire: Wire, mut extensions: Vec<Box<dyn InfraExtension>>) -> Resu
             ToInfra::Start { .. } | ToInfra::Port(_) => {}
         }
     }
+}
+
+/// Starts the pod's name server; answers of the monitor go into what is returned.
+fn serve_names(
+    socket: UdpSocket,
+    servers: Vec<IpAddr>,
+    monitor: Wire,
+) -> Result<mpsc::Sender<(String, Resolved)>> {
+    let (sender, answers) = mpsc::channel();
+    let resolver = move |name: &str| {
+        monitor.send(&FromInfra::Resolve(name.to_owned())).ok()?;
+        loop {
+            match answers.recv_timeout(RESOLVE_TIMEOUT) {
+                Ok((answered, answer)) if answered == name => return Some(answer),
+                // It came too late for an earlier question.
+                Ok(_) => {}
+                Err(mpsc::RecvTimeoutError::Timeout) => return Some(Resolved::Elsewhere),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    };
+    dns::start(socket, servers, Box::new(resolver))?;
+    Ok(sender)
 }
 
 fn start(
@@ -167,7 +211,12 @@ mod tests {
 
     fn start() -> ToInfra {
         let pod = PodInfo { name: "web".to_owned(), ..PodInfo::default() };
-        ToInfra::Start { pod, extensions: Vec::new(), state_directory: PathBuf::from("/nonexistent") }
+        ToInfra::Start {
+            pod,
+            extensions: Vec::new(),
+            state_directory: PathBuf::from("/nonexistent"),
+            name_servers: Vec::new(),
+        }
     }
 
     #[test]

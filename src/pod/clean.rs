@@ -2,6 +2,7 @@
 //! Everything here may be done twice.
 
 use crate::error::Result;
+use crate::pod::attachment;
 use crate::pod::record::PodRecord;
 use crate::pod::store::{PodStore, containers};
 use crate::runtime::delete::delete;
@@ -21,6 +22,7 @@ pub fn end(host: &Host, record: &PodRecord) -> Result<()> {
     }
     record.cgroup.remove()?;
     tree::remove(&record.running)
+    attachment::remove(&record.running)?;
 }
 
 /// Removes everything of a pod whose monitor is gone, or is the caller. Its directory goes last, so that what is interrupted
@@ -35,7 +37,7 @@ pub fn remove(store: &PodStore, host: &Host, record: &PodRecord, dir: &StateDir)
 /// Removes what an interrupted command left of a pod; false if somebody is still at work on it.
 pub fn leftover(store: &PodStore, host: &Host, id: &str) -> Result<bool> {
     let Some((left, _lock)) = store.pods().lock_leftover(id)? else {
-        return Ok(store.pods().open_leftover(id)?.is_none());
+        return Ok(store.pods().open_leftover(id)?.is_none() && store.pods().open(id).is_err());
     };
     match PodRecord::load(&left) {
         Ok(Some(record)) => remove(store, host, &record, &left)?,

@@ -15,6 +15,7 @@
 //! ```
 
 mod api;
+mod attachment;
 mod clean;
 pub mod host;
 mod images;

@@ -55,7 +55,7 @@ pub fn role() -> Option<u8> {
 fn infra_main(descriptors: Vec<std::os::fd::OwnedFd>) -> u8 {
     let mut all = descriptors.into_iter();
     match (all.next(), all.next()) {
-        (Some(wire), Some(kill)) => infra::main(wire, kill),
+        (Some(wire), Some(kill)) => infra::main(wire, kill, all.next()),
         _ => 1,
     }
 }

@@ -41,6 +41,12 @@ pub struct PodRecord {
     pub ports: Vec<PortPlan>,
     /// Seconds between SIGTERM and SIGKILL.
     pub grace_seconds: u32,
+    /// The CNI network on which other pods find it by its name.
+    #[serde(default)]
+    pub network: Option<String>,
+    /// What it is found below, as `NAME.SUBDOMAIN`.
+    #[serde(default)]
+    pub subdomain: Option<String>,
 }
 
 /// A container of a pod, as its record has it.
@@ -116,6 +122,9 @@ pub struct PodStatus {
     /// Since when nothing runs any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<String>,
+    /// All its addresses that others could reach it by.
+    #[serde(rename = "podIPs", default)]
+    pub pod_ips: Vec<String>,
     /// Its infra container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub infra: Option<ProcessId>,

@@ -209,6 +209,11 @@ fn record(host: &PodHost, plan: &PodPlan) -> Result<PodRecord> {
         containers: ContainerInfo::of_plan(plan),
         ports: plan.ports.clone(),
         grace_seconds: plan.grace_seconds,
+        network: match &plan.network {
+            Network::Cni(network) => Some(network.name.clone()),
+            _ => None,
+        },
+        subdomain: plan.subdomain.clone(),
     })
 }
 

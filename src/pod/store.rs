@@ -6,6 +6,7 @@
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::limits::MAX_PODS;
+use crate::pod::attachment;
 use crate::pod::clean;
 use crate::pod::record::{PodPhase, PodRecord, PodStatus};
 use crate::runtime::options::Host;
@@ -81,7 +82,8 @@ impl PodStore {
         self.directory.join("names")
     }
 
-    fn lock_names(&self) -> Result<File> {
+    /// Waits for the lock that names are given under.
+    pub fn lock_names(&self) -> Result<File> {
         let names = self.names();
         let cannot = || format!("cannot lock '{}'", names.display());
         std::fs::create_dir_all(&names).or_kind(ErrorKind::Storage, cannot)?;
@@ -104,7 +106,7 @@ impl PodStore {
                 if self.pods.open(&other).is_ok() {
                     return Err(exists());
                 }
-                if self.pods.open_leftover(&other)?.is_some() {
+                if self.pods.open(&other).is_ok() || self.pods.open_leftover(&other)?.is_some() {
                     // What an interrupted command left is removed with its name, which takes the lock.
                     drop(lock);
                     if !clean::leftover(self, host, &other)? {
@@ -212,6 +214,11 @@ impl Pod {
             status.save(&self.dir)?;
         }
         Ok(status)
+    /// Asks the plugins of the pod's network whether all is as they made it; nothing happens on other networks.
+    pub fn check_network(&self) -> Result<()> {
+        attachment::load(&self.record.running)?.map_or(Ok(()), |attachment| attachment.check())
+    }
+
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Config {
     pub limits: Limits,
     /// Table `[wasm]`.
     pub wasm: WasmLimits,
+    /// Table `[cni]`.
+    pub cni: CniConfig,
     /// Table `[stores]`.
     pub stores: Stores,
     /// Table `[annotations]`.
@@ -55,6 +57,25 @@ impl Annotations {
             Some(start) => name.starts_with(start),
             None => known == name,
         })
+    }
+}
+
+/// Where the Container Network Interface is.
+#[derive(Debug, Clone, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct CniConfig {
+    /// Directories with the configurations of networks.
+    pub config_dirs: Vec<PathBuf>,
+    /// Directories with the plugins: those of the specification's examples and of Debian's package.
+    pub plugin_dirs: Vec<PathBuf>,
+}
+
+impl Default for CniConfig {
+    fn default() -> Self {
+        Self {
+            config_dirs: vec![PathBuf::from("/etc/cni/net.d")],
+            plugin_dirs: vec![PathBuf::from("/opt/cni/bin"), PathBuf::from("/usr/lib/cni")],
+        }
     }
 }
 
@@ -188,6 +209,9 @@ mod tests {
         assert_eq!(Config::parse("").unwrap(), Config::default());
         let raised = Config::parse("[limits]\nmax_containers = 5000\n").unwrap();
         assert_eq!(raised.limits.max_containers, 5000);
+        let moved = Config::parse("[cni]\nplugin_dirs = ['/plugins']\n").unwrap();
+        assert_eq!(moved.cni.plugin_dirs, [Path::new("/plugins")]);
+        assert_eq!(moved.cni.config_dirs, CniConfig::default().config_dirs);
         let e = Config::parse("[limits]\nmax_container = 1\n").unwrap_err();
         assert!(e.message().starts_with("line 2: limits.max_container: unknown field"), "{e}");
     }

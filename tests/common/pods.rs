@@ -5,7 +5,7 @@ use super::{
 };
 use serde_json::{Value, json};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -16,6 +16,8 @@ pub const IMAGE: &str = "localhost/busybox:1";
 pub struct Pods {
     /// The runtime.
     pub runtime: Runtime,
+    /// A network namespace that stands for the host's, and the operator's configuration there.
+    host: Option<(String, PathBuf)>,
 }
 
 impl Default for Pods {
@@ -33,7 +35,15 @@ impl Pods {
             json!({"Env": ["PATH=/bin", "FROM=image"], "Cmd": ["sh", "-c", "echo default; sleep 600"]});
         layout.add("1", &[Layer::busybox().into_bytes()], Compression::None, &settings);
         runtime.image(&["pull", &layout.image("1")]).success();
-        Self { runtime }
+        Self { runtime, host: None }
+    }
+
+    /// The same with every command in a network namespace of the test's own, which takes the place of the host's network, and with
+    /// this configuration of the operator's.
+    pub fn on_network_of(mut self, namespace: &str, config: &str) -> Self {
+        let config = self.runtime.file("config.toml", config);
+        self.host = Some((format!("--net=/run/netns/{namespace}"), config));
+        self
     }
 
     /// A name for a pod that no other test has.
@@ -46,7 +56,12 @@ impl Pods {
         let store = self.runtime.store();
         let mut all = vec!["pod", "--storage", store.to_str().expect("a path in UTF-8")];
         all.extend(args);
-        self.runtime.command(&all)
+        let command = self.runtime.command(&all);
+        let Some((namespace, config)) = &self.host else { return command };
+        let mut inside = Command::new(super::require_program("nsenter"));
+        inside.arg(namespace).arg(command.get_program()).args(command.get_args());
+        inside.env("MAGIKRUN_CONFIG", config);
+        inside
     }
 
     /// `magikrun pod ARGS`.

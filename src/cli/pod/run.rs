@@ -3,10 +3,12 @@
 use super::follow::Follower;
 use super::simple::exit_code;
 use crate::cli::print;
+use crate::cni;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pod::manifest::{PodSpec, read_limited};
 use crate::pod::plan::Network;
 use crate::pod::{PodHost, PodOptions, run as run_pods};
+use crate::storage::config::Config;
 use std::path::PathBuf;
 
 /// Arguments.
@@ -21,9 +23,9 @@ pub struct Args {
     /// Show what the containers write, and end with the pods
     #[arg(short, long)]
     attach: bool,
-    /// Network: none, host, pasta or ns:PATH [default: pasta if a hostPort is asked for, else none]
+    /// Network: none, host, pasta, cni[:NAME] or ns:PATH [default: pasta if a hostPort is asked for, else none]
     #[arg(long, value_name = "NETWORK", value_parser = parse_network)]
-    network: Option<Network>,
+    network: Option<Wanted>,
     /// Cgroup below which the pods have theirs [default: /magikrun]
     #[arg(long, value_name = "PATH")]
     cgroup_parent: Option<String>,
@@ -32,16 +34,37 @@ pub struct Args {
     extension: Vec<PathBuf>,
 }
 
-fn parse_network(text: &str) -> Result<Network, String> {
+/// A network as the command line names it.
+#[derive(Debug, Clone)]
+enum Wanted {
+    Known(Network),
+    /// By its name, or the host's default.
+    Cni(Option<String>),
+}
+
+impl Wanted {
+    /// Looks for the network where the operator's configuration says.
+    fn find(self) -> Result<Network> {
+        match self {
+            Self::Known(network) => Ok(network),
+            Self::Cni(name) => {
+                let network = cni::Network::find(&Config::load()?.cni, name.as_deref())?;
+                Ok(Network::Cni(Box::new(network)))
+            }
+        }
+    }
+}
+
+fn parse_network(text: &str) -> Result<Wanted, String> {
     match text {
-        "none" => Ok(Network::None),
-        "host" => Ok(Network::Host),
-        "pasta" => Ok(Network::Pasta),
-        "cni" => Err("CNI networks are not supported by this version".to_owned()),
-        text if text.starts_with("cni:") => Err("CNI networks are not supported by this version".to_owned()),
-        text => match text.strip_prefix("ns:") {
-            Some(path) if path.starts_with('/') => Ok(Network::Path(PathBuf::from(path))),
-            _ => Err("must be none, host, pasta or ns:PATH".to_owned()),
+        "none" => Ok(Wanted::Known(Network::None)),
+        "host" => Ok(Wanted::Known(Network::Host)),
+        "pasta" => Ok(Wanted::Known(Network::Pasta)),
+        "cni" => Ok(Wanted::Cni(None)),
+        text => match (text.strip_prefix("cni:"), text.strip_prefix("ns:")) {
+            (Some(name), _) if !name.is_empty() => Ok(Wanted::Cni(Some(name.to_owned()))),
+            (_, Some(path)) if path.starts_with('/') => Ok(Wanted::Known(Network::Path(PathBuf::from(path)))),
+            _ => Err("must be none, host, pasta, cni[:NAME] or ns:PATH".to_owned()),
         },
     }
 }
@@ -78,7 +101,8 @@ pub fn run(host: &PodHost, args: Args) -> Result<u8> {
                 .map_err(|e| Error::from(e).wrap(format!("cannot find extension '{}'", path.display())))
         })
         .collect();
-    let options = PodOptions { network: args.network, cgroup_parent: parent, extensions: extensions? };
+    let network = args.network.map(Wanted::find).transpose()?;
+    let options = PodOptions { network, cgroup_parent: parent, extensions: extensions? };
     let handles = run_pods(host, &pods, &options)?;
     if !args.attach {
         for handle in &handles {

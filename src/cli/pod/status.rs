@@ -3,7 +3,7 @@
 use super::table;
 use crate::cli::list::Format;
 use crate::cli::print;
-use crate::error::Result;
+use crate::error::{Context as _, Result};
 use crate::pod::PodHost;
 use serde_json::{Value, json};
 
@@ -16,6 +16,9 @@ pub struct Args {
     /// Form
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     format: Format,
+    /// Ask the plugins of the pod's network whether all is as they made it; fail if not
+    #[arg(long)]
+    check: bool,
 }
 
 /// `magikrun pod status`
@@ -23,6 +26,9 @@ pub fn run(host: &PodHost, args: &Args) -> Result<()> {
     let pod = host.store.open(&args.pod)?;
     let status = pod.status(&host.host)?;
     let record = &pod.record;
+    if args.check {
+        pod.check_network().context(|| format!("cannot confirm the network of pod '{}'", record.name))?;
+    }
     let mut all = json!({
         "id": record.id, "name": record.name, "namespace": record.namespace, "created": record.created,
         "ports": record.ports,

@@ -7,7 +7,6 @@ use crate::infra::InfraEvent;
 use crate::limits::CONTAINER_START_TIMEOUT;
 use crate::pod::plan::{Action, ProbePlan, Role};
 use crate::pod::record::PodPhase;
-use crate::pod::store::PodStore;
 use crate::runtime::state::now;
 use crate::undo::Undo;
 use oci_spec::runtime::LinuxResources;
@@ -15,9 +14,9 @@ use std::time::{Duration, Instant};
 
 impl Monitor<'_> {
     /// Makes the pod, and commits it when the process that makes it says so.
-    pub(super) fn make(&mut self, store: &PodStore) -> Result<()> {
+    pub(super) fn make(&mut self) -> Result<()> {
         self.make_cgroup()?;
-        self.make_volumes(store)?;
+        self.make_volumes()?;
         self.make_sandbox()?;
         self.write_names()?;
         self.resolve_sources()?;
@@ -26,7 +25,7 @@ impl Monitor<'_> {
             self.look()?;
         }
         self.start_all()?;
-        self.commit(store)
+        self.commit()
     }
 
     fn make_cgroup(&mut self) -> Result<()> {
@@ -100,7 +99,7 @@ impl Monitor<'_> {
         self.wait_until(&format!("the start of container '{name}'"), Some(limit), |m| !m.is_starting(number))
     }
 
-    fn commit(&mut self, store: &PodStore) -> Result<()> {
+    fn commit(&mut self) -> Result<()> {
         self.look()?;
         let maker =
             self.maker.as_ref().ok_or_else(|| Error::new(ErrorKind::StartFailed, "nobody wants the pod"))?;
@@ -109,7 +108,7 @@ impl Monitor<'_> {
         self.status.phase = PodPhase::Running;
         self.status.started = Some(now());
         self.save_status();
-        self.dir.publish(store.pods(), &self.orders.record.id)?;
+        self.dir.publish(self.store.pods(), &self.orders.record.id)?;
         // From here on the pod is there, whatever happens to the process that wanted it.
         if let Some(maker) = self.maker.take() {
             let _ = maker.send(&Report::Committed);

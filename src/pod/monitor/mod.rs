@@ -8,6 +8,8 @@ mod clients;
 mod jobs;
 mod logs;
 mod members;
+mod names;
+mod network;
 mod sandbox;
 mod stop;
 mod tracker;
@@ -33,6 +35,7 @@ use members::Member;
 use sandbox::Sandbox;
 use serde::{Deserialize, Serialize};
 use std::io::{Read as _, Write as _};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -86,6 +89,8 @@ struct Monitor<'a> {
     /// The host as the pod's containers see it.
     host: Host,
     foreground: &'a Foreground,
+    /// All pods.
+    store: &'a PodStore,
     /// The process that makes the pod, until the commit.
     maker: Option<Wire>,
     /// It has said that the pod is to be there.
@@ -100,6 +105,8 @@ struct Monitor<'a> {
     /// Descriptors that the containers' mounts are made by.
     opened: Vec<OwnedFd>,
     members: Vec<Member>,
+    /// The pod's addresses on a network of plugins.
+    addresses: Vec<IpAddr>,
     jobs: Jobs,
     clients: Clients,
     status: PodStatus,
@@ -140,8 +147,8 @@ fn run(maker: Wire, orders: OwnedFd) -> Result<()> {
     let dir = store.pods().open_leftover(id)?;
     let dir = dir.ok_or_else(|| Error::new(ErrorKind::Storage, "the pod's directory is gone"))?;
     let foreground = Foreground::new(true)?;
-    let mut monitor = Monitor::new(&orders, &host, &foreground, maker, dir)?;
-    match monitor.make(&store) {
+    let mut monitor = Monitor::new(&orders, &store, &host, &foreground, maker, dir)?;
+    match monitor.make() {
         Ok(()) => {
             monitor.watch();
             monitor.finish(&host)
@@ -168,6 +175,7 @@ impl<'a> Monitor<'a> {
         maker: Wire,
         dir: StateDir,
     ) -> Result<Self> {
+        store: &'a PodStore,
         let options = || {
             let mut options = std::fs::OpenOptions::new();
             options.create(true).append(true);
@@ -183,6 +191,7 @@ impl<'a> Monitor<'a> {
             maker: Some(maker),
             commit: false,
             dir,
+            store,
             sandbox: None,
             facts: Facts::default(),
             ports_wanted: Vec::new(),
@@ -192,6 +201,7 @@ impl<'a> Monitor<'a> {
             jobs: Jobs::default(),
             clients,
             status: PodStatus::default(),
+            addresses: Vec::new(),
             events,
             fault: None,
             over: false,

@@ -6,7 +6,7 @@ use crate::infra::message::{FromInfra, ToInfra};
 use crate::infra::wire::Wire;
 use crate::infra::{self, InfraEvent, PodInfo};
 use crate::limits::CONTAINER_START_TIMEOUT;
-use crate::passt::{self, Forward};
+use crate::passt;
 use crate::platform::sys::clone::{Child, CloneArgs, clone3};
 use crate::platform::sys::mount::{MountAttr, mount_setattr};
 use crate::pod::plan::{Network, PodPlan};
@@ -21,8 +21,8 @@ use rustix::process::{Gid, Uid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::convert::Infallible;
 use std::fs::File;
-use std::net::{IpAddr, UdpSocket};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// User and group id of the infra container: nobody, who owns nothing.
@@ -39,8 +39,8 @@ pub(super) struct Sandbox {
     infra: Child,
     pub(super) wire: Wire,
     pub(super) ready: bool,
-    pasta: Option<passt::Pasta>,
-    cgroup: Cgroup,
+    pub(super) pasta: Option<passt::Pasta>,
+    pub(super) cgroup: Cgroup,
     stopping: bool,
 }
 
@@ -73,7 +73,7 @@ impl Sandbox {
         self.ready = true;
     }
 
-    fn path(&self, kind: &str) -> String {
+    pub(super) fn path(&self, kind: &str) -> String {
         format!("/proc/{}/ns/{kind}", self.infra.pid)
     }
 }
@@ -106,6 +106,7 @@ impl Monitor<'_> {
             pod,
             extensions: plan.extensions.clone(),
             state_directory: PathBuf::from(STATE_MOUNT),
+            name_servers: plan.name_server.clone().unwrap_or_default(),
         })?;
         let sandbox = Sandbox { infra, wire, ready: false, pasta: None, cgroup, stopping: false };
         self.ports_wanted = plan.ports.clone();
@@ -130,79 +131,6 @@ impl Monitor<'_> {
             std::mem::forget(theirs);
             sandbox.wire = ours;
         }
-    }
-
-    /// An extension asks for a port.
-    pub(super) fn grant_port(&mut self, extension: &str, udp: bool, host_port: u16, container_port: u16) {
-        let Some(sandbox) = &self.sandbox else { return };
-        let network = &self.plan().network;
-        let taken = |p: &crate::pod::plan::PortPlan| p.host_port == host_port && p.udp == udp;
-        let refused = match network {
-            Network::Host => None,
-            Network::Pasta if self.ports_wanted.iter().any(taken) => {
-                Some("the pod has this port already".to_owned())
-            }
-            Network::Pasta => None,
-            _ => Some("the pod's network is not connected: it needs --network pasta".to_owned()),
-        };
-        let granted = refused.is_none();
-        let _ = sandbox.send(&ToInfra::Port(refused));
-        if granted && *network == Network::Pasta {
-            let port = crate::pod::plan::PortPlan { host_ip: None, host_port, container_port, udp };
-            self.ports_wanted.push(port);
-        }
-        tracing::debug!("extension {extension} asked for port {host_port}: {granted}");
-    }
-
-    fn connect(&mut self) -> Result<()> {
-        if self.plan().network != Network::Pasta {
-            return Ok(());
-        }
-        let forwards: Vec<Forward> = self
-            .ports_wanted
-            .iter()
-            .map(|port| Forward {
-                host_ip: port.host_ip.clone(),
-                host_port: port.host_port,
-                inner_port: port.container_port,
-                udp: port.udp,
-            })
-            .collect();
-        let Some(sandbox) = &mut self.sandbox else { return Ok(()) };
-        let namespace =
-            File::open(sandbox.path("net")).context(|| "cannot open the pod's network namespace")?;
-        let pasta = passt::start(namespace.as_fd(), &self.orders.record.running, &forwards)?;
-        sandbox.cgroup.attach(pasta.pid)?;
-        sandbox.pasta = Some(pasta);
-        Ok(())
-    }
-
-    /// Notes what of the sandbox the containers' configurations need.
-    fn note_facts(&mut self) -> Result<()> {
-        let plan = self.plan();
-        let Some(sandbox) = &self.sandbox else { return Ok(()) };
-        let host_ip = own_address().map_or_else(|| "127.0.0.1".to_owned(), |ip| ip.to_string());
-        let pod_ip = match &plan.network {
-            Network::Host | Network::Pasta => host_ip.clone(),
-            Network::None => "127.0.0.1".to_owned(),
-            Network::Path(path) => {
-                inside(path, own_address)?.map_or_else(|| "127.0.0.1".to_owned(), |ip| ip.to_string())
-            }
-        };
-        let mut namespaces = vec![("uts", sandbox.path("uts"))];
-        if plan.network != Network::Host {
-            namespaces.push(("network", sandbox.path("net")));
-        }
-        if !plan.host_ipc {
-            namespaces.push(("ipc", sandbox.path("ipc")));
-        }
-        if plan.share_pid {
-            namespaces.push(("pid", sandbox.path("pid")));
-        }
-        self.facts.namespaces = namespaces;
-        (self.facts.pod_ip, self.facts.host_ip) = (pod_ip.clone(), host_ip.clone());
-        (self.status.pod_ip, self.status.host_ip) = (pod_ip, host_ip);
-        Ok(())
     }
 }
 
@@ -232,28 +160,6 @@ fn make_state_directory(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The address from which this network reaches others; nothing is sent.
-fn own_address() -> Option<IpAddr> {
-    // Addresses for documentation (RFC 5737, RFC 3849): any other would do.
-    let via = |bind: &str, to: &str| {
-        let socket = UdpSocket::bind(bind).ok()?;
-        socket.connect(to).ok()?;
-        socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified())
-    };
-    via("0.0.0.0:0", "203.0.113.1:9").or_else(|| via("[::]:0", "[2001:db8::1]:9"))
-}
-
-/// Runs `job` in another network namespace. This process must have no other thread.
-fn inside<T>(path: &Path, job: impl FnOnce() -> T) -> Result<T> {
-    let cannot = || format!("cannot enter the network namespace '{}'", path.display());
-    let enter = |file: &File| move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network));
-    let own = File::open("/proc/self/ns/net").context(cannot)?;
-    enter(&File::open(path).context(cannot)?).context(cannot)?;
-    let done = job();
-    enter(&own).context(cannot)?;
-    Ok(done)
-}
-
 /// Makes the infra container.
 fn launch(
     plan: &PodPlan,
@@ -263,7 +169,7 @@ fn launch(
     foreground: &Foreground,
 ) -> Result<Child> {
     let mut flags = libc::CLONE_NEWUTS | libc::CLONE_NEWNS;
-    if matches!(plan.network, Network::None | Network::Pasta) {
+    if plan.network.is_own() {
         flags |= libc::CLONE_NEWNET;
     }
     if !plan.host_ipc {
@@ -274,11 +180,8 @@ fn launch(
     }
     let kill = kill_file(cgroup)?;
     let clone_into = cgroup.clone_into()?;
-    let args = CloneArgs {
-        flags: flags as u64,
-        cgroup: clone_into.as_ref().map(std::os::fd::AsFd::as_fd),
-        sibling: false,
-    };
+    let args =
+        CloneArgs { flags: flags as u64, cgroup: clone_into.as_ref().map(AsFd::as_fd), sibling: false };
     clone3(&args, || {
         let Err(e) = become_infra(plan, &wire, &kill, state, foreground);
         let _ = wire.send(&FromInfra::Failed(e.message().to_owned()));
@@ -309,7 +212,7 @@ fn become_infra(
     foreground.restore_in_child()?;
     rustix::process::setsid().context(|| "cannot make a session")?;
     match &plan.network {
-        Network::None | Network::Pasta => network::loopback_up()?,
+        Network::None | Network::Pasta | Network::Cni(_) => network::loopback_up()?,
         Network::Path(path) => {
             let cannot = || format!("cannot enter the network namespace '{}'", path.display());
             let file = File::open(path).context(cannot)?;
@@ -320,9 +223,13 @@ fn become_infra(
     rustix::system::sethostname(plan.hostname.as_bytes())
         .context(|| format!("cannot set host name '{}'", plan.hostname))?;
     sysctl::apply(&plan.sysctls)?;
+    let names = plan.name_server.as_ref().map(|_| name_socket()).transpose()?;
     confine(state)?;
-    close_all_but(&[wire.as_fd().as_raw_fd(), kill.as_raw_fd()])?;
-    execute(infra::PROCESS_NAME, &[wire, kill], &format!("pod:{}", plan.metadata.name))
+    let mut needed: Vec<&dyn AsFd> = vec![wire, kill];
+    needed.extend(names.as_ref().map(|socket| socket as &dyn AsFd));
+    let numbers: Vec<i32> = needed.iter().map(|fd| fd.as_fd().as_raw_fd()).collect();
+    crate::runtime::native::init::close_foreign_descriptors(0, &numbers)?;
+    execute(infra::PROCESS_NAME, &needed, &format!("pod:{}", plan.metadata.name))
 }
 
 /// Leaves nothing writable but the extensions' directory, and no privileges.
@@ -354,6 +261,7 @@ fn become_nobody() -> Result<()> {
     rustix::thread::set_no_new_privs(true).context(cannot)
 }
 
-fn close_all_but(needed: &[i32]) -> Result<()> {
-    crate::runtime::native::init::close_foreign_descriptors(0, needed)
+/// What the pod's name server listens on: a port that only root may have.
+fn name_socket() -> Result<UdpSocket> {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 53)).context(|| "cannot listen for questions for names")
 }

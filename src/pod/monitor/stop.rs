@@ -109,6 +109,7 @@ impl Monitor<'_> {
 
     /// Lets the extensions stop. What does not answer is killed with the rest of the pod.
     fn stop_infra(&mut self) {
+        self.disconnect();
         let Some(sandbox) = &mut self.sandbox else { return };
         sandbox.begin_stop();
         if sandbox.send(&ToInfra::Stop).is_err() {

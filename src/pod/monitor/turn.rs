@@ -215,6 +215,7 @@ impl Monitor<'_> {
             FromInfra::Log { extension, message } => {
                 self.note(&serde_json::json!({"type": "extension", "name": extension, "message": message}));
             }
+            FromInfra::Resolve(name) => self.resolve(name),
             FromInfra::RequestPort { extension, udp, host_port, container_port } => {
                 self.grant_port(&extension, udp, host_port, container_port);
             }

@@ -7,7 +7,6 @@ use crate::platform::sys::mount::{MountAttr, mount_setattr};
 use crate::platform::sys::security::unshare;
 use crate::pod::plan::config::{SHM_SIZE, environment, sub_path};
 use crate::pod::plan::{FilePlan, VolumeKind, VolumePlan};
-use crate::pod::store::PodStore;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, OpenTreeFlags, open_tree};
@@ -22,7 +21,7 @@ const SHARED_MODE: u32 = 0o1777;
 
 impl Monitor<'_> {
     /// Makes the volumes, shared memory and the directories of the pod.
-    pub(super) fn make_volumes(&mut self, store: &PodStore) -> Result<()> {
+    pub(super) fn make_volumes(&mut self) -> Result<()> {
         self.host_mounts = Some(own_mounts()?);
         let record = &self.orders.record;
         for directory in
@@ -40,7 +39,7 @@ impl Monitor<'_> {
             self.facts.devices = host_devices(Path::new("/dev"));
         }
         for volume in &self.plan().volumes {
-            self.make_volume(volume, store).context(|| format!("cannot make volume '{}'", volume.name))?;
+            self.make_volume(volume).context(|| format!("cannot make volume '{}'", volume.name))?;
         }
         Ok(())
     }
@@ -52,6 +51,21 @@ impl Monitor<'_> {
         {
             tracing::warn!("cannot leave the pod's mount namespace: {e}");
         }
+    }
+
+    /// Does something among the host's mounts, where plugins of networks belong.
+    pub(super) fn on_host_mounts<T>(&self, job: impl FnOnce() -> Result<T>) -> Result<T> {
+        let Some(host) = &self.host_mounts else { return job() };
+        let cannot = || "cannot change the mount namespace";
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let own = rustix::fs::open("/proc/self/ns/mnt", flags, Mode::empty()).context(cannot)?;
+        let enter = |namespace: &OwnedFd| {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount)).context(cannot)
+        };
+        enter(host)?;
+        let done = job();
+        enter(&own)?;
+        done
     }
 
     /// Where a volume is.
@@ -69,7 +83,7 @@ impl Monitor<'_> {
         }
     }
 
-    fn make_volume(&self, volume: &VolumePlan, store: &PodStore) -> Result<()> {
+    fn make_volume(&self, volume: &VolumePlan) -> Result<()> {
         let (path, group) = (self.place(volume), self.plan().fs_group);
         match &volume.source {
             VolumeKind::Directory { mode } => {
@@ -81,7 +95,7 @@ impl Monitor<'_> {
             VolumeKind::Files(files) => write_files(&path, files, group),
             VolumeKind::Host { kind, .. } => check_host_path(&path, kind),
             VolumeKind::Claim { .. } => {
-                make_directory(&store.claims(), 0o711)?;
+                make_directory(&self.store.claims(), 0o711)?;
                 if !path.exists() {
                     make_directory(&path, 0o777)?;
                 }
@@ -95,7 +109,13 @@ impl Monitor<'_> {
         let etc = self.orders.record.running.join("etc");
         let plan = self.plan();
         let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
-        hosts += &format!("{}\t{}\n", self.facts.pod_ip, plan.hostname);
+        let addresses = &self.status.pod_ips;
+        let own = if addresses.is_empty() { std::slice::from_ref(&self.facts.pod_ip) } else { addresses };
+        let names = match &plan.subdomain {
+            Some(subdomain) => format!("{0}.{subdomain}\t{0}", plan.hostname),
+            None => plan.hostname.clone(),
+        };
+        hosts.extend(own.iter().map(|address| format!("{address}\t{names}\n")));
         for (address, names) in &plan.host_aliases {
             hosts += &format!("{address}\t{}\n", names.join("\t"));
         }

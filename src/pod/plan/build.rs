@@ -2,8 +2,8 @@
 
 use super::volumes::volume;
 use super::{
-    ContainerPlan, ImageFacts, MountPlan, Network, PodPlan, PortPlan, Role, SubPath, VolumePlan, env, probes,
-    resources, security,
+    ContainerPlan, ImageFacts, MountPlan, Network, PodPlan, PortPlan, Role, SubPath, VolumePlan, dns, env,
+    probes, resources, security,
 };
 use crate::error::Result;
 use crate::image::bundle::MODULE;
@@ -65,7 +65,9 @@ pub fn plan(pod: &PodSpec, context: &Context) -> Result<PodPlan> {
         containers,
         ports,
         host_aliases: spec.host_aliases.iter().map(|a| (a.ip.clone(), a.hostnames.clone())).collect(),
-        resolv_conf: resolv_conf(spec, &network, &context.resolv_conf),
+        resolv_conf: dns::resolv_conf(pod, &network, &context.resolv_conf),
+        name_server: dns::name_server(spec, &network, &context.resolv_conf),
+        subdomain: given(spec.subdomain.as_ref()),
         network,
         fs_group: spec.security_context.fs_group,
         grace_seconds: spec
@@ -77,11 +79,15 @@ pub fn plan(pod: &PodSpec, context: &Context) -> Result<PodPlan> {
     })
 }
 
+/// A name that may be missing or empty.
+fn given(name: Option<&String>) -> Option<String> {
+    name.cloned().filter(|name| !name.is_empty())
+}
+
 fn hostname(pod: &PodSpec, node_name: &str) -> String {
-    let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
-    let name = given(&pod.spec.hostname_override)
+    let name = given(pod.spec.hostname_override.as_ref())
         .or_else(|| pod.spec.host_network.then(|| node_name.to_owned()))
-        .or_else(|| given(&pod.spec.hostname))
+        .or_else(|| given(pod.spec.hostname.as_ref()))
         .unwrap_or_else(|| pod.metadata.name.clone());
     let mut name: String = name.chars().take(MAX_HOSTNAME - 1).collect();
     while name.ends_with(['-', '.']) {
@@ -100,10 +106,17 @@ fn network(pod: &PodSpec, context: &Context, ports: &[PortPlan]) -> Result<Netwo
         (None, false) if ports.is_empty() => Network::None,
         (None, false) => Network::Pasta,
     };
-    if !ports.is_empty() && network != Network::Pasta && network != Network::Host {
+    if !ports.is_empty() && !network.maps_ports() && network != Network::Host {
+        if let Network::Cni(cni) = &network {
+            crate::bail!(
+                NotSupported,
+                "spec.containers: a hostPort needs a plugin for portMappings, and CNI network '{}' has none",
+                cni.name
+            );
+        }
         crate::bail!(
             NotSupported,
-            "spec.containers: a hostPort needs the network 'pasta' (or 'host', where it is the container's port)"
+            "spec.containers: a hostPort needs the network 'pasta' or 'cni' (or 'host', where it is the container's port)"
         );
     }
     if network == Network::Host && ports.iter().any(|port| port.host_port != port.container_port) {
@@ -127,45 +140,6 @@ fn ports(spec: &Spec) -> Vec<PortPlan> {
         })
     });
     ports.collect()
-}
-
-/// `/etc/resolv.conf`: that of the host unless the policy is None, with what the pod adds.
-fn resolv_conf(spec: &Spec, network: &Network, host: &str) -> String {
-    let dns = &spec.dns_config;
-    let mut text = String::new();
-    let mut searches: Vec<&str> = Vec::new();
-    let mut options: Vec<String> = Vec::new();
-    if spec.dns_policy.as_deref() != Some("None") && *network != Network::None {
-        for line in host.lines() {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            match words.as_slice() {
-                // A server on the host's loopback cannot be reached from another network.
-                ["nameserver", address, ..]
-                    if *network == Network::Host || !(address.starts_with("127.") || *address == "::1") =>
-                {
-                    text += &format!("nameserver {address}\n");
-                }
-                ["search" | "domain", rest @ ..] => searches = rest.to_vec(),
-                ["options", rest @ ..] => options = rest.iter().map(|word| (*word).to_owned()).collect(),
-                _ => {}
-            }
-        }
-    }
-    for server in &dns.nameservers {
-        text += &format!("nameserver {server}\n");
-    }
-    searches.extend(dns.searches.iter().map(String::as_str));
-    options.extend(dns.options.iter().map(|option| match &option.value {
-        Some(value) => format!("{}:{value}", option.name),
-        None => option.name.clone(),
-    }));
-    if !searches.is_empty() {
-        text += &format!("search {}\n", searches.join(" "));
-    }
-    if !options.is_empty() {
-        text += &format!("options {}\n", options.join(" "));
-    }
-    text
 }
 
 fn containers(pod: &PodSpec, context: &Context) -> Result<Vec<ContainerPlan>> {

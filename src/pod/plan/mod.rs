@@ -3,6 +3,7 @@
 
 mod build;
 pub mod config;
+mod dns;
 mod env;
 mod probes;
 mod resources;
@@ -10,11 +11,14 @@ mod security;
 mod volumes;
 
 pub use build::{Context, plan};
+pub use dns::CLUSTER_DOMAIN;
 pub use security::{apparmor_profile, seccomp_profiles};
 
+use crate::cni;
 use crate::pod::manifest::types::{Metadata, RestartPolicy};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// What is known of an image that a container is made from.
@@ -52,8 +56,26 @@ pub enum Network {
     Host,
     /// An own network, connected through pasta(1).
     Pasta,
+    /// An own network, connected through plugins of the Container Network Interface.
+    Cni(Box<cni::Network>),
     /// An existing network namespace.
     Path(PathBuf),
+}
+
+impl Network {
+    /// The pod has a network namespace of its own, made with it.
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::None | Self::Pasta | Self::Cni(_))
+    }
+
+    /// Ports of the host can lead to the pod.
+    pub fn maps_ports(&self) -> bool {
+        match self {
+            Self::Pasta => true,
+            Self::Cni(network) => network.maps_ports(),
+            Self::None | Self::Host | Self::Path(_) => false,
+        }
+    }
 }
 
 /// Everything that a pod consists of.
@@ -89,6 +111,10 @@ pub struct PodPlan {
     pub host_aliases: Vec<(String, Vec<String>)>,
     /// Content of `/etc/resolv.conf`.
     pub resolv_conf: String,
+    /// Servers that the pod's own name server asks for what it does not know; none where the pod has no such server.
+    pub name_server: Option<Vec<IpAddr>>,
+    /// What the pod is found below, as `NAME.SUBDOMAIN`.
+    pub subdomain: Option<String>,
     /// Group that owns the volumes.
     pub fs_group: Option<u32>,
     /// Time between SIGTERM and SIGKILL, in seconds.

@@ -134,6 +134,43 @@ fn a_command_that_is_killed_at_any_moment_leaves_nothing_or_a_whole_pod() {
 }
 
 #[test]
+fn two_pods_of_one_manifest_are_there_together_or_not_at_all() {
+    let pods = Pods::new();
+    let (one, two) = (pods.name("one"), pods.name("two"));
+    let pod = |name: &str| manifest(name, &format!("{{containers: [{}]}}", container("a", WAIT, "")));
+    let both = format!("{}---\n{}", pod(&one), pod(&two));
+    let ids = pods.start(&both);
+    assert_eq!(ids.lines().count(), 2, "{ids}");
+    for name in [&one, &two] {
+        assert_eq!(pods.status(name)["phase"], "Running");
+    }
+    // A second pod whose name is taken takes the first one with it.
+    pods.ok(&["delete", "--force", &one]);
+    pods.run(&[], &both).fails_with(1, &["exists already"]);
+    assert_eq!(pods.ok(&["list", "-q"]).lines().count(), 1);
+    pods.ok(&["delete", "--force", &two]);
+    pods.assert_nothing_left();
+    // Between the places of the pods and their commit: monitors alone cannot decide, and what is killed then is removed.
+    for victims in [vec![&one], vec![&one, &two]] {
+        let running = start(pods.run_command(&[], &both), None);
+        let monitors: Vec<i32> = victims.iter().map(|name| poll("a monitor", || monitor(name))).collect();
+        signal(running.pid(), Signal::KILL);
+        monitors.iter().for_each(|pid| signal(*pid, Signal::KILL));
+        running.finish();
+        poll("both pods to be there or none", || {
+            pods.ok(&["gc"]);
+            let count = pods.ok(&["list", "-q"]).lines().count();
+            assert!(count == 0 || count == 2, "{count} of two pods are there");
+            names_in(&pods.runtime.root().join("~pods/groups")).is_empty().then_some(())
+        });
+        for id in pods.ok(&["list", "-q"]).split_whitespace() {
+            pods.ok(&["delete", "--force", id]);
+        }
+        pods.assert_nothing_left();
+    }
+}
+
+#[test]
 fn a_pod_whose_monitor_or_infra_container_is_killed_ends_as_a_whole() {
     let pods = Pods::new();
     let name = pods.name("guarded");

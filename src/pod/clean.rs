@@ -3,6 +3,7 @@
 
 use crate::error::Result;
 use crate::pod::attachment;
+use crate::pod::group;
 use crate::pod::record::PodRecord;
 use crate::pod::store::{PodStore, containers};
 use crate::runtime::delete::delete;
@@ -20,9 +21,9 @@ pub fn end(host: &Host, record: &PodRecord) -> Result<()> {
     for id in ids {
         delete(&own, &id, true)?;
     }
+    attachment::remove(&record.running)?;
     record.cgroup.remove()?;
     tree::remove(&record.running)
-    attachment::remove(&record.running)?;
 }
 
 /// Removes everything of a pod whose monitor is gone, or is the caller. Its directory goes last, so that what is interrupted
@@ -36,6 +37,7 @@ pub fn remove(store: &PodStore, host: &Host, record: &PodRecord, dir: &StateDir)
 
 /// Removes what an interrupted command left of a pod; false if somebody is still at work on it.
 pub fn leftover(store: &PodStore, host: &Host, id: &str) -> Result<bool> {
+    store.retract_uncommitted(id)?;
     let Some((left, _lock)) = store.pods().lock_leftover(id)? else {
         return Ok(store.pods().open_leftover(id)?.is_none() && store.pods().open(id).is_err());
     };
@@ -50,6 +52,7 @@ pub fn leftover(store: &PodStore, host: &Host, id: &str) -> Result<bool> {
 /// Removes what interrupted commands left of all pods; returns their number.
 pub fn leftovers(store: &PodStore, host: &Host) -> Result<usize> {
     let mut removed = 0;
+    group::leftovers(store, host)?;
     for id in store.pods().half_made_ids()? {
         removed += usize::from(leftover(store, host, &id)?);
     }

@@ -17,6 +17,7 @@
 mod api;
 mod attachment;
 mod clean;
+mod group;
 pub mod host;
 mod images;
 pub mod logs;

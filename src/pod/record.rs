@@ -47,6 +47,9 @@ pub struct PodRecord {
     /// What it is found below, as `NAME.SUBDOMAIN`.
     #[serde(default)]
     pub subdomain: Option<String>,
+    /// The group of pods that it is there with or not at all, until that is decided.
+    #[serde(default)]
+    pub group: Option<String>,
 }
 
 /// A container of a pod, as its record has it.
@@ -113,6 +116,9 @@ pub struct PodStatus {
     /// The pod's address.
     #[serde(rename = "podIP")]
     pub pod_ip: String,
+    /// All its addresses that others could reach it by.
+    #[serde(rename = "podIPs", default)]
+    pub pod_ips: Vec<String>,
     /// The host's address.
     #[serde(rename = "hostIP")]
     pub host_ip: String,
@@ -122,9 +128,6 @@ pub struct PodStatus {
     /// Since when nothing runs any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<String>,
-    /// All its addresses that others could reach it by.
-    #[serde(rename = "podIPs", default)]
-    pub pod_ips: Vec<String>,
     /// Its infra container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub infra: Option<ProcessId>,

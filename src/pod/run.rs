@@ -7,6 +7,7 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::infra::wire::{Received, Wire, ready};
 use crate::platform::sys::clone::{Child, CloneArgs, clone3};
 use crate::pod::clean;
+use crate::pod::group::Group;
 use crate::pod::host::PodHost;
 use crate::pod::images::Images;
 use crate::pod::manifest::PodSpec;
@@ -59,27 +60,67 @@ pub fn run(host: &PodHost, pods: &[PodSpec], options: &PodOptions) -> Result<Vec
     clean::leftovers(&host.store, &host.host)?;
     let images = Images::pull(&host.images, pods)?;
     let foreground = Foreground::new(false)?;
+    let ids: Vec<String> = pods.iter().map(|_| uuid::Uuid::now_v7().to_string()).collect();
+    let group = match ids.as_slice() {
+        [first, _, ..] => Some(Group::begin(&host.store, first, &ids)?),
+        _ => None,
+    };
     let mut making: Vec<Making> = Vec::new();
     let made = (|| {
-        for pod in pods {
+        for (pod, id) in pods.iter().zip(ids) {
             let cannot = || format!("cannot run pod '{}'", pod.name());
-            making.push(Making::begin(host, pod, options, &images, &foreground).context(cannot)?);
+            let context = host.context(&id, pod, options, &images)?;
+            let plan = plan::plan(pod, &context).context(cannot)?;
+            making.push(Making::begin(host, plan, &images, group.as_ref(), &foreground).context(cannot)?);
         }
         for pod in &mut making {
             pod.expect(Some(&foreground), |report| matches!(report, Report::Ready))?;
         }
-        for pod in &making {
-            pod.wire.send(&Commit)?;
-        }
-        for pod in &mut making {
-            pod.expect(None, |report| matches!(report, Report::Committed))?;
-        }
-        Ok(())
+        commit(&mut making, group.as_ref())
     })();
     match made {
-        Ok(()) => Ok(making.into_iter().map(|pod| pod.handle).collect()),
-        Err(e) => Err(abort(host, making, e)),
+        Ok(all) => {
+            if let Some(group) = group.filter(|_| all) {
+                group.end()?;
+            }
+            Ok(making.into_iter().map(|pod| pod.handle).collect())
+        }
+        Err(e) => {
+            let e = abort(host, making, e);
+            Err(match group.map_or(Ok(()), Group::end) {
+                Ok(()) => e,
+                Err(left) => e.wrap(format!("could not remove the group ({left})")),
+            })
+        }
     }
+}
+
+/// Commits the pods: one by itself, several as a group. False when a monitor was killed just after the commit of its group, whose
+/// pod has failed, then.
+fn commit(making: &mut [Making], group: Option<&Group>) -> Result<bool> {
+    for pod in &*making {
+        pod.wire.send(&Commit)?;
+    }
+    let Some(group) = group else {
+        for pod in making {
+            pod.expect(None, |report| matches!(report, Report::Committed))?;
+        }
+        return Ok(true);
+    };
+    for pod in &mut *making {
+        pod.expect(None, |report| matches!(report, Report::Placed))?;
+    }
+    group.commit()?;
+    // Nothing can be taken back any more.
+    let mut all = true;
+    for pod in making {
+        let committed = pod
+            .wire
+            .send(&Commit)
+            .and_then(|()| pod.expect(None, |report| matches!(report, Report::Committed)));
+        all &= committed.is_ok();
+    }
+    Ok(all)
 }
 
 /// Lets the monitors remove what they have made, and removes what they could not, or have committed already.
@@ -101,14 +142,14 @@ fn abort(host: &PodHost, making: Vec<Making>, cause: Error) -> Error {
 /// Waits until a monitor that has been left alone is gone; if it has committed its pod before it saw that, the pod is deleted.
 fn take_back(host: &PodHost, monitor: &Child, id: &str) -> Result<()> {
     while !ready(monitor.pidfd.as_fd(), PollFlags::IN, Some(LOOK_AGAIN))? {
-        if host.store.pods().open(id).is_ok() {
+        if host.store.is_there(id)? {
             return operations::delete(host, id, true);
         }
     }
-    match host.store.pods().open(id) {
-        Ok(_) => operations::delete(host, id, true),
-        Err(_) => clean::leftover(&host.store, &host.host, id).map(drop),
+    if host.store.is_there(id)? {
+        return operations::delete(host, id, true);
     }
+    clean::leftover(&host.store, &host.host, id).map(drop)
 }
 
 /// A pod that is being made.
@@ -121,16 +162,14 @@ struct Making {
 impl Making {
     fn begin(
         host: &PodHost,
-        pod: &PodSpec,
-        options: &PodOptions,
+        plan: PodPlan,
         images: &Images,
+        group: Option<&Group>,
         foreground: &Foreground,
     ) -> Result<Self> {
-        let id = uuid::Uuid::now_v7().to_string();
-        let context = host.context(&id, pod, options, images)?;
-        let plan = plan::plan(pod, &context)?;
+        let id = plan.id.clone();
         let (dir, lock) = host.store.reserve(&id)?;
-        let record = record(host, &plan)?;
+        let record = PodRecord { group: group.map(|group| group.id.clone()), ..record(host, &plan)? };
         let begun = (|| {
             record.save(&dir)?;
             host.store.take_name(&host.host, &record.namespace, &record.name, &id)?;
@@ -214,6 +253,7 @@ fn record(host: &PodHost, plan: &PodPlan) -> Result<PodRecord> {
             _ => None,
         },
         subdomain: plan.subdomain.clone(),
+        group: None,
     })
 }
 

@@ -78,6 +78,16 @@ impl PodStore {
         })
     }
 
+    /// Directory of the groups of pods that are being made.
+    pub fn groups(&self) -> PathBuf {
+        self.directory.join("groups")
+    }
+
+    /// True if all pods of a group are there.
+    pub fn is_committed(&self, group: &str) -> bool {
+        self.groups().join(group).exists()
+    }
+
     fn names(&self) -> PathBuf {
         self.directory.join("names")
     }
@@ -103,7 +113,7 @@ impl PodStore {
             let lock = self.lock_names()?;
             if let Ok(other) = std::fs::read_link(&link) {
                 let other = other.to_string_lossy().into_owned();
-                if self.pods.open(&other).is_ok() {
+                if self.is_there(&other)? {
                     return Err(exists());
                 }
                 if self.pods.open(&other).is_ok() || self.pods.open_leftover(&other)?.is_some() {
@@ -150,6 +160,11 @@ impl PodStore {
         self.open_id(&id)?.ok_or_else(not_found)
     }
 
+    /// True if there is a pod with this id.
+    pub fn is_there(&self, id: &str) -> Result<bool> {
+        Ok(self.open_id(id)?.is_some())
+    }
+
     fn open_id(&self, id: &str) -> Result<Option<Pod>> {
         let dir = match self.pods.open(id) {
             Ok(dir) => dir,
@@ -158,10 +173,21 @@ impl PodStore {
             }
             Err(e) => return Err(e),
         };
-        match PodRecord::load(&dir)? {
-            Some(record) => Ok(Some(Pod { dir, record })),
-            None => Ok(None),
+        let Some(record) = PodRecord::load(&dir)? else { return Ok(None) };
+        let Some(group) = &record.group else { return Ok(Some(Pod { dir, record })) };
+        if self.is_committed(group) {
+            return Ok(Some(Pod { dir, record }));
         }
+        // The record forgets a group before its file goes: it is read again.
+        let record = PodRecord::load(&dir)?.filter(|record| record.group.is_none());
+        Ok(record.map(|record| Pod { dir, record }))
+    }
+
+    /// Takes a pod out of its place whose group was not committed, and that nobody looks after any more.
+    pub fn retract_uncommitted(&self, id: &str) -> Result<()> {
+        let Ok(mut dir) = self.pods.open(id) else { return Ok(()) };
+        let Some(_lock) = dir.try_lock()? else { return Ok(()) };
+        if dir.is_in_place() && !self.is_there(id)? { dir.retract(&self.pods, id) } else { Ok(()) }
     }
 
     /// All pods, oldest first; their ids are ordered by time.
@@ -186,6 +212,11 @@ impl Pod {
     /// The state root of the pod's own containers.
     pub fn containers(&self, host: &Host) -> Host {
         containers(&self.record, host)
+    }
+
+    /// Asks the plugins of the pod's network whether all is as they made it; nothing happens on other networks.
+    pub fn check_network(&self) -> Result<()> {
+        attachment::load(&self.record.running)?.map_or(Ok(()), |attachment| attachment.check())
     }
 
     /// The pod's lock, if nobody looks after it any more.
@@ -214,11 +245,6 @@ impl Pod {
             status.save(&self.dir)?;
         }
         Ok(status)
-    /// Asks the plugins of the pod's network whether all is as they made it; nothing happens on other networks.
-    pub fn check_network(&self) -> Result<()> {
-        attachment::load(&self.record.running)?.map_or(Ok(()), |attachment| attachment.check())
-    }
-
     }
 }
 

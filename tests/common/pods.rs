@@ -144,9 +144,13 @@ impl Pods {
     fn left(&self) -> Vec<String> {
         let root = self.runtime.root().join("~pods");
         let mut left = Vec::new();
-        for directory in
-            [root.join("pods"), root.join("running"), root.join("names"), self.runtime.store().join("pods")]
-        {
+        for directory in [
+            root.join("pods"),
+            root.join("running"),
+            root.join("names"),
+            root.join("groups"),
+            self.runtime.store().join("pods"),
+        ] {
             let names = names_in(&directory).into_iter().filter(|name| name != "lock~");
             left.extend(names.map(|name| directory.join(name).display().to_string()));
         }

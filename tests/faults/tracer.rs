@@ -48,6 +48,11 @@ pub struct Run {
 /// The event of a stop that PTRACE_INTERRUPT or an automatic attach causes: `PTRACE_EVENT_STOP` of linux/ptrace.h.
 const EVENT_STOP: i32 = 128;
 
+/// True for the processes of a pod that are this program.
+fn is_ours(pid: Pid) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"magikrun-"))
+}
+
 struct Process {
     index: usize,
     fail_at_exit: Option<i32>,
@@ -207,6 +212,8 @@ impl Tracer {
                 self.executed = !is_shell(pid);
                 self.resume(pid, None);
             }
+            // This program again, as a part of a pod.
+            libc::PTRACE_EVENT_EXEC if is_ours(pid) => self.resume(pid, None),
             // Another program: not ours to trace.
             libc::PTRACE_EVENT_EXEC => {
                 self.processes.remove(&pid);

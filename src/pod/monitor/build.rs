@@ -1,12 +1,13 @@
 //! Making a pod: one transaction. Whatever fails, the caller removes everything.
 
 use super::jobs::Purpose;
+use super::turn::gone;
 use super::{Monitor, Report};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::infra::InfraEvent;
 use crate::limits::CONTAINER_START_TIMEOUT;
 use crate::pod::plan::{Action, ProbePlan, Role};
-use crate::pod::record::PodPhase;
+use crate::pod::record::{PodPhase, PodRecord};
 use crate::runtime::state::now;
 use crate::undo::Undo;
 use oci_spec::runtime::LinuxResources;
@@ -109,6 +110,9 @@ impl Monitor<'_> {
         self.status.started = Some(now());
         self.save_status();
         self.dir.publish(self.store.pods(), &self.orders.record.id)?;
+        if let Some(group) = &self.orders.record.group {
+            self.join(group)?;
+        }
         // From here on the pod is there, whatever happens to the process that wanted it.
         if let Some(maker) = self.maker.take() {
             let _ = maker.send(&Report::Committed);
@@ -117,6 +121,28 @@ impl Monitor<'_> {
         self.deadline = limit.map(|limit| Instant::now() + limit);
         self.event(InfraEvent::PodStarted);
         Ok(())
+    }
+
+    /// Waits until all pods of the group are in their places. This one must not give up any more by itself: the others
+    /// rely on it. What happens to it meanwhile is dealt with when it is known whether it is there.
+    fn join(&mut self, group: &str) -> Result<()> {
+        self.promised = true;
+        self.commit = false;
+        // Without this word the maker commits nothing.
+        if self.maker.as_ref().is_some_and(|maker| maker.send(&Report::Placed).is_err()) {
+            self.maker = None;
+        }
+        while !self.commit && self.maker.is_some() {
+            if let Err(e) = self.turn(None) {
+                self.fail(e);
+            }
+        }
+        // A maker that is gone has either committed the group before, or never will.
+        if !self.commit && !self.store.is_committed(group) {
+            self.dir.retract(self.store.pods(), &self.orders.record.id)?;
+            return Err(gone());
+        }
+        PodRecord { group: None, ..self.orders.record.clone() }.save(&self.dir)
     }
 }
 

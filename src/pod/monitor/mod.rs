@@ -68,6 +68,8 @@ pub struct Orders {
 pub enum Report {
     /// Everything runs; only the commit is missing.
     Ready,
+    /// It is in its place, and waits for the others of its group.
+    Placed,
     /// The pod is there.
     Committed,
     /// Nothing is left of it.
@@ -79,34 +81,37 @@ pub enum Report {
     },
 }
 
-/// To the monitor. If the process that makes the pod goes without it, the pod goes too.
+/// To the monitor: commit; and a second time, that the whole group is there. If the process that makes the pod goes before, the
+/// pod goes too.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Commit;
 
 /// The state of the monitor.
 struct Monitor<'a> {
     orders: &'a Orders,
+    /// All pods.
+    store: &'a PodStore,
     /// The host as the pod's containers see it.
     host: Host,
     foreground: &'a Foreground,
-    /// All pods.
-    store: &'a PodStore,
     /// The process that makes the pod, until the commit.
     maker: Option<Wire>,
     /// It has said that the pod is to be there.
     commit: bool,
+    /// Whether the pod is there is for others to decide: see [`Monitor::join`].
+    promised: bool,
     dir: StateDir,
     sandbox: Option<Sandbox>,
     facts: Facts,
     /// Ports of the host that lead to the pod: those of its plan, and of extensions.
     ports_wanted: Vec<PortPlan>,
+    /// The pod's addresses on a network of plugins.
+    addresses: Vec<IpAddr>,
     /// The host's mount namespace, while this process has one of the pod's own.
     host_mounts: Option<OwnedFd>,
     /// Descriptors that the containers' mounts are made by.
     opened: Vec<OwnedFd>,
     members: Vec<Member>,
-    /// The pod's addresses on a network of plugins.
-    addresses: Vec<IpAddr>,
     jobs: Jobs,
     clients: Clients,
     status: PodStatus,
@@ -170,12 +175,12 @@ fn run(maker: Wire, orders: OwnedFd) -> Result<()> {
 impl<'a> Monitor<'a> {
     fn new(
         orders: &'a Orders,
+        store: &'a PodStore,
         host: &Host,
         foreground: &'a Foreground,
         maker: Wire,
         dir: StateDir,
     ) -> Result<Self> {
-        store: &'a PodStore,
         let options = || {
             let mut options = std::fs::OpenOptions::new();
             options.create(true).append(true);
@@ -186,22 +191,23 @@ impl<'a> Monitor<'a> {
         let clients = Clients::listen(&dir)?;
         Ok(Self {
             orders,
+            store,
             host: containers(&orders.record, host),
             foreground,
             maker: Some(maker),
             commit: false,
+            promised: false,
             dir,
-            store,
             sandbox: None,
             facts: Facts::default(),
             ports_wanted: Vec::new(),
+            addresses: Vec::new(),
             host_mounts: None,
             opened: Vec::new(),
             members,
             jobs: Jobs::default(),
             clients,
             status: PodStatus::default(),
-            addresses: Vec::new(),
             events,
             fault: None,
             over: false,

@@ -28,6 +28,11 @@ enum Source {
     Log(usize, Stream),
 }
 
+/// The pod depends on who makes it until it is committed.
+pub(super) fn gone() -> Error {
+    Error::new(ErrorKind::StartFailed, "the command that makes the pod is gone")
+}
+
 impl Monitor<'_> {
     /// Takes turns until `done`, which is asked after each. Fails when the pod must not go on, or after `timeout`.
     pub(super) fn wait_until(
@@ -127,10 +132,9 @@ impl Monitor<'_> {
                     Ok(Received::Message(Commit)) => self.commit = true,
                     Ok(Received::Closed) | Err(_) => {
                         self.maker = None;
-                        self.fail(Error::new(
-                            ErrorKind::StartFailed,
-                            "the command that makes the pod is gone",
-                        ));
+                        if !self.promised {
+                            self.fail(gone());
+                        }
                     }
                 }
             }
@@ -211,11 +215,11 @@ impl Monitor<'_> {
             FromInfra::Ready => self.set_ready(true),
             FromInfra::Stopped => self.set_ready(false),
             FromInfra::Failed(message) => self.fail(Error::new(ErrorKind::StartFailed, message)),
+            FromInfra::Resolve(name) => self.resolve(name),
             FromInfra::Probed { number, failure } => self.jobs.probed(number, failure),
             FromInfra::Log { extension, message } => {
                 self.note(&serde_json::json!({"type": "extension", "name": extension, "message": message}));
             }
-            FromInfra::Resolve(name) => self.resolve(name),
             FromInfra::RequestPort { extension, udp, host_port, container_port } => {
                 self.grant_port(&extension, udp, host_port, container_port);
             }

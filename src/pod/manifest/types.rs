@@ -192,6 +192,7 @@ pub enum Handler {
     Exec(ExecAction),
     HttpGet(HttpGet),
     TcpSocket(TcpSocket),
+    Grpc(GrpcAction),
     Sleep(Sleep),
 }
 
@@ -228,6 +229,14 @@ pub struct TcpSocket {
     #[serde(default)]
     pub host: Option<String>,
     pub port: PortRef,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrpcAction {
+    pub port: u16,
+    #[serde(default)]
+    pub service: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -289,7 +289,11 @@ impl Monitor<'_> {
             Action::Sleep(_) => return Ok(()),
             Action::Exec(command) => return self.execute(job, command),
             Action::Tcp { host, port } => NetAction::Tcp { host: host.clone(), port: *port },
-            Action::Http { host, port, path, headers } => NetAction::Http {
+            Action::Grpc { host, port, service } => {
+                NetAction::Grpc { host: host.clone(), port: *port, service: service.clone() }
+            }
+            Action::Http { tls, host, port, path, headers } => NetAction::Http {
+                tls: *tls,
                 host: host.clone(),
                 port: *port,
                 path: path.clone(),

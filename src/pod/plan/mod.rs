@@ -228,6 +228,9 @@ pub enum Action {
     Exec(Vec<String>),
     /// Asks from the pod's network by HTTP; good is a status from 200 to 399.
     Http {
+        /// Through TLS, whoever the server is.
+        #[serde(default)]
+        tls: bool,
         /// Host name or address to connect to.
         host: String,
         /// Port.
@@ -243,6 +246,15 @@ pub enum Action {
         host: String,
         /// Port.
         port: u16,
+    },
+    /// Asks a server for its health by gRPC; good is that it serves.
+    Grpc {
+        /// Host name or address.
+        host: String,
+        /// Port.
+        port: u16,
+        /// Name of the service that is asked for; empty for all of the server.
+        service: String,
     },
     /// Waits for this many seconds.
     Sleep(u32),

@@ -26,6 +26,7 @@ pub fn action(handler: &Handler, container: &Container) -> Result<Action> {
         Handler::HttpGet(get) => {
             let path = get.path.clone().unwrap_or_default();
             Action::Http {
+                tls: get.scheme.as_deref() == Some("HTTPS"),
                 host: host(&get.host),
                 port: port(&get.port, container)?,
                 path: if path.starts_with('/') { path } else { format!("/{path}") },
@@ -33,6 +34,11 @@ pub fn action(handler: &Handler, container: &Container) -> Result<Action> {
             }
         }
         Handler::TcpSocket(tcp) => Action::Tcp { host: host(&tcp.host), port: port(&tcp.port, container)? },
+        Handler::Grpc(grpc) => Action::Grpc {
+            host: host(&None),
+            port: grpc.port,
+            service: grpc.service.clone().unwrap_or_default(),
+        },
         Handler::Sleep(sleep) => Action::Sleep(sleep.seconds),
     })
 }

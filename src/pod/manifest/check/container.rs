@@ -245,18 +245,17 @@ fn check_handler(path: &str, handler: &Handler, container: &Container, findings:
         }
         Handler::HttpGet(get) => http(&format!("{path}.httpGet"), get, container, findings),
         Handler::TcpSocket(tcp) => port(&format!("{path}.tcpSocket.port"), &tcp.port, container, findings),
-        Handler::Exec(_) | Handler::Sleep(_) => {}
+        Handler::Grpc(grpc) if grpc.port == 0 => {
+            findings.error(&format!("{path}.grpc.port"), "must be 1 to 65535");
+        }
+        Handler::Exec(_) | Handler::Sleep(_) | Handler::Grpc(_) => {}
     }
 }
 
 fn http(path: &str, get: &HttpGet, container: &Container, findings: &mut Findings) {
     port(&format!("{path}.port"), &get.port, container, findings);
-    match get.scheme.as_deref() {
-        None | Some("HTTP") => {}
-        Some("HTTPS") => {
-            findings.error(&format!("{path}.scheme"), "not supported: probes speak HTTP; use exec");
-        }
-        Some(other) => one_of(&format!("{path}.scheme"), other, &["HTTP"], findings),
+    if let Some(scheme) = &get.scheme {
+        one_of(&format!("{path}.scheme"), scheme, &["HTTP", "HTTPS"], findings);
     }
     let headers = get.http_headers.iter().flat_map(|header| [&header.name, &header.value]);
     let texts = headers.chain(&get.path).chain(&get.host);

@@ -124,7 +124,7 @@ conformance-full:
 faults:
 	@tools/packages.sh $(TEST_PACKAGES)
 	MAGIKRUN_FAULTS=full MAGIKRUN_MODEL=full MAGIKRUN_FUZZ=20 MAGIKRUN_SHIM=full \
-		$(CARGO) test --locked --all-features --test faults --test model --test fuzz --test shim --test cri -- --nocapture
+		$(CARGO) test --locked --all-features --test faults --test pod_calls --test pod_faults --test model --test fuzz --test shim --test cri -- --nocapture
 
 FUZZ_SECONDS ?= 60
 fuzz:

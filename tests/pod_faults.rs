@@ -2,8 +2,9 @@
 mod common;
 
 use common::pods::{WAIT, at_once, container, infra, manifest, monitor};
-use common::{DEADLINE, Pods, is_alive, names_in, poll, signal, start};
+use common::{DEADLINE, Pods, finish, is_alive, names_in, poll, signal, start};
 use rustix::process::Signal;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// A pod of three containers with an init container and volumes.
@@ -244,27 +245,75 @@ fn a_monitor_that_is_killed_before_the_commit_leaves_nothing() {
     }
 }
 
+/// Eight at a time, while the eight before them are deleted. `MAGIKRUN_FAULTS=full` makes 200.
 #[test]
 fn many_pods_at_once_run_and_are_gone() {
     let pods = Pods::new();
-    let count = 24;
+    let full = std::env::var("MAGIKRUN_FAULTS").is_ok_and(|value| value == "full");
+    let count = if full { 200 } else { 24 };
     let names: Vec<String> = (0..count).map(|number| pods.name(&format!("many{number}"))).collect();
-    for chunk in names.chunks(8) {
-        let commands = chunk.iter().map(|name| {
-            let spec =
-                format!("{{containers: [{}, {}]}}", container("a", WAIT, ""), container("b", WAIT, ""));
-            pods.run_command(&[], &manifest(name, &spec))
-        });
-        for output in at_once(commands.collect()) {
+    // So many loops that wait would be the load of the test.
+    let quiet = "trap 'exit 0' TERM; sleep 600 & wait";
+    let run = |name: &String| {
+        let spec = format!("{{containers: [{}, {}]}}", container("a", quiet, ""), container("b", quiet, ""));
+        pods.run_command(&[], &manifest(name, &spec))
+    };
+    let mut before: &[String] = &[];
+    for chunk in names.chunks(8).chain([&[] as &[String]]) {
+        let deletions = before.iter().map(|name| pods.command(&["delete", name]));
+        for output in at_once(deletions.chain(chunk.iter().map(run)).collect()) {
             output.success();
         }
+        assert_eq!(pods.ok(&["list", "-q"]).lines().count(), chunk.len());
+        before = chunk;
     }
-    assert_eq!(pods.ok(&["list", "-q"]).lines().count(), count);
-    for chunk in names.chunks(8) {
-        for output in at_once(chunk.iter().map(|name| pods.command(&["delete", name])).collect()) {
-            output.success();
+    pods.assert_nothing_left();
+}
+
+#[test]
+fn a_full_disk_leaves_no_pod_and_is_named() {
+    let pods = Pods::new();
+    let name = pods.name("full");
+    let spec = format!(
+        "{{containers: [{}, {}], volumes: [{{name: c, configMap: {{name: c}}}}]}}",
+        container("a", WAIT, "volumeMounts: [{name: c, mountPath: /c}]"),
+        container("b", WAIT, "")
+    );
+    let text = format!(
+        "{}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\ndata: {{key: {}}}\n",
+        manifest(&name, &spec),
+        "x".repeat(20_000)
+    );
+    let run = pods.run_command(&[], &text);
+    let [disk, state] = [pods.runtime.store().join("pods"), pods.runtime.root().join("~pods")];
+    // What is full exists only in a mount namespace; everything of the pod is in it.
+    let script = r#"
+        set -e; disk=$1 state=$2 bytes=$3 where=$4; shift 4
+        for dir in "$disk" "$state"; do
+            mkdir -p "$dir"; size=16m; if [ "$dir" = "$where" ]; then size=$bytes; fi
+            mount -t tmpfs -o size="$size" none "$dir"
+        done
+        if "$@"; then echo made; "$1" "$2" "$3" "$4" "$5" "$6" delete --force "$NAME"; fi
+        "$1" "$2" "$3" "$4" "$5" "$6" gc >&2
+        find "$disk" "$state" -mindepth 2 ! -name 'lock~'"#;
+    let mut made = 0;
+    for bytes in [4096, 8192, 16 << 10, 32 << 10, 64 << 10, 128 << 10, 1 << 20] {
+        for full in [&disk, &state] {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+            command.arg(&disk).arg(&state).arg(bytes.to_string()).arg(full);
+            command.arg(run.get_program()).args(run.get_args()).env("NAME", &name);
+            let output = finish(command, None).success();
+            if output.stdout.contains("made") {
+                made += 1;
+                continue;
+            }
+            assert_eq!(output.stdout, "", "{bytes} bytes of {}: {}", full.display(), output.stderr);
+            let said = output.stderr.to_lowercase();
+            assert!(said.contains("no space left"), "{bytes} bytes of {}: {said}", full.display());
         }
     }
+    assert!(made > 0 && made < 14, "some sizes are enough: {made}");
     pods.assert_nothing_left();
 }
 

@@ -116,7 +116,10 @@ impl Bench {
         fs::write(bench.path("containers.conf"), PODMAN_CONF).map_err(|e| e.to_string())?;
         let imported = Command::new("sh")
             .arg("-c")
-            .arg(format!("tar -C {} -c . | podman import - localhost/mkb:1", bench.path("root").display()))
+            .arg(format!(
+                "tar -C {} -c . | podman import --change ENV=PATH=/bin - localhost/mkb:1",
+                bench.path("root").display()
+            ))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();

@@ -1,10 +1,12 @@
 //! The standard streams of the virtual machine itself, for the container that has them.
 
 use crate::failure::{Context as _, Result};
+use crate::pump::Pump;
 use crate::stdio::Machine;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 use vm_protocol::frame::Kind;
 
 /// Bytes written at once: a pipe that says it can be written takes this much without waiting.
@@ -14,6 +16,7 @@ const PIECE: usize = 4096;
 #[derive(Debug)]
 pub struct Console {
     machine: Machine,
+    outputs: [Pump; 2],
     input_open: bool,
     pending: [Vec<u8>; 2],
 }
@@ -24,8 +27,15 @@ fn index(kind: Kind) -> usize {
 
 impl Console {
     /// On the streams of the virtual machine.
-    pub fn new(machine: Machine) -> Self {
-        Self { machine, input_open: true, pending: Default::default() }
+    pub fn new(machine: Machine) -> Result<Self> {
+        let [stdout, stderr] = &machine.outputs;
+        let outputs = [Pump::new(stdout)?, Pump::new(stderr)?];
+        Ok(Self { machine, outputs, input_open: true, pending: Default::default() })
+    }
+
+    /// Waits until the host has taken everything, at most for `patience`.
+    pub fn finish(self, patience: Duration) {
+        self.outputs.into_iter().for_each(|output| output.finish(patience));
     }
 
     /// A copy of the terminal.
@@ -58,19 +68,19 @@ impl Console {
         if input && self.input_open {
             add(PollFd::new(&self.machine.stdin, PollFlags::IN));
         }
-        for (output, pending) in self.machine.outputs.iter().zip(&self.pending) {
+        for (output, pending) in self.outputs.iter().zip(&self.pending) {
             if !pending.is_empty() {
-                add(PollFd::new(output, PollFlags::OUT));
+                add(PollFd::new(&output.input, PollFlags::OUT));
             }
         }
     }
 
     /// Writes what can be written without waiting.
     pub fn write(&mut self) {
-        for (output, pending) in self.machine.outputs.iter().zip(&mut self.pending) {
-            while !pending.is_empty() && ready(output, PollFlags::OUT) {
+        for (output, pending) in self.outputs.iter().zip(&mut self.pending) {
+            while !pending.is_empty() && ready(&output.input, PollFlags::OUT) {
                 let piece = pending.len().min(PIECE);
-                match rustix::io::write(output, &pending[..piece]) {
+                match rustix::io::write(&output.input, &pending[..piece]) {
                     Ok(written) => drop(pending.drain(..written)),
                     Err(Errno::INTR) => {}
                     Err(Errno::AGAIN) => break,

@@ -5,6 +5,7 @@ use crate::console::Console;
 use crate::container::Container;
 use crate::failure::{Result, failure};
 use crate::ffi;
+use crate::life::FLUSH;
 use crate::running::Running;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::collections::BTreeMap;
@@ -94,6 +95,7 @@ impl Guest {
             self.advance();
             self.flush();
             if let Some(code) = self.end() {
+                self.console.finish(FLUSH);
                 return code;
             }
             self.wait();

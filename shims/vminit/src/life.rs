@@ -9,7 +9,7 @@ use vm_protocol::message::{Failure, FailureKind};
 use vm_protocol::spec::{End, PodSpec, Stdio};
 
 /// How long those who wait for output or answers may hold up the end of the virtual machine.
-const FLUSH: Duration = Duration::from_secs(30);
+pub const FLUSH: Duration = Duration::from_secs(30);
 
 /// How long the guest waits for somebody to ask whether its containers run, or why not: the host must not hear of the end of what
 /// it does not know the start of.

@@ -25,6 +25,7 @@ mod network;
 mod options;
 mod processes;
 mod program;
+mod pump;
 mod requests;
 mod rootfs;
 mod running;
@@ -102,7 +103,7 @@ fn run(options: &Options) -> Result<u8> {
         None => ffi::listen_vsock(vm_protocol::PORT).context(|| "cannot listen on vsock")?,
     };
     let machine = stdio::Machine::open(options.listen.is_none())?;
-    let mut guest = Guest::new(signals, listener, console::Console::new(machine));
+    let mut guest = Guest::new(signals, listener, console::Console::new(machine)?);
     match set_up(&options.spec) {
         Ok(spec) => guest.fill(spec),
         Err(failure) => guest.fail(failure),

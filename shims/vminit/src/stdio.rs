@@ -149,8 +149,8 @@ impl Machine {
             let device = Path::new("/dev").join(entry.file_name());
             let (place, opened) = match name.trim_end().trim_start_matches("krun-") {
                 "stdin" => (&mut self.stdin, open(&device, OFlags::RDONLY | OFlags::NONBLOCK)),
-                "stdout" => (&mut self.outputs[0], open(&device, OFlags::WRONLY | OFlags::NONBLOCK)),
-                "stderr" => (&mut self.outputs[1], open(&device, OFlags::WRONLY | OFlags::NONBLOCK)),
+                "stdout" => (&mut self.outputs[0], open(&device, OFlags::WRONLY)),
+                "stderr" => (&mut self.outputs[1], open(&device, OFlags::WRONLY)),
                 // The kernel does not say which hvc device it is: the one that is there beside that of the console.
                 "terminal" => {
                     let mut others = (1..8).map(|number| Path::new("/dev").join(format!("hvc{number}")));

@@ -78,6 +78,11 @@ impl Image {
         })
     }
 
+    /// True if it is made to be run as WebAssembly: an artifact with a module, or of an architecture that says so.
+    pub fn is_wasm(&self) -> bool {
+        self.module().is_some() || self.config.architecture().to_string() == "wasm"
+    }
+
     /// Makes sure that its layers are still there. What follows from that holds while the store is locked.
     pub fn check(&self, store: &ImageStore) -> Result<()> {
         self.layers.iter().try_for_each(|layer| match store.layer(&layer.diff_id)? {

@@ -1,6 +1,7 @@
 //! `magikrun image save` and `load`
 
 use super::super::print;
+use super::precompile::precompile;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::image::{ImageService, save};
 use std::fs::File;
@@ -64,5 +65,6 @@ pub fn load(service: &ImageService, args: &LoadArgs) -> Result<()> {
         std::io::copy(&mut std::io::stdin().lock(), &mut file).context(|| "cannot read standard input")?;
         service.load(&path, name)?
     };
+    precompile(service, &image, |text| eprintln!("{text}"));
     print(&format!("{} {}", image.name(), image.id()))
 }

@@ -3,6 +3,7 @@
 mod archive;
 mod list;
 mod names;
+mod precompile;
 mod progress;
 mod pull;
 mod push;

@@ -1,9 +1,11 @@
 //! `magikrun image pull`
 
 use super::super::print;
+use super::precompile::precompile;
 use super::progress::Bars;
 use crate::cli::list::Format;
 use crate::error::Result;
+use crate::image::progress::Progress as _;
 use crate::image::{ImageService, PullOptions, PullPolicy};
 
 /// Arguments.
@@ -58,6 +60,7 @@ pub fn run(service: &ImageService, args: &Args) -> Result<()> {
             progress: Some(&bars),
         };
         let image = service.pull_with(name, &options)?;
+        precompile(service, &image, |text| bars.note(text));
         match args.format {
             Format::Json => print(&serde_json::to_string(image.record())?)?,
             Format::Table if args.quiet => print(&image.id().to_string())?,

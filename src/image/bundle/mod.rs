@@ -2,21 +2,23 @@
 
 mod config;
 mod copy;
+mod module;
 mod root;
 mod spec;
 mod users;
 mod view;
 
 pub use config::{OciContainerConfig, RootMode};
+pub use module::open_module;
 pub use root::image_mount;
 pub use users::Identity;
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::image::image::Image;
-use crate::image::manifest::digest_of;
 use crate::image::store::ImageStore;
 use crate::platform::userns::IdMappings;
 use crate::storage::tree;
+use module::Module;
 use oci_spec::runtime::Spec;
 use std::path::{Path, PathBuf};
 
@@ -91,7 +93,7 @@ impl BundleBuilder {
         let identity = (|| users::resolve(&user, &text("passwd")?, &text("group")?))()
             .or_kind(ErrorKind::BundleBuildFailed, cannot)?;
         let mut config = config.clone();
-        let module = module(image, &mut config)?;
+        let module = module::choose(image, &mut config)?;
         let mappings = self.store.mappings();
         let origin = spec::Origin { settings: &settings, identity: &identity, mappings: mappings.as_ref() };
         let spec = spec::make(&config, &origin).or_kind(ErrorKind::BundleBuildFailed, cannot)?;
@@ -114,41 +116,6 @@ enum Format {
     OciRuntime,
     Wasm,
     MicroVm,
-}
-
-/// Where a module is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Module {
-    /// The blob of an artifact.
-    Blob(PathBuf),
-    /// In the root file system, as the entrypoint says.
-    InRoot(PathBuf),
-}
-
-/// The module of a WebAssembly image, and the settings that follow from it.
-fn module(image: &Image, config: &mut OciContainerConfig) -> Result<Option<Module>> {
-    if let Some(layer) = image.module() {
-        config.backend.get_or_insert_with(|| WASM.to_owned());
-        let given = config.command.take().or(image.settings().entrypoint().clone());
-        // The module takes the place of the program; what names a program is its own name.
-        let mut command = given.unwrap_or_else(|| vec![format!("/{MODULE}")]);
-        if let Some(first) = command.first_mut() {
-            *first = format!("/{MODULE}");
-        }
-        config.command = Some(command);
-        return digest_of(layer).map(|digest| Some(Module::Blob(digest.hex().into())));
-    }
-    let wasm_platform = image.config().architecture().to_string() == "wasm";
-    if wasm_platform {
-        config.backend.get_or_insert_with(|| WASM.to_owned());
-    }
-    if config.backend.as_deref() != Some(WASM) {
-        return Ok(None);
-    }
-    let settings = image.settings();
-    let first = config.command.as_ref().or(settings.entrypoint().as_ref()).or(settings.cmd().as_ref());
-    let first = first.and_then(|words| words.first()).map_or(MODULE, String::as_str);
-    Ok(Some(Module::InRoot(PathBuf::from(first.trim_start_matches('/')))))
 }
 
 /// A bundle that is decided and not yet made.

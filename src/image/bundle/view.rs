@@ -21,21 +21,28 @@ enum Found {
     Nothing,
 }
 
-/// The text of the file `directory/name` in the image; `None` if there is none.
-pub fn read(layers: &[Layer], directory: &str, name: &str) -> Result<Option<String>> {
+/// The file `directory/name` in the image, open for reading; `None` if there is none.
+pub fn open_file(layers: &[Layer], directory: &str, name: &str) -> Result<Option<File>> {
     for layer in layers.iter().rev() {
         match look(layer, directory, name)? {
             Found::File(path) => {
-                let file = File::open(format!("/proc/self/fd/{}", path.as_raw_fd()))?;
-                let mut data = Vec::new();
-                file.take(MAX_FILE).read_to_end(&mut data).map_err(Error::from)?;
-                return Ok(Some(String::from_utf8_lossy(&data).into_owned()));
+                return File::open(format!("/proc/self/fd/{}", path.as_raw_fd()))
+                    .map(Some)
+                    .map_err(Error::from);
             }
             Found::Hidden => return Ok(None),
             Found::Nothing => {}
         }
     }
     Ok(None)
+}
+
+/// The text of the file `directory/name` in the image; `None` if there is none.
+pub fn read(layers: &[Layer], directory: &str, name: &str) -> Result<Option<String>> {
+    let Some(file) = open_file(layers, directory, name)? else { return Ok(None) };
+    let mut data = Vec::new();
+    file.take(MAX_FILE).read_to_end(&mut data).map_err(Error::from)?;
+    Ok(Some(String::from_utf8_lossy(&data).into_owned()))
 }
 
 fn look(layer: &Layer, directory: &str, name: &str) -> Result<Found> {

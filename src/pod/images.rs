@@ -1,6 +1,7 @@
 //! The images of pods: pulled before anything is made, and turned into bundles.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::image::bundle::MODULE;
 use crate::image::{
     BundleBuilder, Image, ImageService, OciContainerConfig, PullOptions, PullPolicy, image_mount,
 };
@@ -132,9 +133,14 @@ fn facts(builder: &BundleBuilder, image: &Image) -> Result<ImageFacts> {
     )?;
     let process = draft.spec().process().clone().unwrap_or_default();
     let user = process.user();
+    let mut entrypoint = settings.entrypoint().clone().unwrap_or_default();
+    if image.module().is_some() && entrypoint.is_empty() {
+        // Arguments of the manifest follow the module, which has no other name.
+        entrypoint.push(format!("/{MODULE}"));
+    }
     Ok(ImageFacts {
         id: image.id().to_string(),
-        entrypoint: settings.entrypoint().clone().unwrap_or_default(),
+        entrypoint,
         cmd: settings.cmd().clone().unwrap_or_default(),
         env: settings.env().clone().unwrap_or_default(),
         working_dir: settings.working_dir().clone().unwrap_or_default(),
@@ -142,6 +148,6 @@ fn facts(builder: &BundleBuilder, image: &Image) -> Result<ImageFacts> {
         gid: user.gid(),
         groups: user.additional_gids().clone().unwrap_or_default(),
         stop_signal: settings.stop_signal().clone(),
-        wasm: image.module().is_some() || image.config().architecture().to_string() == "wasm",
+        wasm: image.is_wasm(),
     })
 }

@@ -181,6 +181,7 @@ impl Making {
                 data: host.data.clone(),
                 driver: host.host.cgroup_driver,
                 rootless: host.host.rootless,
+                wasm: host.host.wasm.clone(),
             };
             spawn(&orders, &lock, foreground)
         })();

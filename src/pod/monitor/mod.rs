@@ -28,6 +28,7 @@ use crate::runtime::cgroups::Driver;
 use crate::runtime::foreground::Foreground;
 use crate::runtime::options::Host;
 use crate::runtime::state::now;
+use crate::storage::config::WasmLimits;
 use crate::storage::state_root::StateDir;
 use clients::Clients;
 use jobs::Jobs;
@@ -61,6 +62,8 @@ pub struct Orders {
     pub driver: Driver,
     /// Without privileges over the host.
     pub rootless: bool,
+    /// What WebAssembly modules may use at most, as the operator says.
+    pub wasm: WasmLimits,
 }
 
 /// From the monitor to the process that makes the pod.
@@ -146,7 +149,8 @@ fn run(maker: Wire, orders: OwnedFd) -> Result<()> {
     std::fs::File::from(orders).read_to_end(&mut text)?;
     let orders: Orders = serde_json::from_slice(&text)?;
     drop(text);
-    let host = Host::new(&orders.root, orders.driver, orders.rootless);
+    let mut host = Host::new(&orders.root, orders.driver, orders.rootless);
+    host.wasm = orders.wasm.clone();
     let store = PodStore::new(&host, &orders.data);
     let id = &orders.record.id;
     let dir = store.pods().open_leftover(id)?;

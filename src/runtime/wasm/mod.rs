@@ -21,6 +21,7 @@ pub mod settings;
 pub mod source;
 mod stdio;
 pub mod store;
+mod verified;
 pub mod view;
 
 pub use library::WasmtimeRuntime;

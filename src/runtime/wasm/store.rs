@@ -3,9 +3,11 @@
 //! `ROOT/index/KEY` names the blob that holds the code of a module ([`super::engine::key`] tells what a key stands for),
 //! its length and what kind of program it is; the code is in a blob store beside it. Code that is found here runs, so it is
 //! used only if nobody but the user of this process could have put it there, and only with the digest that it had then. What
-//! does not pass is compiled again and replaced. Files are published by rename and never changed afterwards.
+//! does not pass is compiled again and replaced. Files are published by rename and never changed afterwards: so a digest that
+//! was verified holds until the next boot, for as long as the file is the same and unchanged ([`super::verified`]).
 
 use super::program::Kind;
+use super::verified::Verified;
 use crate::error::{Context as _, ErrorKind, Result};
 use crate::platform::{memory, read_only};
 use crate::storage::atomic;
@@ -47,6 +49,8 @@ struct Entry {
     code: String,
     length: u64,
     kind: Kind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    verified: Option<Verified>,
 }
 
 /// Compiled code from the store.
@@ -96,19 +100,28 @@ impl Store {
         require_own(&entry, "an entry of the store")?;
         let mut text = Vec::new();
         (&entry).take(MAX_ENTRY).read_to_end(&mut text)?;
-        let Entry { code, length, kind } = serde_json::from_slice(&text)?;
-        let digest = Digest::from_str(&code)?;
+        let mut entry: Entry = serde_json::from_slice(&text)?;
+        let digest = Digest::from_str(&entry.code)?;
         let path = self.blobs().path(&digest);
         let code = match open_protected(&path) {
             // Pruned, or never written to disk.
             Err(e) if e.errno() == Some(libc::ENOENT) => return Ok(None),
             code => code.context(|| format!("cannot open '{}'", path.display()))?,
         };
-        if code.metadata()?.len() != length || hash(&code)? != digest {
+        let metadata = code.metadata()?;
+        let now = Verified::now(&metadata);
+        if metadata.len() != entry.length
+            || (now.is_none() || now != entry.verified) && hash(&code)? != digest
+        {
             crate::bail!(DigestMismatch, "'{}' is damaged", path.display());
         }
+        if now.is_some() && now != entry.verified {
+            entry.verified = now;
+            // Without it the digest is verified again.
+            let _ = atomic::write_at(&index, key.hex(), &serde_json::to_vec(&entry)?);
+        }
         note_use(&index, key);
-        Ok(Some(Stored { code, kind }))
+        Ok(Some(Stored { code, kind: entry.kind }))
     }
 
     fn open_index(&self) -> Result<OwnedFd> {
@@ -153,7 +166,7 @@ impl Store {
         let blobs = self.blobs();
         // One that is there may be damaged: that is why it is compiled again.
         blobs.put(&digest, code, code.len() as u64)?;
-        let entry = Entry { code: digest.to_string(), length: code.len() as u64, kind };
+        let entry = Entry { code: digest.to_string(), length: code.len() as u64, kind, verified: None };
         atomic::write_at(&index, key.hex(), &serde_json::to_vec(&entry)?)?;
         self.prune(&index, key)
     }
@@ -296,6 +309,31 @@ mod tests {
             assert!(store.get(&key).is_none());
         }
         store.put(&key, b"code", Kind::Command).unwrap();
+    }
+
+    #[test]
+    fn a_digest_is_verified_once_while_the_file_does_not_change() {
+        let (_tmp, store) = store(1000);
+        let key = Digest::of(b"key");
+        store.put(&key, b"code", Kind::Command).unwrap();
+        let entry = store.index().join(key.hex());
+        let recorded = || {
+            assert_eq!(read(&store, &key).as_deref(), Some("code"));
+            std::fs::read_to_string(&entry).unwrap().contains("verified")
+        };
+        // Not while a change could go unseen.
+        assert!(!recorded());
+        let begin = std::time::Instant::now();
+        while !recorded() {
+            assert!(begin.elapsed() < Duration::from_secs(60));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        // Of the same length and with the same time.
+        let blob = store.blobs().path(&Digest::of(b"code"));
+        let modified = std::fs::metadata(&blob).unwrap().modified().unwrap();
+        std::fs::write(&blob, b"evil").unwrap();
+        File::options().write(true).open(&blob).unwrap().set_modified(modified).unwrap();
+        assert!(store.get(&key).is_none());
     }
 
     #[test]

@@ -14,6 +14,9 @@ pub const PAGE: u64 = 64 << 10;
 /// are 2 MB; what is above them is for the buffers of files and sockets.
 const ENGINE: u64 = 8 << 20;
 
+/// Size of an element of a table in the engine, in bytes: a pointer.
+const ELEMENT: u64 = size_of::<usize>() as u64;
+
 /// The memory of all instances of a program.
 #[derive(Debug, Clone)]
 pub struct Memory(Arc<Shared>);
@@ -59,6 +62,8 @@ pub struct Limiter {
     limits: Limits,
     memory: Memory,
     own: u64,
+    /// Elements of all tables.
+    elements: u64,
     /// How many bytes were asked for when there was no more memory, and how many there were.
     pub denied: Option<(u64, u64)>,
 }
@@ -66,7 +71,19 @@ pub struct Limiter {
 impl Limiter {
     /// A limiter for a new instance.
     pub fn new(limits: Limits, memory: Memory) -> Self {
-        Self { limits, memory, own: 0, denied: None }
+        Self { limits, memory, own: 0, elements: 0, denied: None }
+    }
+
+    /// Takes `bytes` more, or notes that they were denied.
+    fn take(&mut self, bytes: u64) -> bool {
+        match self.memory.take(bytes) {
+            Ok(()) => self.own += bytes,
+            Err(denied) => {
+                self.denied = Some(denied);
+                return false;
+            }
+        }
+        true
     }
 }
 
@@ -88,17 +105,7 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let more = desired.saturating_sub(current) as u64;
-        match self.memory.take(more) {
-            Ok(()) => {
-                self.own += more;
-                Ok(true)
-            }
-            Err(denied) => {
-                self.denied = Some(denied);
-                Ok(false)
-            }
-        }
+        Ok(self.take(desired.saturating_sub(current) as u64))
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
@@ -108,11 +115,19 @@ impl ResourceLimiter for Limiter {
 
     fn table_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired as u64 <= self.limits.table_elements)
+        let most = self.limits.table_elements;
+        // There can be many tables. What they have together beyond one of the largest size is limited as memory is.
+        let all = self.elements.saturating_add(desired.saturating_sub(current) as u64);
+        let more = all.saturating_sub(most) - self.elements.saturating_sub(most);
+        let granted = desired as u64 <= most && (more == 0 || self.take(more.saturating_mul(ELEMENT)));
+        if granted {
+            self.elements = all;
+        }
+        Ok(granted)
     }
 
     fn instances(&self) -> usize {
@@ -171,5 +186,13 @@ mod tests {
         let mut limiter = Limiter::new(Limits { table_elements: 10, ..limits(1) }, Memory::new(1, None));
         assert!(limiter.table_growing(0, 10, None).unwrap());
         assert!(!limiter.table_growing(10, 11, None).unwrap());
+        assert_eq!(limiter.denied, None);
+        // Many of them are memory.
+        let page = PAGE / ELEMENT;
+        let limits = Limits { table_elements: page, ..limits(2) };
+        let mut limiter = Limiter::new(limits, Memory::new(2, None));
+        let mut grow = |elements: u64| limiter.table_growing(0, elements as usize, None).unwrap();
+        assert!(grow(page) && grow(page) && grow(page) && !grow(1));
+        assert_eq!(limiter.denied, Some((2 * PAGE + ELEMENT, 2 * PAGE)));
     }
 }

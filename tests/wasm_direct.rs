@@ -158,6 +158,13 @@ fn the_library_ends_what_loops_and_what_sleeps() {
         runtime.kill("a", Signal::Term).expect("killed");
         assert_eq!(runtime.wait("a").expect("an outcome").code, 143);
     }
+    // It waits in the kernel.
+    let (runtime, bundle) = library(&wasm, &["read", "/fifo"]);
+    rustix::fs::mkfifoat(rustix::fs::CWD, bundle.rootfs("fifo"), rustix::fs::Mode::RWXU).expect("a FIFO");
+    runtime.create("a", Path::new(bundle.dir())).expect("created");
+    runtime.start("a").expect("started");
+    runtime.kill("a", Signal::Term).expect("killed");
+    assert_eq!(runtime.wait("a").expect("an outcome").code, 143);
     let (runtime, bundle) = library(&wasm, &["loop"]);
     runtime.create("a", Path::new(bundle.dir())).expect("created");
     runtime.start("a").expect("started");

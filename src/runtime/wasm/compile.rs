@@ -139,7 +139,7 @@ fn component(engine: &Engine, bytes: &[u8]) -> Result<(Vec<u8>, Kind)> {
             "it is a component of no known world: it exports neither wasi:cli/run nor wasi:http/incoming-handler of version 0.2",
         );
     };
-    instance::component_linker(engine, kind)?.instantiate_pre(&component).map_err(|e| missing(&e))?;
+    instance::component_linker(engine, &component)?.instantiate_pre(&component).map_err(|e| missing(&e))?;
     Ok((component.serialize().map_err(|e| fault(&e))?, kind))
 }
 

@@ -88,10 +88,13 @@ pub fn run(engine: &Engine, job: Job, stop: Option<&Stop>) -> Result<Outcome> {
         .enable_time()
         .build()
         .context(|| "cannot make an executor")?;
-    match stop {
+    let ended = match stop {
         Some(stop) => runtime.block_on(stop.or(go(engine, job))),
         None => runtime.block_on(go(engine, job)),
-    }
+    };
+    // A thread may be waiting for a file that never comes, as a FIFO can make it.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn go(engine: &Engine, job: Job) -> Result<Outcome> {
@@ -124,7 +127,7 @@ async fn command(store: &mut Store<State>, module: &Module) -> wasmtime::Result<
 
 /// Runs a component.
 async fn component_command(store: &mut Store<State>, component: &Component) -> wasmtime::Result<i32> {
-    let linker = instance::component_linker(store.engine(), Kind::Component)?;
+    let linker = instance::component_linker(store.engine(), component)?;
     let command = Command::instantiate_async(&mut *store, component, &linker).await?;
     let result = command.wasi_cli_run().call_run(store).await?;
     Ok(i32::from(result.is_err()))

@@ -2,48 +2,28 @@
 
 use super::instance::{self, Budget, State};
 use super::outcome::Outcome;
-use super::program::Kind;
 use crate::error::{Context as _, Result};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::Component;
+use wasmtime_wasi_http::WasiHttpView as _;
 use wasmtime_wasi_http::io::TokioIo;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
-use wasmtime_wasi_http::{RequestOptions, WasiBody, WasiHttpHooks, WasiHttpView as _};
 
 /// Most connections at a time; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 1024;
 /// How long to wait after a connection could not be accepted.
 const RETRY: Duration = Duration::from_millis(10);
-
-/// What a component may do over HTTP beside answering: nothing. Requests of its own would need certificates, names and TLS.
-#[derive(Debug)]
-pub struct Hooks;
-
-type Sent = Result<(Response<WasiBody>, Pending), wasmtime_wasi_http::Error>;
-type Pending = Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>;
-
-impl WasiHttpHooks for Hooks {
-    fn send_request(
-        &mut self,
-        _request: Request<WasiBody>,
-        _options: Option<RequestOptions>,
-        _done: Pending,
-    ) -> Box<dyn Future<Output = Sent> + Send> {
-        Box::new(async { Err(wasmtime_wasi_http::Error::HttpRequestDenied) })
-    }
-}
 
 /// Opens the socket that a component is served on.
 pub fn listen(address: SocketAddr) -> Result<TcpListener> {
@@ -70,7 +50,7 @@ pub async fn serve(
     path: String,
 ) -> Result<Outcome> {
     let pre =
-        instance::component_linker(engine, Kind::Proxy)?.instantiate_pre(component).and_then(ProxyPre::new);
+        instance::component_linker(engine, component)?.instantiate_pre(component).and_then(ProxyPre::new);
     let proxy = match pre {
         Ok(proxy) => proxy,
         Err(e) => return Ok(Outcome::failed(format!("'{path}' cannot be served: {e:#}"))),

@@ -1,12 +1,14 @@
 //! What a program sees of the world: the state of its store, and what is linked to it.
 
+use super::fetch::Hooks;
 use super::limiter::{Limiter, Memory};
+use super::names::lookup;
 use super::preopen::Preopen;
-use super::program::Kind;
 use super::settings::{CodeSettings, Limits, Settings, Sockets};
 use super::stdio::Stdin;
 use crate::error::{Error, ErrorKind, Result};
 use std::fs::File;
+use wasmtime::component::Component;
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -38,7 +40,8 @@ pub struct Call {
 pub struct State {
     wasi: WasiP1Ctx,
     http: WasiHttpCtx,
-    hooks: super::http::Hooks,
+    hooks: Hooks,
+    sockets: Sockets,
     /// Limits.
     pub limiter: Limiter,
 }
@@ -78,9 +81,15 @@ impl State {
         if call.sockets != Sockets::default() {
             wasi.inherit_network();
         }
-        // The resolver of the C library would load code that the image's nsswitch.conf names.
+        // That would ask the C library: see `names`.
         wasi.allow_ip_name_lookup(false);
-        Ok(Self { wasi: wasi.build_p1(), http: WasiHttpCtx::new(), hooks: super::http::Hooks, limiter })
+        let (sockets, hooks) = (call.sockets, Hooks { tcp: call.sockets.tcp });
+        Ok(Self { wasi: wasi.build_p1(), http: WasiHttpCtx::new(), hooks, sockets, limiter })
+    }
+
+    /// It may look names up: whoever has sockets may.
+    pub fn may_resolve(&self) -> bool {
+        self.sockets != Sockets::default()
     }
 }
 
@@ -139,12 +148,18 @@ pub fn module_linker(engine: &Engine) -> Result<wasmtime::Linker<State>> {
     Ok(linker)
 }
 
-/// What components can import.
-pub fn component_linker(engine: &Engine, kind: Kind) -> Result<wasmtime::component::Linker<State>> {
+/// What components can import. HTTP, which is much, is linked for those that use it.
+pub fn component_linker(
+    engine: &Engine,
+    component: &Component,
+) -> Result<wasmtime::component::Linker<State>> {
     let mut linker = wasmtime::component::Linker::new(engine);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(|e| cannot_link(&e))?;
-    if kind == Kind::Proxy {
-        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(|e| cannot_link(&e))?;
-    }
+    let http = component.component_type().imports(engine).any(|(name, _)| name.starts_with("wasi:http/"));
+    let linked = wasmtime_wasi::p2::add_to_linker_async(&mut linker)
+        .and_then(|()| lookup::link(&mut linker))
+        .and_then(|()| {
+            if http { wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker) } else { Ok(()) }
+        });
+    linked.map_err(|e| cannot_link(&e))?;
     Ok(linker)
 }

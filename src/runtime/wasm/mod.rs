@@ -7,12 +7,14 @@
 pub mod compile;
 pub mod engine;
 pub mod execute;
+pub mod fetch;
 pub mod handover;
 pub mod http;
 pub mod instance;
 pub mod library;
 pub mod limiter;
 pub mod load;
+pub mod names;
 pub mod outcome;
 pub mod preopen;
 pub mod program;

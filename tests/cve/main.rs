@@ -5,6 +5,7 @@ mod common;
 mod descriptors;
 mod devices;
 mod document;
+mod engine;
 mod links;
 mod privileges;
 mod proc;

@@ -8,7 +8,9 @@ use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, ResourceRecord, TYPE};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
 
@@ -128,6 +130,44 @@ fn a_server_that_does_not_answer_is_an_error_and_not_the_end() {
     // Nothing listens there.
     write(&bundle, "etc/resolv.conf", "nameserver 127.78.0.1\noptions timeout:1 attempts:1\n");
     wasm.run(&bundle).exits(1);
+}
+
+#[test]
+fn a_module_of_preview_1_serves_on_the_socket_that_it_is_passed() {
+    let wasm = Wasm::new();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let module = wasm.runtime.path("server.wasm");
+    common::compile("server.c", &module);
+    let bundle = wasm.bundle(&fs::read(module).expect("the module"), "/server.wasm", &[]);
+    write(&bundle, "etc/greeting", "hello ");
+    let run = wasm.command(&["run", "--bundle", bundle.dir(), &bundle.id]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\" 3<&0 </dev/null", "sh"]);
+    shell.arg(run.get_program()).args(run.get_args()).stdin(Stdio::from(OwnedFd::from(listener)));
+    shell.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let server = shell.spawn().expect("the shell");
+    for name in ["one", "two"] {
+        let mut stream = TcpStream::connect(address).expect("a connection");
+        stream.write_all(name.as_bytes()).expect("a name");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert_eq!(answer, format!("hello {name}"));
+    }
+    let output = server.wait_with_output().expect("its end");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "type 1\nclosed\n");
+}
+
+#[test]
+fn descriptors_that_are_no_sockets_are_not_passed() {
+    let wasm = Wasm::new();
+    let mut bundle = wasm.probe(&["read", "/tmp/file"]);
+    write(&bundle, "tmp/file", "content");
+    // It says so itself: there are only the runtime's own.
+    bundle.edit(|config| config["process"]["env"] = serde_json::json!(["LISTEN_FDS=10"]));
+    assert_eq!(wasm.run(&bundle).success().stdout, "content");
 }
 
 /// The program that asks `authority`, encrypted or not.

@@ -19,6 +19,20 @@ pub fn inherited(number: RawFd) -> Result<OwnedFd> {
     Ok(fd)
 }
 
+/// [`inherited`] for a socket. None if there is something else under this number, which stays as it is.
+pub fn inherited_socket(number: RawFd) -> Option<OwnedFd> {
+    let mut kind: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `kind`, and to `length` itself; the number may be any.
+    let answered = unsafe {
+        libc::getsockopt(number, libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut length)
+    };
+    if answered != 0 {
+        return None;
+    }
+    inherited(number).ok()
+}
+
 /// Closes all descriptors from `first` to `last`, both included (close_range(2), Linux 5.9; older kernels: one by one).
 ///
 /// For a process that is about to execute a program and needs none of them any more: whoever still holds a Rust owner

@@ -3,7 +3,7 @@
 use super::instance::{self, Budget, Call, State};
 use super::outcome::Outcome;
 use super::program::{Kind, Program};
-use super::{http, load};
+use super::{http, load, passed};
 use crate::error::{Context as _, Result};
 use std::fs::File;
 use std::future::{Future, poll_fn};
@@ -119,7 +119,10 @@ async fn go(engine: &Engine, job: Job) -> Result<Outcome> {
 
 /// Runs a core module.
 async fn command(store: &mut Store<State>, module: &Module) -> wasmtime::Result<i32> {
-    let linker = instance::module_linker(store.engine())?;
+    let mut linker = instance::module_linker(store.engine())?;
+    if !store.data().passed.is_empty() {
+        passed::link(&mut linker)?;
+    }
     let instance = linker.instantiate_async(&mut *store, module).await?;
     let start = instance.get_typed_func::<(), ()>(&mut *store, "_start")?;
     start.call_async(store, ()).await.map(|()| 0)

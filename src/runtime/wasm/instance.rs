@@ -3,11 +3,14 @@
 use super::fetch::Hooks;
 use super::limiter::{Limiter, Memory};
 use super::names::lookup;
+use super::passed::{Passed, placeholders};
 use super::preopen::Preopen;
 use super::settings::{CodeSettings, Limits, Settings, Sockets};
 use super::stdio::Stdin;
 use crate::error::{Error, ErrorKind, Result};
 use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::p1::WasiP1Ctx;
@@ -15,7 +18,7 @@ use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 /// The module of functions of WASI preview 1.
-const PREVIEW1: &str = "wasi_snapshot_preview1";
+pub(super) const PREVIEW1: &str = "wasi_snapshot_preview1";
 
 /// What a program is called with.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +33,8 @@ pub struct Call {
     pub preopens: Vec<Preopen>,
     /// Sockets.
     pub sockets: Sockets,
+    /// Sockets that a program of preview 1 finds open.
+    pub passed: Vec<Arc<OwnedFd>>,
     /// It reads the standard input of this process.
     pub stdin: bool,
     /// It has this process for itself, and so may block its thread.
@@ -38,7 +43,8 @@ pub struct Call {
 
 /// The state of a store.
 pub struct State {
-    wasi: WasiP1Ctx,
+    pub(super) wasi: WasiP1Ctx,
+    pub(super) passed: Passed,
     http: WasiHttpCtx,
     hooks: Hooks,
     sockets: Sockets,
@@ -68,7 +74,9 @@ impl State {
         if call.stdin {
             wasi.stdin(Stdin::default());
         }
-        for Preopen { path, name, read_only } in &call.preopens {
+        for Preopen { path, name, read_only } in
+            placeholders(&call.preopens, call.passed.len()).iter().chain(&call.preopens)
+        {
             let permissions = if *read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
             wasi.preopened_dir(path, name, permissions).map_err(|e| {
                 Error::new(
@@ -84,7 +92,8 @@ impl State {
         // That would ask the C library: see `names`.
         wasi.allow_ip_name_lookup(false);
         let (sockets, hooks) = (call.sockets, Hooks { tcp: call.sockets.tcp });
-        Ok(Self { wasi: wasi.build_p1(), http: WasiHttpCtx::new(), hooks, sockets, limiter })
+        let passed = Passed::new(&call.passed);
+        Ok(Self { wasi: wasi.build_p1(), passed, http: WasiHttpCtx::new(), hooks, sockets, limiter })
     }
 
     /// It may look names up: whoever has sockets may.

@@ -139,6 +139,7 @@ fn call(process: &Process, preopens: Vec<Preopen>, settings: &Settings) -> Call 
         cwd: process.cwd().display().to_string(),
         preopens,
         sockets: settings.sockets,
+        passed: Vec::new(),
         stdin: false,
         alone: false,
     }

@@ -16,6 +16,7 @@ pub mod limiter;
 pub mod load;
 pub mod names;
 pub mod outcome;
+pub mod passed;
 pub mod preopen;
 pub mod program;
 pub mod runner;

@@ -4,6 +4,7 @@ use super::execute::{self, Job};
 use super::handover::{MARKER, Plan};
 use super::instance::{Budget, Call};
 use super::outcome::Outcome;
+use super::passed::FIRST;
 use super::preopen::Preopen;
 use super::program::Kind;
 use super::{engine, http};
@@ -12,8 +13,9 @@ use crate::platform::sys::{fd, signal};
 use nix::sys::signal::SigSet;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Runs the module of this process, if it was made to run one. Call it first; it looks at one variable.
 pub fn main() -> Option<u8> {
@@ -51,6 +53,7 @@ fn run(plan: RawFd) -> Result<Outcome> {
         cwd,
         preopens,
         sockets: settings.sockets,
+        passed: if kind == Kind::Command { passed() } else { Vec::new() },
         stdin: kind != Kind::Proxy,
         alone: true,
     };
@@ -79,6 +82,13 @@ fn set_up_signals() -> Result<()> {
 /// Takes a descriptor over by its number.
 fn take(number: RawFd) -> Result<File> {
     fd::inherited(number).map(File::from)
+}
+
+/// The sockets that the caller passed, as many as a variable says. The other descriptors here are no sockets.
+fn passed() -> Vec<Arc<OwnedFd>> {
+    let count = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse::<u32>().ok()).unwrap_or(0);
+    let numbers = FIRST..FIRST.saturating_add(count);
+    numbers.map_while(|number| fd::inherited_socket(number as RawFd)).map(Arc::new).collect()
 }
 
 fn enter(root: RawFd) -> Result<()> {

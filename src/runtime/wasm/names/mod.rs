@@ -12,6 +12,7 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use std::fs::File;
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use url::Host;
 
@@ -19,6 +20,9 @@ use url::Host;
 const MAX_FILE: u64 = 1 << 20;
 /// Longest name, in bytes: RFC 1035, 2.3.4.
 const MAX_NAME: usize = 253;
+
+/// Most names that are asked for at a time: each needs a descriptor, and a program may ask for as many as it likes.
+static AT_A_TIME: Semaphore = Semaphore::const_new(32);
 
 /// Why a name has no address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +57,7 @@ pub async fn resolve(name: &str) -> Result<Vec<IpAddr>, Failure> {
     if is_local(&name) {
         return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
     }
+    let _place = AT_A_TIME.acquire().await;
     ask(&Resolv::parse(&read("/etc/resolv.conf")), &name).await
 }
 

@@ -39,6 +39,11 @@ impl Error {
         Self { code: Code::INVALID_ARGUMENT, message: message.into() }
     }
 
+    /// There is no such call.
+    pub fn unimplemented(what: impl fmt::Display) -> Self {
+        Self { code: Code::UNIMPLEMENTED, message: format!("{what} is not supported") }
+    }
+
     /// The same error with a sentence in front: `message: cause`.
     #[must_use]
     pub fn wrap(mut self, message: impl fmt::Display) -> Self {
@@ -82,9 +87,9 @@ impl From<containerd_shim_protos::protobuf::Error> for Error {
     }
 }
 
-impl From<Error> for ttrpc::Error {
+impl From<Error> for ttrpc::Status {
     fn from(e: Error) -> Self {
-        Self::RpcStatus(ttrpc::get_status(e.code, e.message))
+        ttrpc::get_status(e.code, e.message)
     }
 }
 

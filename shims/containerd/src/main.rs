@@ -21,6 +21,7 @@ mod process;
 mod reaper;
 mod relay;
 mod rootfs;
+mod rpc;
 mod runtime;
 mod serve;
 mod service;

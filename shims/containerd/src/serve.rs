@@ -5,22 +5,16 @@ use crate::events::Publisher;
 use crate::flags::Flags;
 use crate::reaper::Reaper;
 use crate::relay::Relay;
-use crate::service::{self, Service};
-use containerd_shim_protos::ttrpc::Server;
+use crate::rpc;
+use crate::service::Service;
 use rustix::fs::{Mode, OFlags};
-use std::os::fd::{IntoRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the last events may take to be sent.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
-/// How long the last answers may take to be sent.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
-/// Threads of a connection that wait for calls: at start, and how few and how many there may be. Busy ones do not count, so
-/// that any number of calls is served at once.
-const IDLE_THREADS: (usize, usize, usize) = (2, 1, 3);
 
 /// What all containers of a server share.
 pub struct Shim {
@@ -48,17 +42,12 @@ pub fn serve(flags: &Flags) -> Result<()> {
         publisher: Publisher::start(&address, &flags.namespace)?,
     });
     let service = Arc::new(Service::new(shim));
-    let mut server = Server::new()
-        .add_listener(OwnedFd::from(listener).into_raw_fd())
-        .map_err(|e| Error::new(format!("cannot listen: {e}")))?
-        .set_thread_count_default(IDLE_THREADS.0)
-        .set_thread_count_min(IDLE_THREADS.1)
-        .set_thread_count_max(IDLE_THREADS.2)
-        .register_service(service::methods(&service));
-    server.start().map_err(|e| Error::new(format!("cannot serve: {e}")))?;
+    rpc::serve(listener, Arc::clone(&service))?;
     service.wait_for_shutdown();
     service.shim().publisher.flush(FLUSH_DEADLINE);
-    end(server, &socket);
+    let _ = std::fs::remove_file(&socket);
+    // Whatever still hangs, the process ends.
+    std::process::exit(0)
 }
 
 /// Takes the socket from standard input, in whose place is nothing then.
@@ -69,16 +58,4 @@ fn take_listener() -> Result<UnixListener> {
         .context(|| "cannot open '/dev/null'")?;
     rustix::stdio::dup2_stdin(nothing).context(|| "cannot close standard input")?;
     Ok(UnixListener::from(socket))
-}
-
-/// Ends the process, after the answers that are under way were sent.
-fn end(server: Server, socket: &PathBuf) -> ! {
-    let _ = std::fs::remove_file(socket);
-    // Whatever still hangs, the process ends.
-    std::thread::spawn(|| {
-        std::thread::sleep(ANSWER_DEADLINE);
-        std::process::exit(0);
-    });
-    server.shutdown();
-    std::process::exit(0)
 }

@@ -1,6 +1,6 @@
 //! The task API: each call is turned into an operation on a container, and its result into an answer.
 
-mod wait;
+mod calls;
 
 use crate::container::Container;
 use crate::error::{Error, Result};
@@ -14,10 +14,8 @@ use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use containerd_shim_protos::shim::oci::ProcessDetails;
 use containerd_shim_protos::types::empty::Empty;
-use containerd_shim_protos::{Task, create_task, ttrpc};
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use ttrpc::{MethodHandler, TtrpcContext};
 
 /// The containers of a server, by their ids; `None` for one that is being created.
 type Containers = HashMap<String, Option<Arc<Container>>>;
@@ -28,18 +26,6 @@ pub struct Service {
     containers: Mutex<Containers>,
     ending: Mutex<bool>,
     ended: Condvar,
-}
-
-/// The calls that the service takes, by their names: those of version 2 of the API, and of version 3, which has the same messages.
-pub fn methods(service: &Arc<Service>) -> HashMap<String, Box<dyn MethodHandler + Send + Sync>> {
-    let of_version = |version: &str| {
-        let mut methods = create_task(Arc::clone(service) as Arc<dyn Task + Send + Sync>);
-        let wait = wait::Wait(Arc::clone(service));
-        methods.insert("/containerd.task.v2.Task/Wait".to_owned(), Box::new(wait));
-        let version = format!(".{version}.");
-        methods.into_iter().map(move |(name, method)| (name.replacen(".v2.", &version, 1), method))
-    };
-    of_version("v2").chain(of_version("v3")).collect()
 }
 
 impl Service {
@@ -94,8 +80,8 @@ fn empty() -> Empty {
     Empty::new()
 }
 
-impl Task for Service {
-    fn state(&self, _: &TtrpcContext, r: api::StateRequest) -> ttrpc::Result<api::StateResponse> {
+impl Service {
+    fn state(&self, r: api::StateRequest) -> Result<api::StateResponse> {
         let container = self.container(&r.id)?;
         let report = container.report(&r.exec_id)?;
         Ok(api::StateResponse {
@@ -114,18 +100,18 @@ impl Task for Service {
         })
     }
 
-    fn create(&self, _: &TtrpcContext, r: api::CreateTaskRequest) -> ttrpc::Result<api::CreateTaskResponse> {
-        let container = self.make(&r)?;
+    fn create(&self, r: &api::CreateTaskRequest) -> Result<api::CreateTaskResponse> {
+        let container = self.make(r)?;
         let pid = container.report("")?.pid.cast_unsigned();
         Ok(api::CreateTaskResponse { pid, ..Default::default() })
     }
 
-    fn start(&self, _: &TtrpcContext, r: api::StartRequest) -> ttrpc::Result<api::StartResponse> {
+    fn start(&self, r: &api::StartRequest) -> Result<api::StartResponse> {
         let pid = self.container(&r.id)?.start(&r.exec_id)?.cast_unsigned();
         Ok(api::StartResponse { pid, ..Default::default() })
     }
 
-    fn delete(&self, _: &TtrpcContext, r: api::DeleteRequest) -> ttrpc::Result<api::DeleteResponse> {
+    fn delete(&self, r: &api::DeleteRequest) -> Result<api::DeleteResponse> {
         let (pid, exit) = self.container(&r.id)?.delete(&r.exec_id)?;
         if r.exec_id.is_empty() {
             self.lock().remove(&r.id);
@@ -138,7 +124,7 @@ impl Task for Service {
         })
     }
 
-    fn pids(&self, _: &TtrpcContext, r: api::PidsRequest) -> ttrpc::Result<api::PidsResponse> {
+    fn pids(&self, r: &api::PidsRequest) -> Result<api::PidsResponse> {
         let pids = self.container(&r.id)?.pids()?;
         let processes = pids.into_iter().map(|(pid, exec)| {
             let details = exec.map(|exec_id| {
@@ -150,39 +136,39 @@ impl Task for Service {
         Ok(api::PidsResponse { processes: processes.collect(), ..Default::default() })
     }
 
-    fn pause(&self, _: &TtrpcContext, r: api::PauseRequest) -> ttrpc::Result<Empty> {
+    fn pause(&self, r: &api::PauseRequest) -> Result<Empty> {
         self.container(&r.id)?.pause()?;
         Ok(empty())
     }
 
-    fn resume(&self, _: &TtrpcContext, r: api::ResumeRequest) -> ttrpc::Result<Empty> {
+    fn resume(&self, r: &api::ResumeRequest) -> Result<Empty> {
         self.container(&r.id)?.resume()?;
         Ok(empty())
     }
 
-    fn checkpoint(&self, _: &TtrpcContext, r: api::CheckpointTaskRequest) -> ttrpc::Result<Empty> {
-        self.container(&r.id)?.checkpoint(&r)?;
+    fn checkpoint(&self, r: &api::CheckpointTaskRequest) -> Result<Empty> {
+        self.container(&r.id)?.checkpoint(r)?;
         Ok(empty())
     }
 
-    fn kill(&self, _: &TtrpcContext, r: api::KillRequest) -> ttrpc::Result<Empty> {
+    fn kill(&self, r: &api::KillRequest) -> Result<Empty> {
         self.container(&r.id)?.kill(&r.exec_id, r.signal, r.all)?;
         Ok(empty())
     }
 
-    fn exec(&self, _: &TtrpcContext, r: api::ExecProcessRequest) -> ttrpc::Result<Empty> {
+    fn exec(&self, r: api::ExecProcessRequest) -> Result<Empty> {
         let wanted = Wanted { stdin: r.stdin, stdout: r.stdout, stderr: r.stderr, terminal: r.terminal };
         let process = r.spec.into_option().unwrap_or_default().value;
         self.container(&r.id)?.exec(&r.exec_id, wanted, &process)?;
         Ok(empty())
     }
 
-    fn resize_pty(&self, _: &TtrpcContext, r: api::ResizePtyRequest) -> ttrpc::Result<Empty> {
+    fn resize_pty(&self, r: &api::ResizePtyRequest) -> Result<Empty> {
         self.container(&r.id)?.resize(&r.exec_id, r.width, r.height)?;
         Ok(empty())
     }
 
-    fn close_io(&self, _: &TtrpcContext, r: api::CloseIORequest) -> ttrpc::Result<Empty> {
+    fn close_io(&self, r: &api::CloseIORequest) -> Result<Empty> {
         let container = self.container(&r.id)?;
         if r.stdin {
             container.close_stdin(&r.exec_id)?;
@@ -190,35 +176,37 @@ impl Task for Service {
         Ok(empty())
     }
 
-    fn update(&self, _: &TtrpcContext, r: api::UpdateTaskRequest) -> ttrpc::Result<Empty> {
+    fn update(&self, r: api::UpdateTaskRequest) -> Result<Empty> {
         let resources = r.resources.into_option().unwrap_or_default().value;
         self.container(&r.id)?.update(&resources)?;
         Ok(empty())
     }
 
-    fn stats(&self, _: &TtrpcContext, r: api::StatsRequest) -> ttrpc::Result<api::StatsResponse> {
+    fn stats(&self, r: &api::StatsRequest) -> Result<api::StatsResponse> {
         let text = self.container(&r.id)?.stats()?;
         let stats = metrics::from_runtime(&text)?;
         Ok(api::StatsResponse { stats: MessageField::some(stats), ..Default::default() })
     }
 
-    fn connect(&self, _: &TtrpcContext, r: api::ConnectRequest) -> ttrpc::Result<api::ConnectResponse> {
+    fn connect(&self, r: &api::ConnectRequest) -> api::ConnectResponse {
         // The server of a pod answers for the pod, also when the container is gone.
         let pid =
             self.container(&r.id).and_then(|container| container.report("")).map_or(0, |report| report.pid);
-        Ok(api::ConnectResponse {
+        api::ConnectResponse {
             shim_pid: std::process::id(),
             task_pid: pid.cast_unsigned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..Default::default()
-        })
+        }
     }
 
-    fn shutdown(&self, _: &TtrpcContext, r: api::ShutdownRequest) -> ttrpc::Result<Empty> {
-        if r.now || self.lock().is_empty() {
-            *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = true;
-            self.ended.notify_all();
-        }
-        Ok(empty())
+    /// Whether a call to shut down is to be followed: not as long as there are containers.
+    fn is_end(&self, r: &api::ShutdownRequest) -> bool {
+        r.now || self.lock().is_empty()
+    }
+
+    fn end(&self) {
+        *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.ended.notify_all();
     }
 }

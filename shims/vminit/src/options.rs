@@ -13,8 +13,8 @@ pub struct Options {
 
 /// Reads the arguments; `None` when only the version is wanted.
 ///
-/// A kernel passes on what it does not know: as the first process of a machine, this program is started without any
-/// argument that it could misunderstand.
+/// A kernel passes the words of its command line on that it does not know, as `nomodule` where it has no modules: they mean
+/// nothing here.
 pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
     let mut options = Options { spec: PathBuf::from(vm_protocol::spec::PATH), listen: None };
     while let Some(arg) = args.next() {
@@ -23,7 +23,10 @@ pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, 
             "--spec" => options.spec = value()?,
             "--listen" => options.listen = Some(value()?),
             "--version" => return Ok(None),
-            _ => return Err(format!("unknown argument '{}'", arg.escape_debug())),
+            option if option.starts_with('-') => {
+                return Err(format!("unknown argument '{}'", option.escape_debug()));
+            }
+            _ => {}
         }
     }
     Ok(Some(options))
@@ -38,12 +41,13 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_few_and_others_are_refused() {
+    fn arguments_are_few_and_others_are_refused_but_for_words_of_the_kernel() {
         let options = of(&["--spec", "/s", "--listen", "/l"]).unwrap().unwrap();
         assert_eq!((options.spec, options.listen), (PathBuf::from("/s"), Some(PathBuf::from("/l"))));
         assert_eq!(of(&[]).unwrap().unwrap().spec, PathBuf::from("/pod/spec.json"));
         assert!(of(&["--version"]).unwrap().is_none());
         of(&["--spec"]).unwrap_err();
-        of(&["x"]).unwrap_err();
+        of(&["--x"]).unwrap_err();
+        assert_eq!(of(&["nomodule", "--spec", "/s"]).unwrap().unwrap().spec, PathBuf::from("/s"));
     }
 }

@@ -1,7 +1,7 @@
 //! magikrun: an OCI runtime for Linux containers, WebAssembly and microVMs, with atomic pods.
 //!
 //! Dependencies between the modules point one way:
-//! `cli -> pod -> {runtime, image, infra, passt} -> vm -> storage -> platform -> undo -> {error, limits}`.
+//! `cli -> pod -> {runtime, image, infra, cni} -> {passt, vm} -> storage -> platform -> undo -> {error, limits}`.
 
 pub mod error;
 pub mod limits;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 8] = [
     &["cli"],
     &["pod"],
-    &["runtime", "image", "infra", "passt", "cni"],
-    &["vm"],
+    &["runtime", "image", "infra", "cni"],
+    &["passt", "vm"],
     &["storage"],
     &["platform"],
     &["undo"],

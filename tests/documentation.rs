@@ -8,7 +8,7 @@ fn page(name: &str) -> PathBuf {
 }
 
 /// Pages of other programs, whose own tests hold them against their command lines.
-const OTHERS: [&str; 2] = ["containerd-shim-magikrun-v2.8", "vminit.8"];
+const OTHERS: [&str; 3] = ["containerd-shim-magikrun-v2.8", "magikrun-krun.8", "vminit.8"];
 /// Pages that describe no command, each with a test below.
 const FORMATS: [&str; 3] = ["magikrun-annotations.7", "magikrun-pod.5", "magikrun.toml.5"];
 

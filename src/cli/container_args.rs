@@ -50,6 +50,11 @@ pub struct ContainerArgs {
 }
 
 impl ContainerArgs {
+    /// Whether it is to run as a microVM.
+    pub fn wants_microvm(&self) -> bool {
+        self.backend.as_deref() == Some("krun")
+    }
+
     /// The same for the library. `args` are those of the program.
     pub fn config(self, name: &str, args: Vec<String>) -> Result<OciContainerConfig> {
         let memory = self.memory.map(u64::try_from).transpose();

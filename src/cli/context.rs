@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::platform::userns;
 use crate::runtime::cgroups::Driver;
+use crate::runtime::krun::engine::Libkrun;
 use crate::runtime::options::Host;
 use crate::storage::config::Config;
 use crate::storage::state_root::StateRoot;
@@ -96,7 +97,7 @@ impl Global {
     }
 
     /// What holds for every operation of this call.
-    pub fn host(&self) -> Result<Host> {
+    pub fn host(&self, libkrun: Libkrun) -> Result<Host> {
         let rootless = match self.rootless {
             Rootless::True => true,
             Rootless::False => false,
@@ -116,6 +117,8 @@ impl Global {
             max_containers: config.limits.max_containers,
             wasm: config.wasm,
             annotations: config.annotations,
+            vm: config.vm,
+            libkrun,
             called_as: std::env::args().next().unwrap_or_default(),
         })
     }

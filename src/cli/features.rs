@@ -3,6 +3,7 @@
 use super::version::{COMMIT, SPEC_VERSION, SPEC_VERSION_MIN, VERSION, libseccomp};
 use crate::error::Result;
 use crate::runtime::capabilities::CAPABILITIES;
+use crate::runtime::krun;
 use crate::runtime::rootfs::known_mount_options;
 use crate::runtime::seccomp::{known_actions, known_archs, known_flags, known_operators, supported_flags};
 use crate::runtime::validate::unsafe_annotations;
@@ -25,10 +26,16 @@ fn features() -> Value {
             "org.opencontainers.runc.checkpoint.enabled": "true",
             "org.magikrun.version": VERSION,
             "org.magikrun.commit": COMMIT,
-            "org.magikrun.backends": "native,wasm",
+            "org.magikrun.backends": backends(),
         },
         "potentiallyUnsafeConfigAnnotations": unsafe_annotations(),
     })
+}
+
+/// The backends that work here.
+fn backends() -> &'static str {
+    let microvms = krun::check::hypervisor().is_ok() && krun::replace::is_installed();
+    if microvms { "native,wasm,krun" } else { "native,wasm" }
 }
 
 fn linux() -> Value {

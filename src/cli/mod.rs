@@ -32,6 +32,7 @@ mod users;
 mod version;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::krun::engine::Libkrun;
 use crate::runtime::wasm::outcome;
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use context::Global;
@@ -118,6 +119,11 @@ pub fn command() -> clap::Command {
 
 /// Runs the command line of this process and returns its exit status.
 pub fn main() -> u8 {
+    main_with(Libkrun::Beside)
+}
+
+/// [`main`] of a program with libkrun, or beside it.
+pub fn main_with(libkrun: Libkrun) -> u8 {
     // A process of a container that runs a module: it was executed for that, and its command line is the module's.
     if let Some(status) = crate::runtime::wasm::runner::main() {
         return status;
@@ -145,7 +151,7 @@ pub fn main() -> u8 {
         _ => false,
     };
     let own_failure = if is_exec { EXEC_FAILURE } else { FAILURE };
-    match preserved.and_then(|()| dispatch(cli)) {
+    match preserved.and_then(|()| dispatch(cli, libkrun)) {
         Ok(status) => status,
         Err(e) => {
             report::error(&e);
@@ -242,7 +248,7 @@ fn usage_error(e: &clap::Error) -> Error {
     Error::new(ErrorKind::Usage, message)
 }
 
-fn dispatch(cli: Cli) -> Result<u8> {
+fn dispatch(cli: Cli, libkrun: Libkrun) -> Result<u8> {
     let Cli { global, command } = cli;
     // These put processes into containers, from where our executable can be reached.
     let enters = match &command {
@@ -253,7 +259,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
     if enters {
         crate::platform::selfexe::protect()?;
     }
-    let host = || global.host();
+    let host = || global.host(libkrun);
     match command {
         Command::Create(args) => create::run(&host()?, args),
         Command::Exec(args) => return exec::run(&host()?, args),

@@ -5,7 +5,11 @@ use super::print;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::runtime::lifecycle;
 use crate::runtime::options::Host;
+use crate::vm::connection::shown;
+use crate::vm::protocol::message::ProcessInfo;
+use std::io::Write as _;
 use std::process::Command;
+use tabwriter::TabWriter;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -25,6 +29,9 @@ pub struct Args {
 pub fn run(host: &Host, args: &Args) -> Result<()> {
     // After the id everything belongs to ps, except our own option in its long forms.
     let (format, options) = split_format(args)?;
+    if let Some(processes) = lifecycle::guest_processes(host, &args.id)? {
+        return print_guest(format, &processes);
+    }
     let pids = lifecycle::pids(host, &args.id)?;
     if format == Format::Json {
         return print(&serde_json::to_string(&pids)?);
@@ -36,6 +43,25 @@ pub fn run(host: &Host, args: &Args) -> Result<()> {
         crate::bail!(Usage, "ps failed: {said}");
     }
     print(&rows_of(&String::from_utf8_lossy(&output.stdout), &pids)?)
+}
+
+/// The processes of a guest, which no ps(1) of the host can show.
+fn print_guest(format: Format, processes: &[ProcessInfo]) -> Result<()> {
+    if format == Format::Json {
+        let pids: Vec<_> = processes.iter().map(|process| process.pid).collect();
+        return print(&serde_json::to_string(&pids)?);
+    }
+    let mut table = TabWriter::new(Vec::new()).padding(2);
+    let row = |process: &ProcessInfo| {
+        let ProcessInfo { pid, parent, uid, state, cpu, command, .. } = process;
+        // What a guest says must not control a terminal.
+        format!("{uid}\t{pid}\t{parent}\t{state}\t{}.{:02}\t{}", cpu / 1000, cpu % 1000 / 10, shown(command))
+    };
+    let rows: Vec<_> = processes.iter().map(row).collect();
+    write!(table, "UID\tPID\tPPID\tS\tTIME\tCMD\n{}", rows.join("\n"))
+        .context(|| "cannot format the table")?;
+    let text = table.into_inner().map_err(|e| Error::new(ErrorKind::System, e.to_string()))?;
+    print(&String::from_utf8_lossy(&text))
 }
 
 fn split_format(args: &Args) -> Result<(Format, Vec<String>)> {

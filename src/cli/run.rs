@@ -6,8 +6,8 @@ use super::store::StoreArgs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{BundleBuilder, Image, ImageService, PullOptions, PullPolicy};
 use crate::platform::worker;
-use crate::runtime::lifecycle;
 use crate::runtime::options::{CreateOptions, Host, RunOptions};
+use crate::runtime::{krun, lifecycle};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -42,6 +42,10 @@ pub fn run(host: &Host, args: Args) -> Result<u8> {
     let options =
         |create| RunOptions { create, detach: args.detach, keep: args.keep, no_subreaper: args.no_subreaper };
     let Some(name) = &args.image else { return lifecycle::run(host, &options(create)).map_err(failed) };
+    if args.container.wants_microvm() {
+        // Before a bundle is built: another program may have to build it.
+        krun::prepare::require_engine(host).map_err(failed)?;
+    }
     let service = args.store.service()?;
     let image = image(&service, name).map_err(failed)?;
     let config = args.container.config(&create.id, args.args)?;

@@ -1,4 +1,6 @@
-//! The arguments of pasta: a pure function.
+//! The arguments of passt and pasta: pure functions.
+
+use std::os::fd::RawFd;
 
 /// A port of the host that leads to a port of the network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +39,28 @@ pub fn pasta(namespace: &str, pid_file: &str, forwards: &[Forward], root: bool) 
     all
 }
 
+/// The arguments of passt for a virtual machine whose end of the connection is descriptor `socket`, and which has this address and
+/// gateway. Every port of the network namespace that it runs in leads to the same port of the machine.
+///
+/// It stays in the foreground, so that whoever starts it knows when it ends.
+pub fn passt(socket: RawFd, address: &str, gateway: &str) -> Vec<String> {
+    let socket = socket.to_string();
+    let all = [
+        "--foreground",
+        "--quiet",
+        "--fd",
+        &socket,
+        "--address",
+        address,
+        "--netmask",
+        "24",
+        "--gateway",
+        gateway,
+    ];
+    let ports = ["--no-map-gw", "-t", "all", "-u", "all"];
+    all.into_iter().chain(ports).map(str::to_owned).collect()
+}
+
 /// `[ADDRESS/]PORT[:PORT]`
 fn spec(forward: &Forward) -> String {
     let address = forward.host_ip.as_ref().map(|ip| format!("{ip}/")).unwrap_or_default();
@@ -46,6 +70,14 @@ fn spec(forward: &Forward) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_gets_all_ports_of_its_namespace() {
+        assert_eq!(
+            passt(7, "10.0.2.15", "10.0.2.2").join(" "),
+            "--foreground --quiet --fd 7 --address 10.0.2.15 --netmask 24 --gateway 10.0.2.2 --no-map-gw -t all -u all"
+        );
+    }
 
     #[test]
     fn ports_are_forwarded_by_protocol_and_nothing_else_is() {

@@ -1,7 +1,8 @@
-//! Networks without privileges through pasta(1), of Debian's package passt: its arguments, and its process.
+//! Networks without privileges through pasta(1), and those of virtual machines through passt(1), both of Debian's package passt:
+//! their arguments, and their processes.
 
 mod arguments;
 mod process;
 
-pub use arguments::{Forward, pasta};
-pub use process::{Pasta, start};
+pub use arguments::{Forward, passt, pasta};
+pub use process::{Pasta, connect, start};

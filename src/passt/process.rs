@@ -1,7 +1,8 @@
-//! The process of pasta.
+//! The processes of passt and pasta.
 
-use super::arguments::{Forward, pasta};
+use super::arguments::{Forward, passt, pasta};
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::sys::clone::Child;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -9,6 +10,8 @@ use std::process::{Command, Stdio};
 
 /// Where Debian has it; otherwise it is looked for on the search path.
 const PROGRAM: &str = "/usr/bin/pasta";
+/// The same for virtual machines.
+const MACHINES: &str = "/usr/bin/passt";
 
 /// A running pasta.
 #[derive(Debug)]
@@ -37,13 +40,7 @@ pub fn start(namespace: BorrowedFd<'_>, directory: &Path, forwards: &[Forward]) 
         .env_clear()
         .output();
     drop(inherited);
-    let output = output.map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::new(
-            ErrorKind::RuntimeUnavailable,
-            "cannot execute 'pasta': it is not installed (Debian package passt)",
-        ),
-        _ => Error::from(e).wrap("cannot execute 'pasta'"),
-    })?;
+    let output = output.map_err(|e| cannot_execute("pasta", e))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let lines = said.lines().map(str::trim).filter(|l| !l.is_empty() && !l.contains("to syslog"));
@@ -60,4 +57,32 @@ pub fn start(namespace: BorrowedFd<'_>, directory: &Path, forwards: &[Forward]) 
         .ok_or_else(|| Error::new(ErrorKind::System, cannot()))?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).context(cannot)?;
     Ok(Pasta { pid: pid.as_raw_pid(), pidfd })
+}
+
+/// Starts passt for a virtual machine whose network device is the other end of `socket`; see [`passt`]. It is a child of this
+/// process and ends with the connection.
+pub fn connect(socket: OwnedFd, address: &str, gateway: &str) -> Result<Child> {
+    let program = if Path::new(MACHINES).exists() { MACHINES } else { "passt" };
+    let inherited = rustix::io::dup(&socket).map_err(Error::from)?;
+    drop(socket);
+    let spawned = Command::new(program)
+        .args(passt(inherited.as_raw_fd(), address, gateway))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .env_clear()
+        .spawn();
+    let pid = spawned.map_err(|e| cannot_execute("passt", e))?.id() as i32;
+    let cannot = || "cannot find the process of passt";
+    let id = Pid::from_raw(pid).ok_or_else(|| Error::new(ErrorKind::System, cannot()))?;
+    Ok(Child { pid, pidfd: pidfd_open(id, PidfdFlags::empty()).context(cannot)? })
+}
+
+fn cannot_execute(program: &str, e: std::io::Error) -> Error {
+    match e.kind() {
+        std::io::ErrorKind::NotFound => Error::new(
+            ErrorKind::RuntimeUnavailable,
+            format!("cannot execute '{program}': it is not installed (Debian package passt)"),
+        ),
+        _ => Error::from(e).wrap(format!("cannot execute '{program}'")),
+    }
 }

@@ -9,13 +9,15 @@ use crate::platform::{memory, read_only};
 use nix::fcntl::AtFlags;
 use rustix::fs::{SealFlags, StatVfsMountFlags};
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt};
+use std::path::{Path, PathBuf};
 
 const EXE: &str = "/proc/self/exe";
+/// Tells the protected program where its executable is: the kernel calls a detached clone `/`.
+const PATH_VARIABLE: &str = "_MAGIKRUN_EXE";
 
 /// Makes sure that this process runs from an executable that cannot be written through `/proc/PID/exe`.
 ///
@@ -24,11 +26,26 @@ pub fn protect() -> Result<()> {
     if is_protected()? {
         return Ok(());
     }
+    let path = path()?;
     let exe = read_only::clone(Path::new(EXE)).or_else(|_| sealed_copy())?;
-    match execute(&exe) {
+    match execute(&exe, c"", (PATH_VARIABLE, path.as_os_str().as_bytes())) {
         Ok(never) => match never {},
         Err(e) => Err(e).or_kind(ErrorKind::System, || "cannot execute the protected copy of this program"),
     }
+}
+
+/// Where the executable of this process is.
+pub fn path() -> Result<PathBuf> {
+    match std::env::var_os(PATH_VARIABLE).filter(|_| is_protected().unwrap_or(false)) {
+        Some(path) => Ok(path.into()),
+        None => std::fs::read_link(EXE).context(|| format!("cannot read '{EXE}'")),
+    }
+}
+
+/// Executes another program in the place of this one, with the same arguments and environment and one more variable.
+pub fn execute_in_place(program: &Path, variable: (&str, &str)) -> Result<Infallible> {
+    let path = CString::new(program.as_os_str().as_bytes()).map_err(|_| Error::from_errno(libc::EINVAL))?;
+    execute(rustix::fs::CWD, &path, (variable.0, variable.1.as_bytes()))
 }
 
 /// Opens the executable of this process, to be executed again by descriptor.
@@ -54,15 +71,14 @@ fn sealed_copy() -> Result<OwnedFd> {
     memory::seal(copy).map(OwnedFd::from)
 }
 
-fn execute(exe: &OwnedFd) -> Result<Infallible> {
+fn execute(at: impl AsFd, path: &CStr, (name, value): (&str, &[u8])) -> Result<Infallible> {
     let args = strings(std::env::args_os().map(OsStringExt::into_vec))?;
-    let env = strings(std::env::vars_os().map(|(name, value)| {
-        let mut pair = name.into_vec();
-        pair.push(b'=');
-        pair.extend(value.into_vec());
-        pair
-    }))?;
-    Ok(nix::unistd::execveat(exe, c"", &args, &env, AtFlags::AT_EMPTY_PATH)?)
+    let others = std::env::vars_os().filter(|(other, _)| other != name);
+    let all = others.map(|(name, value)| (name.into_vec(), value.into_vec()));
+    let all = all.chain([(name.as_bytes().to_vec(), value.to_vec())]);
+    let env = strings(all.map(|(name, value)| [name, b"=".to_vec(), value].concat()))?;
+    let flags = if path.is_empty() { AtFlags::AT_EMPTY_PATH } else { AtFlags::empty() };
+    Ok(nix::unistd::execveat(at, path, &args, &env, flags)?)
 }
 
 fn strings(items: impl Iterator<Item = Vec<u8>>) -> Result<Vec<CString>> {

@@ -11,6 +11,7 @@ use crate::pod::seccomp;
 use crate::pod::store::PodStore;
 use crate::runtime::cgroups::Driver;
 use crate::runtime::kernel_security::AppArmor;
+use crate::runtime::krun::engine::Libkrun;
 use crate::runtime::options::Host;
 use crate::storage::state_root::StateRoot;
 use std::collections::BTreeMap;
@@ -35,7 +36,8 @@ impl PodHost {
         let data = images.storage().root().to_owned();
         // Monitors have another working directory.
         let root = std::path::absolute(host.root.path()).unwrap_or_else(|_| host.root.path().to_owned());
-        let host = Host { root: StateRoot::new(root), ..host };
+        // The monitor of a pod stays the program that it is.
+        let host = Host { root: StateRoot::new(root), libkrun: Libkrun::Absent, ..host };
         let store = PodStore::new(&host, &data);
         Self { host, images, data, store }
     }

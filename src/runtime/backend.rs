@@ -13,7 +13,7 @@ const HANDLER: &str = "run.oci.handler";
 /// The annotation of WebAssembly images.
 const WASM_VARIANT: &str = "module.wasm.image/variant";
 /// How containerd and CRI-O mark the container that holds the namespaces of a pod. Its program is a native one also when the
-/// annotations of the pod ask for WebAssembly.
+/// annotations of the pod ask for WebAssembly or a microVM.
 const SANDBOX: [(&str, &str); 2] =
     [("io.kubernetes.cri.container-type", "sandbox"), ("io.kubernetes.cri-o.ContainerType", "sandbox")];
 
@@ -25,7 +25,7 @@ enum Wanted {
     Smart,
 }
 
-/// Decides which backend the configuration asks for, and refuses what this build does not have.
+/// Decides which backend the configuration asks for.
 ///
 /// `called` is the name of the program in the command line; `is_module` looks at the entrypoint, and is called only where the
 /// decision depends on that.
@@ -37,21 +37,12 @@ pub fn select(spec: &Spec, called: &str, is_module: impl FnOnce() -> bool) -> Re
             .map(String::as_str)
             .filter(|v| !v.is_empty())
     };
-    let backend = match wanted(&annotation, called)? {
-        Wanted::Backend(Backend::Wasm) | Wanted::Smart if is_sandbox(&annotation) => Backend::Native,
+    Ok(match wanted(&annotation, called)? {
+        Wanted::Backend(_) | Wanted::Smart if is_sandbox(&annotation) => Backend::Native,
         Wanted::Backend(backend) => backend,
-        Wanted::Smart => {
-            if is_module() {
-                Backend::Wasm
-            } else {
-                Backend::Native
-            }
-        }
-    };
-    if backend == Backend::Krun {
-        crate::bail!(RuntimeUnavailable, "this build has no microVM backend");
-    }
-    Ok(backend)
+        Wanted::Smart if is_module() => Backend::Wasm,
+        Wanted::Smart => Backend::Native,
+    })
 }
 
 fn is_sandbox<'a>(annotation: &impl Fn(&str) -> Option<&'a str>) -> bool {
@@ -113,11 +104,10 @@ mod tests {
             (&[(OURS, ""), (HANDLER, "wasm")], wasm),
             (&[(HANDLER, "wasm"), (WASM_VARIANT, "strange")], wasm),
             (&[(WASM_VARIANT, "compat")], wasm),
+            (&[(OURS, "krun"), (WASM_VARIANT, "compat")], Backend::Krun),
+            (&[(HANDLER, "krun"), (WASM_VARIANT, "compat")], Backend::Krun),
         ] {
             assert_eq!(decide(annotations, "magikrun", false).unwrap(), expected, "{annotations:?}");
-        }
-        for annotation in [(OURS, "krun"), (HANDLER, "krun")] {
-            assert!(decide(&[annotation, (WASM_VARIANT, "compat")], "magikrun", true).is_err());
         }
     }
 
@@ -133,7 +123,12 @@ mod tests {
     #[test]
     fn the_container_that_holds_a_pods_namespaces_is_native() {
         for sandbox in SANDBOX {
-            assert_eq!(decide(&[sandbox, (HANDLER, "wasm")], "magikrun", true).unwrap(), Backend::Native);
+            for handler in ["wasm", "krun"] {
+                assert_eq!(
+                    decide(&[sandbox, (HANDLER, handler)], "magikrun", true).unwrap(),
+                    Backend::Native
+                );
+            }
             assert_eq!(
                 decide(&[sandbox, (HANDLER, "wasm-smart")], "magikrun", true).unwrap(),
                 Backend::Native
@@ -146,7 +141,7 @@ mod tests {
     #[test]
     fn a_link_with_the_name_of_the_microvm_backend_asks_for_it() {
         for called in ["krun", "/usr/bin/krun", "/usr/libexec/magikrun-krun"] {
-            assert!(decide(&[], called, false).unwrap_err().message().contains("microVM"));
+            assert_eq!(decide(&[], called, false).unwrap(), Backend::Krun);
             assert_eq!(decide(&[(OURS, "native")], called, false).unwrap(), Backend::Native);
         }
     }

@@ -8,11 +8,11 @@ use crate::error::{Context as _, ErrorKind, Result};
 use crate::platform::sys::clone::{Child, CloneArgs, clone3};
 use crate::runtime::container::{Container, Status};
 use crate::runtime::foreground::Foreground;
+use crate::runtime::krun;
 use crate::runtime::native::launch::kill_and_reap;
 use crate::runtime::native::process::{CapabilityPlan, ProcessPlan};
 use crate::runtime::options::ExecOptions;
 use crate::runtime::terminal::{self, Console, ConsolePlan};
-use crate::vm::Guest;
 use crate::vm::client::{ANSWER_TIMEOUT, Started};
 use crate::vm::session::Session;
 use oci_spec::runtime as oci;
@@ -20,9 +20,6 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::os::fd::{AsFd as _, OwnedFd};
 use vm_protocol::message::Exec;
 use vm_protocol::spec::{Capabilities, Process, Rlimit, Size};
-
-/// The control socket in the state directory of a container.
-const SOCKET: &str = "vm/control.sock";
 
 /// Exit code of a process whose virtual machine has ended under it: it was killed.
 const KILLED: i32 = 137;
@@ -44,7 +41,7 @@ pub fn exec(
     wanted.size = size.map(|size| Size { columns: size.ws_col, rows: size.ws_row });
     // The only container of the guest needs no name.
     let exec = Exec { container: String::new(), process: wanted, stdin: true, detach: false };
-    let guest = Guest::at(container.dir.path().join(SOCKET));
+    let guest = krun::guest_of(&container.dir);
     let started = guest.exec(exec, ANSWER_TIMEOUT).map_err(|e| {
         let kind = if e.kind() == ErrorKind::System { ErrorKind::ExecFailed } else { e.kind() };
         e.wrap("unable to start container process").with_kind(kind)
@@ -75,7 +72,7 @@ fn refuse(options: &ExecOptions) -> Result<()> {
 }
 
 /// A process object as the guest takes it.
-fn guest_process(process: &oci::Process) -> Result<Process> {
+pub fn guest_process(process: &oci::Process) -> Result<Process> {
     let ProcessPlan { uid, gid, groups, umask, capabilities, no_new_privs, limits, .. } =
         ProcessPlan::new(process, None, None, None)?;
     let CapabilityPlan { bounding, effective, permitted, inheritable, ambient } = capabilities;

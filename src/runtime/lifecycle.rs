@@ -25,8 +25,10 @@ use crate::runtime::validate::no_process;
 use crate::runtime::wasm::program::Program as Module;
 use crate::runtime::wasm::settings::Settings;
 use crate::runtime::wasm::source::{self, Tree};
-use crate::runtime::{exec_process, guest_exec, spec, state};
+use crate::runtime::{exec_process, guest_exec, krun, spec, state};
 use crate::storage::state_root::StateDir;
+use crate::vm::client::ANSWER_TIMEOUT;
+use crate::vm::protocol::message::ProcessInfo;
 use oci_spec::runtime::{Process, Spec};
 use std::os::fd::AsFd as _;
 
@@ -240,6 +242,15 @@ fn exec_plan<'a>(
 pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
     let container = Container::open(host, id)?;
     let record = &container.record;
+    if record.backend == Backend::Krun && signal != SIGKILL {
+        // The first process passes it on to the guest; the others are the machine's.
+        return match all {
+            true => {
+                krun::guest_of(&container.dir).signal(krun::guest::target(), signal, true, ANSWER_TIMEOUT)
+            }
+            false => signal::send(record, signal),
+        };
+    }
     if all && record.cgroup.is_tracked() {
         return record.cgroup.kill_all(signal);
     }
@@ -274,6 +285,18 @@ pub fn stats(host: &Host, id: &str) -> Result<Stats> {
     match container.status()? {
         Status::Stopped => Err(signal::not_running()),
         _ => Ok(container.record.cgroup.stats()),
+    }
+}
+
+/// The processes in the guest of a container that is a microVM; none for others.
+pub fn guest_processes(host: &Host, id: &str) -> Result<Option<Vec<ProcessInfo>>> {
+    let container = Container::open(host, id)?;
+    match (container.record.backend, container.status()?) {
+        (Backend::Krun, Status::Stopped | Status::Creating) => Err(signal::not_running()),
+        (Backend::Krun, _) => {
+            krun::guest_of(&container.dir).processes(krun::guest::NAME, ANSWER_TIMEOUT).map(Some)
+        }
+        _ => Ok(None),
     }
 }
 

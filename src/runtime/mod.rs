@@ -13,6 +13,7 @@ pub mod foreground;
 pub mod guest_exec;
 pub mod hooks;
 pub mod kernel_security;
+pub mod krun;
 pub mod lifecycle;
 pub mod native;
 pub mod notify;

@@ -2,7 +2,8 @@
 
 use crate::limits::MAX_CONTAINERS;
 use crate::runtime::cgroups::Driver;
-use crate::storage::config::{Annotations, WasmLimits};
+use crate::runtime::krun::engine::Libkrun;
+use crate::storage::config::{Annotations, VmLimits, WasmLimits};
 use crate::storage::state_root::StateRoot;
 use std::path::PathBuf;
 
@@ -21,6 +22,10 @@ pub struct Host {
     pub wasm: WasmLimits,
     /// Which annotations may change how a container is run.
     pub annotations: Annotations,
+    /// What microVMs may do at most.
+    pub vm: VmLimits,
+    /// Where libkrun is.
+    pub libkrun: Libkrun,
     /// The name that this program was called by: a link can name a backend.
     pub called_as: String,
 }
@@ -35,6 +40,8 @@ impl Host {
             max_containers: MAX_CONTAINERS,
             wasm: WasmLimits::default(),
             annotations: Annotations::default(),
+            vm: VmLimits::default(),
+            libkrun: Libkrun::Absent,
             called_as: String::new(),
         }
     }

@@ -3,6 +3,7 @@
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::runtime::container::{CONFIG, Container, Status};
 use crate::runtime::options::Host;
+use crate::runtime::record::Backend;
 use crate::runtime::signal;
 use crate::runtime::spec::parse_json;
 use oci_spec::runtime::LinuxResources;
@@ -24,6 +25,13 @@ pub fn update(host: &Host, id: &str, changes: &Value, schemata: &[&str]) -> Resu
     let present = present(&container)?;
     let mut wanted = present.clone();
     merge(&mut wanted, changes);
+    if container.record.backend == Backend::Krun && wanted.get("memory") != present.get("memory") {
+        // The guest has its memory for life: a lower limit would end the monitor, a higher one would give nothing.
+        crate::bail!(
+            NotSupported,
+            "cannot update the memory of '{id}': a microVM keeps the memory that it was started with"
+        );
+    }
     if wanted != present {
         let cgroup = &container.record.cgroup;
         cgroup.update(&limits(&wanted)?).map_err(|e| {

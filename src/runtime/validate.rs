@@ -3,14 +3,14 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::kernel_security::{AppArmor, KernelSecurity};
 use crate::runtime::native::sysctl;
-use crate::runtime::wasm;
+use crate::runtime::{krun, wasm};
 use crate::storage::config::Annotations;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
 use std::collections::HashSet;
 
 /// Prefix of the annotations that are ours: an unknown one is a mistake that must not pass unseen.
 const OUR_ANNOTATIONS: &str = "org.magikrun.";
-/// Our annotations, beside those of WebAssembly.
+/// Our annotations, beside those of WebAssembly and of microVMs.
 pub const KNOWN_ANNOTATIONS: [&str; 1] = ["org.magikrun.backend"];
 
 fn invalid(message: impl Into<String>) -> Error {
@@ -81,8 +81,9 @@ fn platform(spec: &Spec) -> Result<()> {
 
 fn annotations(spec: &Spec) -> Result<()> {
     for name in spec.annotations().iter().flat_map(|a| a.keys()) {
-        let known = KNOWN_ANNOTATIONS.iter().chain(&wasm::settings::ANNOTATIONS).any(|known| known == name);
-        if name.starts_with(OUR_ANNOTATIONS) && !known {
+        let all =
+            KNOWN_ANNOTATIONS.iter().chain(&wasm::settings::ANNOTATIONS).chain(&krun::settings::ANNOTATIONS);
+        if name.starts_with(OUR_ANNOTATIONS) && !all.into_iter().any(|known| known == name) {
             return Err(invalid(format!("annotations: unknown annotation '{name}'")));
         }
     }
@@ -91,7 +92,8 @@ fn annotations(spec: &Spec) -> Result<()> {
 
 /// Every annotation that changes how a container is run, and so must not come from an untrusted image.
 pub fn unsafe_annotations() -> Vec<&'static str> {
-    let mut names = [&KNOWN_ANNOTATIONS[..], &wasm::settings::ANNOTATIONS].concat();
+    let mut names =
+        [&KNOWN_ANNOTATIONS[..], &wasm::settings::ANNOTATIONS, &krun::settings::ANNOTATIONS].concat();
     names.extend(["run.oci.handler", "module.wasm.image/variant"]);
     names
 }

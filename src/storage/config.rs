@@ -3,8 +3,8 @@
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::limits::{
-    MAX_CONTAINERS, MAX_EXPANSION, MAX_FILES_PER_LAYER, MAX_LAYER_SIZE, MAX_LAYERS, MAX_ROOTFS_SIZE,
-    MAX_WASM_INSTANCES, MAX_WASM_MEMORY_PAGES, MAX_WASM_MODULE_SIZE, MAX_WASM_STORE_BYTES,
+    CONTAINER_START_TIMEOUT, MAX_CONTAINERS, MAX_EXPANSION, MAX_FILES_PER_LAYER, MAX_LAYER_SIZE, MAX_LAYERS,
+    MAX_ROOTFS_SIZE, MAX_WASM_INSTANCES, MAX_WASM_MEMORY_PAGES, MAX_WASM_MODULE_SIZE, MAX_WASM_STORE_BYTES,
     MAX_WASM_TABLE_ELEMENTS,
 };
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,8 @@ pub struct Config {
     pub stores: Stores,
     /// Table `[annotations]`.
     pub annotations: Annotations,
+    /// Table `[vm]`.
+    pub vm: VmLimits,
 }
 
 /// Where things are kept, unless the command line or the environment says otherwise.
@@ -76,6 +78,20 @@ impl Default for CniConfig {
             config_dirs: vec![PathBuf::from("/etc/cni/net.d")],
             plugin_dirs: vec![PathBuf::from("/opt/cni/bin"), PathBuf::from("/usr/lib/cni")],
         }
+    }
+}
+
+/// What microVMs may do at most.
+#[derive(Debug, Clone, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct VmLimits {
+    /// How many seconds a microVM may take until its program runs; it is ended then.
+    pub start_timeout: u64,
+}
+
+impl Default for VmLimits {
+    fn default() -> Self {
+        Self { start_timeout: CONTAINER_START_TIMEOUT.as_secs() }
     }
 }
 

@@ -66,6 +66,7 @@ pub fn create(
         prepared.record.save(&dir)?;
         prepared.record.cgroup.create(&mut undo)?;
         init.target.limit_memory(&prepared.record.cgroup);
+        init.target.set_directory(&dir, &prepared.namespaces)?;
         let (child, channel) = launch_init(&prepared, init, &dir, &mut undo)?;
         tracing::debug!("first process is {}, in its namespaces and cgroup", child.pid);
         set_limits(&mut prepared, &bundle, &child, &mut undo)?;

@@ -181,9 +181,9 @@ fn set_up(plan: &mut ExecPlan<'_>, channel: &Channel) -> Result<Infallible> {
     plan.program.set_home(plan.process.uid);
     plan.target.find(&plan.program)?;
     signal::default_sigpipe();
-    channel.send(&Message::Ready)?;
+    plan.target.announce(channel)?;
     load_filter(plan.seccomp.as_ref(), &plan.process, channel)?;
-    plan.target.execute(&plan.program)
+    plan.target.execute(&plan.program, channel)
 }
 
 fn follow(container: &Container, spec: &Spec, child: &Child, channel: &Channel) -> Result<()> {

@@ -94,6 +94,7 @@ fn set_up(plan: &mut InitPlan<'_>, channel: &Channel, start: &StartSocket) -> Re
     channel.wait_for_go()?;
     rustix::process::setsid().context(|| "cannot make a session")?;
     enter_namespaces(plan)?;
+    plan.target.in_namespaces()?;
     plan.process.join_keyring()?;
     name_host(plan)?;
     make_root(plan, channel)?;
@@ -190,9 +191,9 @@ fn execute(plan: &mut InitPlan<'_>, starter: &Channel) -> Result<std::convert::I
     // Again: what was found may have been changed until the start.
     plan.target.find(&plan.program)?;
     signal::default_sigpipe();
-    starter.send(&Message::Ready)?;
+    plan.target.announce(starter)?;
     load_filter(plan.seccomp.as_ref(), &plan.process, starter)?;
-    plan.target.execute(&plan.program)
+    plan.target.execute(&plan.program, starter)
 }
 
 /// Loads the filter and drops the capabilities that are left; nothing but execve(2) comes after. Shared with `exec`.

@@ -71,6 +71,17 @@ fn flag(kind: LinuxNamespaceType) -> u64 {
 }
 
 impl Namespaces {
+    /// User and group id on the host of root in a user namespace that is made with these.
+    pub fn root_ids(&self) -> (u32, u32) {
+        let root = |mappings: &[LinuxIdMapping]| {
+            mappings.iter().find(|mapping| mapping.container_id() == 0).map_or(0, LinuxIdMapping::host_id)
+        };
+        match &self.user {
+            UserNamespace::New { uids, gids } => (root(uids), root(gids)),
+            UserNamespace::Inherited | UserNamespace::Joined(_) => (0, 0),
+        }
+    }
+
     /// Reads the configuration and opens the namespaces to join.
     pub fn from_linux(linux: &Linux) -> Result<Self> {
         let mut plan = Self {

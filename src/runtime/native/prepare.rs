@@ -5,6 +5,8 @@ use crate::runtime::cgroups::{Cgroup, Driver};
 use crate::runtime::foreground::Foreground;
 use crate::runtime::hooks;
 use crate::runtime::kernel_security::KernelSecurity;
+use crate::runtime::krun::prepare::Vm;
+use crate::runtime::krun::target::Guest;
 use crate::runtime::native::init::InitPlan;
 use crate::runtime::native::launch::privileged;
 use crate::runtime::native::namespaces::{Namespaces, UserNamespace};
@@ -41,6 +43,8 @@ pub struct Bundle {
     pub backend: Backend,
     /// The module to run, where that is WebAssembly.
     pub module: Option<Module>,
+    /// The machine to become, where that is a microVM.
+    pub vm: Option<Vm>,
 }
 
 /// Reads and checks a bundle.
@@ -68,7 +72,12 @@ pub fn load(host: &Host, options: &CreateOptions) -> Result<Bundle> {
         }
         _ => None,
     };
-    Ok(Bundle { path, rootfs, spec, raw, backend, module })
+    let mut spec = spec;
+    let vm = match backend {
+        Backend::Krun => Some(Vm::prepare(host, options, &mut spec, &rootfs)?),
+        _ => None,
+    };
+    Ok(Bundle { path, rootfs, spec, raw, backend, module, vm })
 }
 
 /// The file that the process of a bundle names.
@@ -183,6 +192,9 @@ pub fn prepare<'a>(
 
 /// What the first process of a bundle becomes.
 pub fn target(bundle: &mut Bundle) -> Result<Target> {
+    if let Some(vm) = bundle.vm.take() {
+        return Guest::new(vm).map(|guest| Target::Vm(Box::new(guest)));
+    }
     let Some(process) = bundle.spec.process() else { return Ok(Target::Nothing) };
     let Some(module) = bundle.module.take() else { return Ok(Target::native()) };
     let mut namespaces = bundle.spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());

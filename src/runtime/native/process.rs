@@ -254,7 +254,8 @@ fn set_effective(mask: u64) -> Result<()> {
 }
 
 impl CapabilityPlan {
-    fn new(capabilities: &LinuxCapabilities) -> Self {
+    /// The sets of a configuration.
+    pub fn new(capabilities: &LinuxCapabilities) -> Self {
         let mask = |set: &Option<Capabilities>| {
             set.iter().flatten().map(|c| 1u64 << attributes::capability_number(*c)).fold(0, |a, b| a | b)
         };

@@ -1,11 +1,15 @@
-//! What a process of a container becomes when everything is set up: a program of its root, or a WebAssembly module.
+//! What a process of a container becomes when everything is set up: a program of its root, a WebAssembly module, or a microVM.
 
 use crate::error::Result;
 use crate::runtime::cgroups::Cgroup;
+use crate::runtime::krun::target::Guest;
+use crate::runtime::native::channel::{Channel, Message};
+use crate::runtime::native::namespaces::Namespaces;
 use crate::runtime::native::program::Program;
 use crate::runtime::wasm::handover::Handover;
 use crate::runtime::wasm::preopen;
 use crate::runtime::wasm::program::Program as Module;
+use crate::storage::state_root::StateDir;
 use oci_spec::runtime::{Process, Spec};
 use std::convert::Infallible;
 use std::os::fd::RawFd;
@@ -24,6 +28,8 @@ pub enum Target {
     Wasm(Box<Handover>),
     /// Nothing: the configuration has no process, and the container ends when it is started.
     Nothing,
+    /// A microVM.
+    Vm(Box<Guest>),
 }
 
 impl Target {
@@ -55,11 +61,28 @@ impl Target {
         }
     }
 
+    /// Tells it the state directory of its container, and the namespaces.
+    pub fn set_directory(&mut self, dir: &StateDir, namespaces: &Namespaces) -> Result<()> {
+        match self {
+            Self::Nothing | Self::Native { .. } | Self::Wasm(_) => Ok(()),
+            Self::Vm(guest) => guest.set_directory(dir, namespaces.root_ids()),
+        }
+    }
+
+    /// In the container's namespaces, with the files of the host.
+    pub fn in_namespaces(&mut self) -> Result<()> {
+        match self {
+            Self::Nothing | Self::Native { .. } | Self::Wasm(_) => Ok(()),
+            Self::Vm(guest) => guest.in_namespaces(),
+        }
+    }
+
     /// In the container's root, with all privileges there.
     pub fn in_root(&mut self) -> Result<()> {
         match self {
             Self::Native { .. } | Self::Nothing => Ok(()),
             Self::Wasm(handover) => handover.in_root(),
+            Self::Vm(guest) => guest.in_root(),
         }
     }
 
@@ -68,24 +91,38 @@ impl Target {
         match self {
             Self::Native { .. } | Self::Nothing => Vec::new(),
             Self::Wasm(handover) => handover.descriptors(),
+            Self::Vm(guest) => guest.descriptors(),
         }
     }
 
     /// As the container's user: finds the program. A module was found by the parent.
     pub fn find(&mut self, program: &Program) -> Result<()> {
-        if let Self::Native { path } = self {
-            *path = Some(program.find()?);
+        match self {
+            Self::Native { path } => *path = Some(program.find()?),
+            Self::Nothing | Self::Wasm(_) => {}
+            // The guest sees the same files, and finds it again.
+            Self::Vm(_) => drop(program.find()?),
         }
         Ok(())
     }
 
-    /// Executes it, or ends where there is nothing to execute; returns only when that fails.
-    pub fn execute(&self, program: &Program) -> Result<Infallible> {
+    /// Tells whoever waits for the start that execve(2) comes next. A microVM tells that itself, much later.
+    pub fn announce(&self, starter: &Channel) -> Result<()> {
+        match self {
+            Self::Nothing | Self::Native { .. } | Self::Wasm(_) => starter.send(&Message::Ready),
+            Self::Vm(_) => Ok(()),
+        }
+    }
+
+    /// Executes it, or ends where there is nothing to execute; returns only when that fails. `starter` is closed by execve(2), or by
+    /// a microVM when its program runs.
+    pub fn execute(&mut self, program: &Program, starter: &Channel) -> Result<Infallible> {
         match self {
             Self::Native { path: Some(path) } => program.execute(path),
             Self::Native { path: None } => program.execute(&program.find()?),
             Self::Wasm(handover) => handover.execute(program),
             Self::Nothing => exit(0),
+            Self::Vm(guest) => guest.execute(starter),
         }
     }
 }

@@ -70,12 +70,13 @@ impl Procfs {
 }
 
 impl View {
-    /// Makes the view of the root that this process is in. It needs the privilege to mount in the container's namespace.
-    pub fn open(procfs: &Procfs) -> Result<Self> {
+    /// Makes the view of the root that this process is in, without the directories `hidden` too. It needs the privilege to mount
+    /// in the container's namespace.
+    pub fn open(procfs: &Procfs, hidden: &[&str]) -> Result<Self> {
         let own = procfs.file("self/ns/mnt")?;
         let root = directory("/")?;
         security::unshare(libc::CLONE_NEWNS as u64).context(|| "cannot make a mount namespace")?;
-        let view = Self::cover(procfs);
+        let view = Self::cover(procfs, hidden);
         move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Mount))
             .context(|| "cannot return to the mount namespace of the container")?;
         // Joining a namespace leads to its root, which is not ours where that was entered by chroot(2).
@@ -83,12 +84,13 @@ impl View {
         view
     }
 
-    fn cover(procfs: &Procfs) -> Result<Self> {
+    fn cover(procfs: &Procfs, hidden: &[&str]) -> Result<Self> {
         // Before anything is mounted: it must not appear elsewhere.
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .context(|| "cannot keep the mounts of the view apart")?;
-        for path in kernel_mounts(&procfs.mountinfo()?) {
-            cover(&path).context(|| format!("cannot hide '{}' from the module", path.display()))?;
+        let hidden = hidden.iter().map(PathBuf::from);
+        for path in kernel_mounts(&procfs.mountinfo()?).into_iter().chain(hidden) {
+            cover(&path).context(|| format!("cannot hide '{}'", path.display()))?;
         }
         Ok(Self { root: directory("/")?, namespace: procfs.file("self/ns/mnt")? })
     }

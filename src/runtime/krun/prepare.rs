@@ -1,0 +1,95 @@
+//! From a configuration to a loaded machine: all decisions and checks, before anything is made.
+
+use super::engine::{Engine, Libkrun, Machine};
+use super::settings::Settings;
+use super::{check, guest, monitor_spec, replace, vm_file};
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::selfexe;
+use crate::runtime::options::{CreateOptions, Host};
+use oci_spec::runtime::Spec;
+use std::path::Path;
+use std::time::Duration;
+use vm_protocol::spec::PodSpec;
+
+/// Name of the program that is the first process of a guest.
+const INIT: &str = "vminit";
+/// Longest such program, in bytes: ours has less than 3 MB.
+const MAX_INIT: u64 = 8 << 20;
+
+/// A machine that a container can become.
+#[derive(Debug)]
+pub struct Vm {
+    /// What was decided about it.
+    pub settings: Settings,
+    /// The machine.
+    pub machine: Box<dyn Machine>,
+    /// The guest's first process.
+    pub init: &'static [u8],
+    /// The guest's specification.
+    pub spec: PodSpec,
+    /// How long it may take until its program runs.
+    pub start_timeout: Duration,
+}
+
+impl Vm {
+    /// Decides about the microVM of a bundle, and loads what it needs. In a program without libkrun that ends here: the one with
+    /// it goes on in its place. `spec` becomes the configuration of the container around the monitor.
+    pub fn prepare(host: &Host, options: &CreateOptions, spec: &mut Spec, rootfs: &Path) -> Result<Self> {
+        let wish = vm_file::read(rootfs)?;
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let settings = Settings::new(spec, &wish, cpus)?;
+        let guest = guest::spec(spec, &settings)?;
+        if options.no_pivot {
+            crate::bail!(
+                NotSupported,
+                "cannot run a microVM with --no-pivot: paths would lead out of its root"
+            );
+        }
+        if host.rootless {
+            crate::bail!(
+                NotSupported,
+                "cannot run a microVM without privileges: it needs mounts that only root may make"
+            );
+        }
+        check::check(settings.ram_mib)?;
+        let machine = require_engine(host)?.load()?;
+        monitor_spec::change(spec)?;
+        Ok(Self {
+            settings,
+            machine,
+            init: read_init()?,
+            spec: guest,
+            start_timeout: Duration::from_secs(host.vm.start_timeout),
+        })
+    }
+}
+
+/// The engine of this program; in one that has none, the program that has one goes on in its place.
+pub fn require_engine(host: &Host) -> Result<&'static dyn Engine> {
+    check::hypervisor()?;
+    match host.libkrun {
+        Libkrun::Linked(engine) => replace::check_version().map(|()| engine),
+        Libkrun::Beside => match replace::replace()? {},
+        Libkrun::Absent => {
+            crate::bail!(RuntimeUnavailable, "cannot run a microVM: libkrun is not linked into this program")
+        }
+    }
+}
+
+/// Reads the guest's first process. It is never freed: the machine shows these bytes to the guest.
+fn read_init() -> Result<&'static [u8]> {
+    let own = selfexe::path()?;
+    let path = replace::installed(&own, INIT).ok_or_else(|| {
+        let message = format!("cannot run a microVM: '{INIT}' is not installed beside '{}'", own.display());
+        Error::new(ErrorKind::RuntimeUnavailable, message)
+    })?;
+    let data = std::fs::read(&path).context(|| format!("cannot read '{}'", path.display()))?;
+    if data.len() as u64 > MAX_INIT {
+        crate::bail!(
+            RuntimeUnavailable,
+            "cannot use '{}': it has more than {MAX_INIT} bytes",
+            path.display()
+        );
+    }
+    Ok(data.leak())
+}

@@ -1,0 +1,318 @@
+//! The first process of a microVM's container: it makes the monitor, waits until the guest's program runs, passes signals on to it,
+//! and ends with its exit code.
+//!
+//! It is one thread around one poll(2). The monitor is its child: libkrun ends the process that it runs in.
+
+use super::guest;
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::sys::clone::{self, Child};
+use crate::runtime::native::channel::{Channel, Message};
+use crate::vm::connection::{Connection, Received, reply_of, shown};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::Mode;
+use rustix::process::{WaitOptions, WaitStatus, wait};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use vm_protocol::message::{Reply, Request};
+
+/// How often a guest that does not listen yet is asked again.
+const RETRY: Duration = Duration::from_millis(20);
+/// How long a guest may take to answer that it has passed a signal on; then it is ended.
+const SIGNAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much of what the guest's console says last is kept, in bytes.
+const MAX_CONSOLE: usize = 4 << 10;
+/// How many of its lines an error shows.
+const CONSOLE_LINES: usize = 8;
+/// Exit code when the virtual machine itself has failed.
+const FAILURE: i32 = 125;
+/// Offset of the exit code of a process that a signal ended.
+const SIGNAL_BASE: i32 = 128;
+
+/// Signals that are not the guest's business: its terminal has a size of its own, and libkrun looks after that; the others
+/// are for this process.
+const OWN: [Signal; 4] = [Signal::SIGWINCH, Signal::SIGCHLD, Signal::SIGPIPE, Signal::SIGURG];
+
+/// What is supervised.
+#[derive(Debug)]
+pub struct Supervisor {
+    /// Read end of the guest's console.
+    pub console: OwnedFd,
+    /// The control socket.
+    pub control: PathBuf,
+    /// When the guest's program must run.
+    pub deadline: Instant,
+    /// passt, if the guest's network goes through it.
+    pub passt: Option<Child>,
+}
+
+/// The state of the loop.
+struct Running {
+    supervisor: Supervisor,
+    signals: SignalFd,
+    monitor: Child,
+    /// Who waits for the guest's program; none once it runs.
+    starter: Option<Channel>,
+    ready: Option<Connection>,
+    /// Signals that the guest has not acknowledged, each with the time until when it must.
+    sent: Vec<(Connection, Instant)>,
+    early: Vec<i32>,
+    said: Vec<u8>,
+    console_open: bool,
+}
+
+impl Supervisor {
+    /// Makes the monitor, which is `become_monitor`, and supervises it until it ends; returns its exit code. `starter` hears when the
+    /// guest's program runs, or why it does not.
+    pub fn run(self, starter: Channel, become_monitor: impl FnOnce() -> Error) -> i32 {
+        let failed = |e: &Error| {
+            starter.send_error(e);
+            FAILURE
+        };
+        let (signals, before) = match block_signals() {
+            Ok(pair) => pair,
+            Err(e) => return failed(&e),
+        };
+        let monitor = clone::fork(|| {
+            let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+            let _ = before.thread_set_mask();
+            let e = become_monitor();
+            eprintln!("magikrun: {e}");
+            FAILURE
+        });
+        let monitor = match monitor {
+            Ok(monitor) => monitor,
+            Err(e) => return failed(&e),
+        };
+        let running = Running {
+            supervisor: self,
+            signals,
+            monitor,
+            starter: Some(starter),
+            ready: None,
+            sent: Vec::new(),
+            early: Vec::new(),
+            said: Vec::new(),
+            console_open: true,
+        };
+        running.supervise()
+    }
+}
+
+fn block_signals() -> Result<(SignalFd, SigSet)> {
+    let cannot = || "cannot set up signals";
+    let mut set = SigSet::empty();
+    let faults = [
+        Signal::SIGSEGV,
+        Signal::SIGBUS,
+        Signal::SIGFPE,
+        Signal::SIGILL,
+        Signal::SIGTRAP,
+        Signal::SIGSYS,
+        Signal::SIGABRT,
+    ];
+    Signal::iterator().filter(|signal| !faults.contains(signal)).for_each(|signal| set.add(signal));
+    let before = set.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).context(cannot)?;
+    let signals =
+        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context(cannot)?;
+    Ok((signals, before))
+}
+
+impl Running {
+    fn supervise(mut self) -> i32 {
+        loop {
+            if let Some(code) = self.turn() {
+                return code;
+            }
+        }
+    }
+
+    /// Waits until something happens and handles it; the exit code when the monitor has ended.
+    fn turn(&mut self) -> Option<i32> {
+        self.wait();
+        self.read_console();
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let number = i32::try_from(info.ssi_signo).unwrap_or(0);
+            if number == libc::SIGCHLD {
+                if let Some(code) = self.reap() {
+                    return Some(self.ended(code));
+                }
+            } else if !OWN.iter().any(|own| *own as i32 == number) {
+                self.pass_on(number);
+            }
+        }
+        self.look_at_start();
+        self.look_at_signals();
+        None
+    }
+
+    fn wait(&mut self) {
+        let mut fds = vec![PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN)];
+        if self.console_open {
+            fds.push(PollFd::new(&self.supervisor.console, PollFlags::IN));
+        }
+        let connections = self.ready.iter().chain(self.sent.iter().map(|(connection, _)| connection));
+        fds.extend(connections.map(|connection| PollFd::new(connection, PollFlags::IN)));
+        // Without a question on its way to a guest that is to start, the next is asked soon.
+        let soon = (self.starter.is_some() && self.ready.is_none()).then_some(RETRY);
+        let now = Instant::now();
+        let deadlines = self.sent.iter().map(|(_, deadline)| *deadline);
+        let deadlines = deadlines.chain(self.starter.as_ref().map(|_| self.supervisor.deadline));
+        let next = deadlines.min().map(|deadline| deadline.saturating_duration_since(now));
+        let timeout = soon
+            .into_iter()
+            .chain(next)
+            .min()
+            .map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) });
+        let _ = poll(&mut fds, timeout.as_ref());
+    }
+
+    fn read_console(&mut self) {
+        let mut buffer = [0; MAX_CONSOLE];
+        while self.console_open {
+            match rustix::io::read(&self.supervisor.console, &mut buffer) {
+                Ok(0) => self.console_open = false,
+                Ok(length) => {
+                    self.said.extend_from_slice(&buffer[..length]);
+                    let surplus = self.said.len().saturating_sub(MAX_CONSOLE);
+                    self.said.drain(..surplus);
+                }
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// Reaps whatever has ended; the exit code of the monitor if it has.
+    fn reap(&mut self) -> Option<i32> {
+        let mut code = None;
+        while let Ok(Some((pid, status))) = rustix::io::retry_on_intr(|| wait(WaitOptions::NOHANG)) {
+            let pid = pid.as_raw_pid();
+            if pid == self.monitor.pid {
+                code = Some(code_of(status));
+            } else if self.supervisor.passt.as_ref().is_some_and(|passt| passt.pid == pid) {
+                self.supervisor.passt = None;
+                self.fail(Error::new(ErrorKind::System, "the microVM's network is gone: passt has ended"));
+            }
+        }
+        code
+    }
+
+    /// The exit code to end with, after whoever waits has heard why nothing runs.
+    fn ended(&mut self, code: i32) -> i32 {
+        self.read_console();
+        if self.starter.is_some() {
+            let e =
+                self.explain(format!("the virtual machine ended with code {code} before its program ran"));
+            self.tell_starter(&e);
+        }
+        code
+    }
+
+    fn explain(&self, what: String) -> Error {
+        let text = String::from_utf8_lossy(&self.said);
+        let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let last = &lines[lines.len().saturating_sub(CONSOLE_LINES)..];
+        let said = if last.is_empty() { "nothing".to_owned() } else { shown(&last.join("; ")) };
+        Error::new(ErrorKind::StartFailed, format!("{what}; the last that its console said: {said}"))
+    }
+
+    fn tell_starter(&mut self, e: &Error) {
+        if let Some(starter) = self.starter.take() {
+            starter.send_error(e);
+        }
+    }
+
+    /// Ends the machine for a reason.
+    fn fail(&mut self, e: Error) {
+        match self.starter {
+            Some(_) => self.tell_starter(&e),
+            None => eprintln!("magikrun: {e}"),
+        }
+        let _ = rustix::process::pidfd_send_signal(&self.monitor.pidfd, rustix::process::Signal::KILL);
+    }
+
+    fn look_at_start(&mut self) {
+        if self.starter.is_none() {
+            return;
+        }
+        let deadline = self.supervisor.deadline;
+        if Instant::now() >= deadline {
+            let e = self.explain(
+                "the microVM's program does not run in time (see vm.start_timeout in the configuration)"
+                    .to_owned(),
+            );
+            return self.fail(e.with_kind(ErrorKind::Timeout));
+        }
+        let Some(connection) = &mut self.ready else {
+            self.ready = Connection::open(&self.supervisor.control, &Request::Ready, deadline).ok();
+            return;
+        };
+        match connection.try_receive() {
+            Ok(Received::Nothing) => {}
+            Ok(Received::Closed) => {
+                // Not at once: a machine without a listener in the guest closes every connection.
+                self.ready = None;
+                std::thread::sleep(RETRY);
+            }
+            Ok(Received::Frame(frame)) => match reply_of(&frame) {
+                Ok(Reply::Status(_)) => self.started(),
+                Ok(_) => self.fail(Error::new(ErrorKind::System, "the guest gave a wrong answer")),
+                Err(e) => self.fail(e),
+            },
+            Err(e) => self.fail(e),
+        }
+    }
+
+    fn started(&mut self) {
+        self.ready = None;
+        // libkrun makes it with the mode that the mask leaves; the directory was closed to others all the time.
+        if let Err(e) = rustix::fs::chmod(&self.supervisor.control, Mode::from_raw_mode(0o600)) {
+            return self.fail(Error::from(e).wrap("cannot close the control socket to others"));
+        }
+        if let Some(starter) = self.starter.take() {
+            let _ = starter.send(&Message::Ready);
+        }
+        for signal in std::mem::take(&mut self.early) {
+            self.pass_on(signal);
+        }
+    }
+
+    fn pass_on(&mut self, signal: i32) {
+        if self.starter.is_some() {
+            return self.early.push(signal);
+        }
+        let request = Request::Signal { target: guest::target(), signal, all: false };
+        let deadline = Instant::now() + SIGNAL_TIMEOUT;
+        match Connection::open(&self.supervisor.control, &request, deadline) {
+            Ok(connection) => self.sent.push((connection, deadline)),
+            Err(e) => self.fail(e.wrap("cannot pass a signal on to the microVM, which is ended")),
+        }
+    }
+
+    fn look_at_signals(&mut self) {
+        let now = Instant::now();
+        let mut silent = false;
+        self.sent.retain_mut(|(connection, deadline)| match connection.try_receive() {
+            Ok(Received::Nothing) => {
+                silent |= now >= *deadline;
+                true
+            }
+            // Done, refused, or the guest is about to end.
+            Ok(Received::Closed | Received::Frame(_)) | Err(_) => false,
+        });
+        if silent {
+            self.sent.clear();
+            self.fail(Error::new(
+                ErrorKind::Timeout,
+                "the microVM does not answer to a signal, and is ended",
+            ));
+        }
+    }
+}
+
+fn code_of(status: WaitStatus) -> i32 {
+    let signal = || status.terminating_signal().map(|signal| SIGNAL_BASE + signal);
+    status.exit_status().or_else(signal).unwrap_or(FAILURE)
+}

@@ -1,0 +1,141 @@
+//! From the first process of a container to a microVM: what `execve` is to a native one.
+//!
+//! Nothing is executed: the program with libkrun needs the host's loader and libraries, which are not in the container's root. What
+//! goes on is a copy of the runtime, in the container, without the capabilities and descriptors that it does not need. No
+//! program of the container ever runs beside it.
+
+use super::engine::{Machine, MachineConfig};
+use super::prepare::Vm;
+use super::settings::Settings;
+use super::supervisor::Supervisor;
+use super::{DIRECTORY, SOCKET, network};
+use crate::error::{Context as _, Error, Result};
+use crate::platform::sys::clone::Child;
+use crate::runtime::native::channel::Channel;
+use crate::runtime::wasm::view::{Procfs, View};
+use crate::storage::state_root::StateDir;
+use rustix::fs::{Gid, Mode, Uid};
+use rustix::mount::OpenTreeFlags;
+use std::convert::Infallible;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use vm_protocol::spec::PodSpec;
+
+/// A microVM that a process is to become.
+#[derive(Debug)]
+pub struct Guest {
+    settings: Settings,
+    machine: Box<dyn Machine>,
+    init: &'static [u8],
+    spec: PodSpec,
+    start_timeout: Duration,
+    procfs: Procfs,
+    view: Option<View>,
+    directory: Option<OwnedFd>,
+    passt: Option<(Child, OwnedFd)>,
+}
+
+impl Guest {
+    /// Makes ready what only the parent can reach.
+    pub fn new(vm: Vm) -> Result<Self> {
+        Ok(Self {
+            settings: vm.settings,
+            machine: vm.machine,
+            init: vm.init,
+            spec: vm.spec,
+            start_timeout: vm.start_timeout,
+            procfs: Procfs::open()?,
+            view: None,
+            directory: None,
+            passt: None,
+        })
+    }
+
+    /// Makes the directory for the control socket. The monitor gets it as a mount of its own, out of which no path leads.
+    pub fn set_directory(&mut self, dir: &StateDir, root: (u32, u32)) -> Result<()> {
+        let cannot = || format!("cannot make the directory '{DIRECTORY}' of the microVM");
+        rustix::fs::mkdirat(dir.fd(), DIRECTORY, Mode::from_raw_mode(0o700)).context(cannot)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+        let tree = rustix::mount::open_tree(dir.fd(), DIRECTORY, flags).context(cannot)?;
+        let (uid, gid) = (Uid::from_raw(root.0), Gid::from_raw(root.1));
+        rustix::fs::chownat(dir.fd(), DIRECTORY, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+            .context(cannot)?;
+        self.directory = Some(tree);
+        Ok(())
+    }
+
+    /// In the namespaces of the container, where the host's files can still be seen: starts its network.
+    pub fn in_namespaces(&mut self) -> Result<()> {
+        self.passt = network::start(self.settings.network)?;
+        Ok(())
+    }
+
+    /// In the container's root, while this process may still mount.
+    pub fn in_root(&mut self) -> Result<()> {
+        self.view = Some(View::open(&self.procfs, &["/dev"])?);
+        Ok(())
+    }
+
+    /// The descriptors that are needed until the end.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let view = self.view.iter().flat_map(|view| [view.root.as_raw_fd(), view.namespace.as_raw_fd()]);
+        let passt =
+            self.passt.iter().flat_map(|(child, socket)| [child.pidfd.as_raw_fd(), socket.as_raw_fd()]);
+        view.chain(passt).chain(self.directory.iter().map(OwnedFd::as_raw_fd)).collect()
+    }
+
+    /// Becomes the supervisor of the machine, until its end; `starter` hears when its program runs. Returns only when that fails.
+    pub fn execute(&mut self, starter: &Channel) -> Result<Infallible> {
+        let (Some(view), Some(directory)) = (&self.view, &self.directory) else {
+            crate::bail!(StartFailed, "the microVM has no root");
+        };
+        raise_descriptor_limit();
+        // What the guest's users make has the mode that they ask for.
+        rustix::process::umask(Mode::empty());
+        let (console, theirs) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context(|| "cannot make a pipe")?;
+        rustix::io::ioctl_fionbio(&console, true).context(|| "cannot set up a pipe")?;
+        let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let (passt, socket) = self.passt.take().unzip();
+        if passt.is_none() {
+            self.spec.network = None;
+        }
+        let config = MachineConfig {
+            settings: self.settings.clone(),
+            init: self.init,
+            // Never freed: the machine shows these bytes to the guest.
+            spec: serde_json::to_vec(&self.spec)?.leak(),
+            // As a directory: the last part of a path is not followed.
+            rootfs: format!("{}/.", path(&view.root)),
+            control: format!("{}/{SOCKET}", path(directory)),
+            console: theirs.as_raw_fd(),
+            terminal: self.spec.containers.iter().any(|container| container.process.terminal),
+            passt: socket.as_ref().map(|socket| socket.as_raw_fd()),
+        };
+        let supervisor = Supervisor {
+            console,
+            control: PathBuf::from(&config.control),
+            deadline: Instant::now() + self.start_timeout,
+            passt,
+        };
+        let own = Channel::from(rustix::io::fcntl_dupfd_cloexec(starter.as_fd(), 3).map_err(Error::from)?);
+        let _ = nix::unistd::close(starter.raw());
+        let starter_of_monitor = own.raw();
+        let machine = &self.machine;
+        let code = supervisor.run(own, move || {
+            let _ = nix::unistd::close(starter_of_monitor);
+            machine.enter(&config)
+        });
+        std::process::exit(code)
+    }
+}
+
+/// Every file that the guest has open, and every one that its kernel remembers, is a descriptor of the monitor.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
+}

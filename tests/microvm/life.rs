@@ -1,0 +1,104 @@
+//! The life of a container that is a microVM.
+
+use crate::common::{ConsoleSocket, Runtime, finish};
+use crate::microvm;
+use serde_json::json;
+
+#[test]
+fn a_program_runs_on_a_kernel_of_its_own_as_the_user_that_it_is_to_be() {
+    let runtime = Runtime::new();
+    std::fs::create_dir(runtime.path("data")).expect("a folder");
+    std::fs::write(runtime.path("data/in"), "from the host\n").expect("a file");
+    let mut bundle = microvm(
+        &runtime,
+        "uname -r; id -u; id -g; pwd; echo \"$X\"; hostname; cat /data/in; cat; echo out >/data/out; ls -ln /data/out; \
+         echo gone >/ro/x || echo refused; nproc; grep -c . /proc/self/status >/dev/null && echo proc; exit 42",
+    );
+    let data = runtime.path("data");
+    std::fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("the mode");
+    let data = data.to_str().expect("a path").to_owned();
+    bundle.mount("/data", "bind", &data, &["bind", "rw"]).mount("/ro", "bind", &data, &["bind", "ro"]);
+    bundle.edit(|config| {
+        config["process"]["user"] = json!({"uid": 1000, "gid": 1001});
+        config["process"]["cwd"] = json!("/tmp");
+        config["process"]["env"] = json!(["PATH=/bin", "X=quo\"te $d 'ä\nb"]);
+    });
+    let args = ["run", "--bundle", bundle.dir(), &bundle.id];
+    let output = finish(runtime.command(&args), Some(b"typed\n")).exits(42);
+    let host = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the release");
+    let mut lines = output.stdout.lines();
+    assert_ne!(lines.next().expect("a release"), host.trim());
+    let rest: Vec<_> = lines.collect();
+    let expected = ["1000", "1001", "/tmp", "quo\"te $d 'ä", "b", "magikrun", "from the host", "typed"];
+    assert_eq!(rest[..8], expected, "{}", output.stderr);
+    let fields: Vec<_> = rest[8].split_whitespace().collect();
+    assert_eq!(fields[2..4], ["1000", "1001"], "{}", rest[8]);
+    assert_eq!(rest[9..], ["refused", "1", "proc"]);
+    assert_eq!(std::fs::read_to_string(runtime.path("data/out")).expect("the guest's file"), "out\n");
+    runtime.assert_nothing_left();
+}
+
+#[test]
+fn a_signal_ends_the_program_with_its_code_and_kill_ends_the_machine() {
+    let runtime = Runtime::new();
+    let bundle = microvm(&runtime, "trap 'echo term; exit 7' TERM; echo up; while :; do sleep 1; done");
+    let mut create = runtime.command(&["create", "--bundle", bundle.dir(), &bundle.id]);
+    let log = std::fs::File::create(runtime.path("out")).expect("a file");
+    create.stdout(log);
+    assert!(create.status().expect("create").success());
+    assert_eq!(runtime.status(&bundle.id), "created");
+    runtime.ok(&["start", &bundle.id]);
+    assert_eq!(runtime.status(&bundle.id), "running");
+    runtime.ok(&["pause", &bundle.id]);
+    assert_eq!(runtime.status(&bundle.id), "paused");
+    runtime.ok(&["resume", &bundle.id]);
+    crate::common::poll("the program to run", || {
+        std::fs::read_to_string(runtime.path("out")).is_ok_and(|text| text.contains("up")).then_some(())
+    });
+    runtime.ok(&["kill", &bundle.id, "TERM"]);
+    runtime.wait_status(&bundle.id, "stopped");
+    assert!(std::fs::read_to_string(runtime.path("out")).expect("the output").contains("term"));
+    runtime.ok(&["delete", &bundle.id]);
+    let mut bundle = microvm(&runtime, "");
+    bundle.args(&["sh", "-c", "kill -KILL $$"]);
+    runtime.run(&bundle).exits(137);
+    let mut bundle = microvm(&runtime, "");
+    bundle.args(&["sleep", "600"]);
+    runtime.detach(&bundle);
+    runtime.ok(&["kill", &bundle.id, "KILL"]);
+    runtime.wait_status(&bundle.id, "stopped");
+    runtime.ok(&["delete", &bundle.id]);
+    runtime.assert_nothing_left();
+}
+
+#[test]
+fn a_terminal_has_a_size_that_changes_and_control_characters() {
+    let runtime = Runtime::new();
+    let mut bundle = microvm(
+        &runtime,
+        "trap 'echo got-int' INT; tty; stty size; echo ready; while :; do sleep 1; stty size; done",
+    );
+    bundle.edit(|config| {
+        config["process"]["terminal"] = json!(true);
+        config["process"]["consoleSize"] = json!({"height": 20, "width": 70});
+    });
+    let console = ConsoleSocket::listen(runtime.dir(), "console");
+    runtime.ok(&[
+        "run",
+        "--detach",
+        "--console-socket",
+        console.path(),
+        "--bundle",
+        bundle.dir(),
+        &bundle.id,
+    ]);
+    let mut terminal = console.terminal();
+    let said = terminal.read_until("ready");
+    assert!(said.contains("20 70"), "{said}");
+    terminal.write("\u{3}");
+    terminal.read_until("got-int");
+    terminal.resize(33, 101);
+    terminal.read_until("33 101");
+    runtime.ok(&["delete", "--force", &bundle.id]);
+    runtime.assert_nothing_left();
+}

@@ -3,6 +3,8 @@
 # make test      runs every test; needs root
 # make conformance       runs the conformance suites: RUNTIME=magikrun,runc,crun SUITE=runtime-tools,own ENV=host,v2,vm,vm-v1
 # make conformance-full  the same with everything there is, and writes docs/conformance.md
+# make krun           builds the program for microVMs, which `make install` then installs
+# make microvm        runs the tests of microVMs in an emulated machine
 # make lint      formatting, clippy, the library's documentation, licences
 # make bench     measures against the other runtimes that are installed; needs root
 # make engines   runs the tests of containerd, its CRI and Docker with newer versions of them too
@@ -18,6 +20,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY ?= $(TARGET_DIR)/release/magikrun
 SHIM ?= $(TARGET_DIR)/release/containerd-shim-magikrun-v2
 VMINIT ?= $(TARGET_DIR)/release/vminit
+KRUN ?= $(TARGET_DIR)/release/magikrun-krun
 MANPAGES := $(wildcard man/*.[0-9])
 
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev
@@ -69,7 +72,7 @@ CONFORMANCE_ARGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(SUITE),--suite $
 	$(if $(filter command,$(origin ENV)),--env $(ENV)) $(if $(QUICK),--quick)
 CONFORMANCE = $(CARGO) run --quiet --locked --package conformance -- --magikrun $(BINARY)
 
-.PHONY: all build run test engines faults fuzz conformance conformance-full conformance-quick lint bench install \
+.PHONY: all build krun microvm run test engines faults fuzz conformance conformance-full conformance-quick lint bench install \
 	install-built deb dist clean
 
 all: build
@@ -77,6 +80,18 @@ all: build
 build:
 	@tools/packages.sh $(BUILD_PACKAGES)
 	$(CARGO) build --release --locked --package magikrun --package containerd-shim-magikrun --package vminit
+
+krun:
+	@tools/packages.sh $(BUILD_PACKAGES)
+	$(CARGO) build --release --locked --package magikrun-krun
+
+# Each on its own, so that the features of one are not those of the others, which would build everything twice.
+microvm:
+	@tools/packages.sh $(BUILD_PACKAGES) $(VM_PACKAGES) binutils busybox-static passt
+	$(CARGO) build --locked --all-features
+	$(CARGO) build --locked --package magikrun-krun
+	$(CARGO) build --locked --package vminit
+	$(CARGO) run --quiet --locked --package conformance -- microvm --programs $(TARGET_DIR)/debug
 
 run:
 	@tools/packages.sh $(RUN_PACKAGES)
@@ -134,7 +149,7 @@ fuzz:
 lint:
 	@tools/packages.sh $(BUILD_PACKAGES) python3-minimal
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --locked --workspace --exclude magikrun-krun --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --locked --test machine -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features
 	tools/deny.sh
@@ -154,6 +169,7 @@ install-built:
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/magikrun
 	install -D -m 0755 $(SHIM) $(DESTDIR)$(PREFIX)/bin/containerd-shim-magikrun-v2
 	install -D -m 0755 $(VMINIT) $(DESTDIR)$(PREFIX)/libexec/magikrun/vminit
+	if [ -e $(KRUN) ]; then install -D -m 0755 $(KRUN) $(DESTDIR)$(PREFIX)/libexec/magikrun/magikrun-krun; fi
 	for page in $(MANPAGES); do install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$(basename $$page); done
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d

@@ -9,6 +9,7 @@ mod debian;
 mod engines;
 mod environment;
 mod expected;
+mod microvm;
 mod report;
 mod runtime;
 mod scratch;
@@ -92,6 +93,8 @@ enum Command {
         /// The release: trixie or sid
         release: String,
     },
+    /// Runs the tests of microVMs
+    Microvm(microvm::Args),
 }
 
 fn main() -> ExitCode {
@@ -112,6 +115,7 @@ fn execute(mut args: Args) -> Result<ExitCode> {
             println!("{}", engines::folder(&release)?.display());
             ExitCode::SUCCESS
         }
+        Some(Command::Microvm(args)) => microvm::run(&args)?.into(),
         None if run(&args)? => ExitCode::SUCCESS,
         None => ExitCode::FAILURE,
     })

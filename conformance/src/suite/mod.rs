@@ -1,7 +1,7 @@
 //! The suites of tests.
 
 mod libtest;
-mod own;
+pub(crate) mod own;
 mod runtime_tools;
 mod tap;
 

@@ -95,15 +95,30 @@ fn built() -> Result<&'static [Program]> {
     Ok(BUILT.get_or_init(|| programs))
 }
 
-fn build() -> Result<Vec<Program>> {
+/// Builds one test program and answers its path.
+pub(crate) fn test_program(name: &str) -> Result<PathBuf> {
+    let built = compile(&[name])?;
+    built
+        .into_iter()
+        .map(|(_, path)| path)
+        .next()
+        .ok_or_else(|| anyhow!("cargo did not build the test '{name}'"))
+}
+
+/// Builds test programs: their names and paths.
+fn compile(names: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // The features of `make test`, so that nothing is built a second time.
     cargo.args(["test", "--locked", "--all-features", "--no-run", "--message-format=json"]);
-    let names = || PROGRAMS.into_iter().chain([MACHINE]);
-    cargo.args(names().flat_map(|name| ["--test", name])).current_dir(repository);
+    cargo.args(names.iter().flat_map(|name| ["--test", name])).current_dir(repository);
     let messages = execute(&mut cargo).context("cannot build the tests")?;
-    let paths: Vec<(String, PathBuf)> = messages.lines().filter_map(executable).collect();
+    Ok(messages.lines().filter_map(executable).filter(|(name, _)| names.contains(&name.as_str())).collect())
+}
+
+fn build() -> Result<Vec<Program>> {
+    let names: Vec<&str> = PROGRAMS.into_iter().chain([MACHINE]).collect();
+    let paths = compile(&names)?;
     let find = |name: &str| -> Result<Program> {
         let (_, path) = paths
             .iter()
@@ -111,7 +126,7 @@ fn build() -> Result<Vec<Program>> {
             .ok_or_else(|| anyhow!("cargo did not build the test '{name}'"))?;
         Ok(Program { name: name.to_owned(), path: path.clone(), tests: list(path)? })
     };
-    names().map(find).collect()
+    names.into_iter().map(find).collect()
 }
 
 /// The name and the path of a test program in one of cargo's messages.

@@ -83,8 +83,12 @@ pub(crate) fn by_hand(args: Args) -> Result<u8> {
     }
     let limit = Duration::from_secs(args.limit);
     let job = Job { argv: args.argv, env: Vec::new(), directory: "/".into(), needs: args.need, limit };
-    let user = args.user.then_some(script::USER);
-    let (code, stdout, stderr) = Machine::boot(&options)?.run(&script::of(&job, user), limit)?;
+    once(&options, &job, args.user.then_some(script::USER))
+}
+
+/// Boots a machine for one job, prints what the job does, and answers its exit code, 124 if it took too long.
+pub(crate) fn once(options: &Options, job: &Job, user: Option<(&str, u32)>) -> Result<u8> {
+    let (code, stdout, stderr) = Machine::boot(options)?.run(&script::of(job, user), job.limit)?;
     print!("{stdout}");
     eprint!("{stderr}");
     Ok(code.map_or(124, |code| code as u8))

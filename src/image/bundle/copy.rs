@@ -1,18 +1,21 @@
 //! A root file system as a copy: layers put one on the other without overlayfs.
 
-use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::error::{Context as _, ErrorKind, Result};
 use crate::image::store::Layer;
 use crate::platform::userns::IdMappings;
 use crate::platform::worker;
+use crate::storage::tree::{open_directory, remove_at as remove};
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod,
     fgetxattr, flistxattr, fsetxattr, fstat, ioctl_ficlone, linkat, mkdirat, mknodat, openat, readlinkat,
-    statat, symlinkat, unlinkat, utimensat,
+    statat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 /// What hides the content of lower layers; see [`crate::image::extract`].
@@ -29,7 +32,7 @@ pub(super) fn layers(layers: &[Layer], target: &Path, mappings: Option<&IdMappin
         let to = open_directory(rustix::fs::CWD, target.as_os_str().as_encoded_bytes())?;
         for path in &paths {
             let from = open_directory(rustix::fs::CWD, path.as_os_str().as_encoded_bytes())?;
-            let mut copy = Copy { links: HashMap::new() };
+            let mut copy = Copy { root: to.as_fd(), path: PathBuf::new(), links: HashMap::new() };
             copy.directory(from.as_fd(), to.as_fd()).or_kind(ErrorKind::BundleBuildFailed, || {
                 format!("cannot copy layer '{}'", path.display())
             })?;
@@ -38,17 +41,15 @@ pub(super) fn layers(layers: &[Layer], target: &Path, mappings: Option<&IdMappin
     })
 }
 
-struct Copy {
-    /// Where files with several names were put first, by device and inode.
-    links: HashMap<(u64, u64), (OwnedFd, Vec<u8>)>,
+struct Copy<'a> {
+    root: BorrowedFd<'a>,
+    /// The directory that is being copied, below the root.
+    path: PathBuf,
+    /// Where files with several names were put first, below the root, by device and inode.
+    links: HashMap<(u64, u64), PathBuf>,
 }
 
-fn open_directory(at: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(at, name, flags, Mode::empty())?)
-}
-
-impl Copy {
+impl Copy<'_> {
     fn directory(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
         for entry in Dir::read_from(from)? {
             let name = entry?.file_name().to_bytes().to_vec();
@@ -83,9 +84,10 @@ impl Copy {
             return Ok(());
         }
         if stat.st_nlink > 1
-            && let Some((at, first)) = self.links.get(&(stat.st_dev, stat.st_ino))
+            && let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino))
         {
-            return Ok(linkat(at, first.as_slice(), to, name, AtFlags::empty())?);
+            // On its way are directories of this layer alone, which nothing replaces.
+            return Ok(linkat(self.root, first, to, name, AtFlags::empty())?);
         }
         match kind {
             FileType::RegularFile => file(from, to, name, &stat)?,
@@ -100,8 +102,7 @@ impl Copy {
             }
         }
         if stat.st_nlink > 1 {
-            let at = to.try_clone_to_owned().map_err(Error::from)?;
-            self.links.insert((stat.st_dev, stat.st_ino), (at, name.to_vec()));
+            self.links.insert((stat.st_dev, stat.st_ino), self.path.join(OsStr::from_bytes(name)));
         }
         Ok(())
     }
@@ -119,7 +120,10 @@ impl Copy {
                 mkdirat(to, name, Mode::RWXU)?;
             }
         }
-        self.directory(source.as_fd(), open_directory(to, name)?.as_fd())
+        self.path.push(OsStr::from_bytes(name));
+        self.directory(source.as_fd(), open_directory(to, name)?.as_fd())?;
+        self.path.pop();
+        Ok(())
     }
 }
 
@@ -214,23 +218,5 @@ fn times(stat: &Stat) -> Timestamps {
     Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),
         last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
-    }
-}
-
-/// Removes a name with everything below it; one that is not there is no error.
-fn remove(at: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-    match unlinkat(at, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::ISDIR | Errno::PERM) => {
-            let directory = open_directory(at, name)?;
-            for entry in Dir::read_from(&directory)? {
-                let name = entry?.file_name().to_bytes().to_vec();
-                if !matches!(name.as_slice(), b"." | b"..") {
-                    remove(directory.as_fd(), &name)?;
-                }
-            }
-            Ok(unlinkat(at, name, AtFlags::REMOVEDIR)?)
-        }
-        Err(e) => Err(e.into()),
     }
 }

@@ -13,6 +13,9 @@ const MAX_PATH: usize = 4096;
 /// Longest name, in bytes: `NAME_MAX` of the kernel.
 const MAX_NAME: usize = 255;
 
+/// Most directories that one is in. What is unpacked is also copied and looked at, with two descriptors a level.
+pub(super) const MAX_DEPTH: usize = 256;
+
 /// What a name asks for. `parent` has neither a leading nor a trailing slash, and is empty for the root.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Name<'a> {
@@ -30,6 +33,11 @@ pub(super) enum Name<'a> {
 
 fn refuse(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::PathTraversal, why)
+}
+
+/// It would be below too many directories.
+pub(super) fn too_deep() -> Error {
+    refuse(format!("it is in more than {MAX_DEPTH} directories"))
 }
 
 /// Checks a name and tells what it asks for.
@@ -57,6 +65,9 @@ pub(super) fn classify(path: &[u8]) -> Result<Name<'_>> {
     let Some(name) = parts.pop() else { return Ok(Name::Root) };
     if parts.iter().any(|part| part.starts_with(WHITEOUT)) {
         return Err(refuse("a directory of its name is a whiteout"));
+    }
+    if parts.len() > MAX_DEPTH {
+        return Err(too_deep());
     }
     let parent = parts.join(&b'/');
     if name == OPAQUE {
@@ -100,10 +111,10 @@ mod tests {
     #[test]
     fn names_that_could_lead_elsewhere_are_refused() {
         let long = "x".repeat(256);
-        let deep = "x/".repeat(2049);
+        let (deep, many) = ("x/".repeat(2049), "x/".repeat(258));
         for path in [
             "/a", "..", "a/..", "a/../b", "../a", "a\0b", ".wh.", "a/.wh..", ".wh...", ".wh.a/b", &long,
-            &deep,
+            &deep, &many,
         ] {
             let e = classify(path.as_bytes()).expect_err(path);
             assert_eq!(e.kind(), ErrorKind::PathTraversal);

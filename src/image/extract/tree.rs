@@ -2,11 +2,13 @@
 //! descriptors or to one name in an open directory, without following a link there.
 
 use super::archive::{Entry, Kind};
+use super::names::{MAX_DEPTH, too_deep};
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::storage::tree::{open_directory as open_child, remove_at as remove};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chownat,
     fchmod, fchown, fsetxattr, futimens, linkat, lsetxattr, mkdirat, mknodat, openat, openat2, statat,
-    symlinkat, unlinkat, utimensat,
+    symlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::fs::File;
@@ -36,6 +38,10 @@ impl Tree {
         Self { root, rootless, last: None, times: Vec::new(), skipped_devices: 0 }
     }
 
+    pub(super) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
     pub(super) fn skipped_devices(&self) -> u64 {
         self.skipped_devices
     }
@@ -57,7 +63,17 @@ impl Tree {
 
     fn open_directory(&self, path: &[u8]) -> std::result::Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        openat2(&self.root, path, flags, Mode::empty(), INSIDE)
+        let open = |how| openat2(&self.root, path, flags, Mode::empty(), how);
+        match open(INSIDE | ResolveFlags::NO_SYMLINKS) {
+            Err(Errno::LOOP) => open(INSIDE).and_then(|directory| {
+                // By way of links it can be deeper than its name is long.
+                rustix::process::fchdir(&directory)?;
+                let depth =
+                    rustix::process::getcwd(Vec::new())?.to_bytes().iter().filter(|b| **b == b'/').count();
+                if depth > MAX_DEPTH { Err(Errno::NAMETOOLONG) } else { Ok(directory) }
+            }),
+            opened => opened,
+        }
     }
 
     fn make_directories(&self, path: &[u8]) -> Result<OwnedFd> {
@@ -248,7 +264,11 @@ impl Tree {
 
     /// Hides what lower layers have by this name.
     pub(super) fn whiteout(&mut self, parent: &[u8], name: &[u8]) -> Result<()> {
-        let at = self.parent(parent)?;
+        let at = match self.parent(parent) {
+            // Where a file has taken the place of a directory there is nothing left to be hidden; some tools write that down.
+            Err(e) if e.errno() == Some(libc::ENOTDIR) => return Ok(()),
+            at => at?,
+        };
         match mknodat(at, name, FileType::CharacterDevice, Mode::empty(), 0) {
             // The layer itself has it: a directory must hide those below it, anything else does so anyway.
             Err(Errno::EXIST) => match open_child(at, name) {
@@ -292,11 +312,6 @@ fn opaque_failed() -> &'static str {
     "cannot mark the directory as opaque (the file system must have user extended attributes)"
 }
 
-fn open_child(at: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(at, name, flags, Mode::empty())?)
-}
-
 fn explain(e: Errno, path: &[u8]) -> Error {
     let path = String::from_utf8_lossy(path).escape_default().to_string();
     match e {
@@ -310,6 +325,7 @@ fn explain(e: Errno, path: &[u8]) -> Error {
             format!("'{path}' is no directory, or a symbolic link that leads to none in this layer"),
             Some(e.raw_os_error()),
         ),
+        Errno::NAMETOOLONG => too_deep(),
         e => Error::from(e).wrap(format!("cannot open '{path}'")),
     }
 }
@@ -320,24 +336,6 @@ fn time(entry: &Entry) -> Timespec {
 
 fn times(entry: &Entry) -> Timestamps {
     Timestamps { last_access: time(entry), last_modification: time(entry) }
-}
-
-/// Removes a name, with everything below it if it is a directory.
-pub(super) fn remove(at: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-    match unlinkat(at, name, AtFlags::empty()) {
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        removed => return Ok(removed?),
-    }
-    let directory = open_child(at, name)?;
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(&directory)? {
-        let name = entry?.file_name().to_bytes().to_vec();
-        if !matches!(name.as_slice(), b"." | b"..") {
-            names.push(name);
-        }
-    }
-    names.iter().try_for_each(|name| remove(directory.as_fd(), name))?;
-    Ok(unlinkat(at, name, AtFlags::REMOVEDIR)?)
 }
 
 /// The directory that this process is in.

@@ -11,4 +11,5 @@ pub mod names;
 pub mod sched;
 pub mod seccomp;
 pub mod security;
+pub mod shared;
 pub mod signal;

@@ -12,7 +12,7 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 
 /// Size of a block of an archive.
 const BLOCK: usize = 512;
-/// Largest extended header or long name, in bytes: parsed in memory.
+/// Most bytes of extended headers and long names of one entry: parsed in memory.
 const MAX_EXTENSION: u64 = 1 << 20;
 /// A piece of zeros that is at least this long, in bytes, becomes a hole.
 const MIN_HOLE: usize = 4096;
@@ -52,6 +52,14 @@ pub(super) struct Entry {
     pub(super) device: (u32, u32),
 }
 
+impl Entry {
+    /// Bytes that it may take on the disk beside its inode.
+    pub(super) fn cost(&self) -> u64 {
+        let attributes = self.xattrs.iter().map(|(name, value)| name.len() + value.len());
+        self.stored.saturating_add((self.link.len() + attributes.sum::<usize>()) as u64)
+    }
+}
+
 /// An archive that is being read.
 pub(super) struct Archive<'a> {
     input: Input<'a>,
@@ -78,19 +86,19 @@ impl<'a> Archive<'a> {
 
     /// The next entry that is a file of some kind.
     pub(super) fn next(&mut self) -> Result<Option<Entry>> {
-        let mut extensions = Extensions::default();
+        let (mut extensions, mut left) = (Extensions::default(), MAX_EXTENSION);
         while let Some(header) = self.header()? {
             let number = |n: std::io::Result<u64>| n.map_err(malformed);
             let kind = header.entry_type();
             match kind.as_byte() {
                 b'x' => {
-                    let data = self.extension(number(header.entry_size())?)?;
+                    let data = self.extension(number(header.entry_size())?, &mut left)?;
                     extensions.add(&data)?;
                 }
                 // Tools that make images do not use it, and those that read them ignore it.
-                b'g' => drop(self.extension(number(header.entry_size())?)?),
-                b'L' => extensions.path = Some(self.long_name(&header)?),
-                b'K' => extensions.link = Some(self.long_name(&header)?),
+                b'g' => drop(self.extension(number(header.entry_size())?, &mut MAX_EXTENSION.clone())?),
+                b'L' => extensions.path = Some(self.long_name(&header, &mut left)?),
+                b'K' => extensions.link = Some(self.long_name(&header, &mut left)?),
                 _ => return self.entry(&header, extensions).map(Some),
             }
         }
@@ -111,21 +119,17 @@ impl<'a> Archive<'a> {
             }
             return Ok(None);
         }
-        let bytes = header.as_bytes();
-        // The checksum counts its own field as blanks.
-        let sum = |range: &[u8]| range.iter().map(|b| u32::from(*b)).sum::<u32>();
-        let computed = sum(&bytes[..148]) + 8 * u32::from(b' ') + sum(&bytes[156..]);
-        match header.cksum() {
-            Ok(stated) if stated == computed => Ok(Some(header)),
-            _ => Err(malformed("the checksum of a header is wrong (is it a tar archive?)")),
+        if has_right_checksum(&header) {
+            return Ok(Some(header));
         }
+        Err(malformed("the checksum of a header is wrong (is it a tar archive?)"))
     }
 
-    /// The content of an entry that describes the next one.
-    fn extension(&mut self, size: u64) -> Result<Vec<u8>> {
-        if size > MAX_EXTENSION {
-            return Err(malformed(format!("an extended header has {size} bytes, more than {MAX_EXTENSION}")));
-        }
+    /// The content of an entry that describes the next one. All of one entry together have at most [`MAX_EXTENSION`] bytes.
+    fn extension(&mut self, size: u64, left: &mut u64) -> Result<Vec<u8>> {
+        *left = left.checked_sub(size).ok_or_else(|| {
+            malformed(format!("the extended headers of an entry have more than {MAX_EXTENSION} bytes"))
+        })?;
         let mut data = vec![0u8; size as usize];
         if !data.is_empty() && !self.input.read_block(&mut data)? {
             return Err(truncated());
@@ -134,8 +138,8 @@ impl<'a> Archive<'a> {
         Ok(data)
     }
 
-    fn long_name(&mut self, header: &tar::Header) -> Result<Vec<u8>> {
-        let mut name = self.extension(header.entry_size().map_err(malformed)?)?;
+    fn long_name(&mut self, header: &tar::Header, left: &mut u64) -> Result<Vec<u8>> {
+        let mut name = self.extension(header.entry_size().map_err(malformed)?, left)?;
         while name.last() == Some(&0) {
             name.pop();
         }
@@ -206,8 +210,9 @@ impl<'a> Archive<'a> {
 
     /// Writes the content of the current entry.
     pub(super) fn content(&mut self, entry: &Entry, file: &File) -> Result<()> {
+        let mut ends_in_hole = false;
         match &entry.parts {
-            None => self.copy(entry.stored, file)?,
+            None => ends_in_hole = self.copy(entry.stored, file)?,
             Some(parts) => {
                 for (offset, length) in parts {
                     let mut at = file;
@@ -216,14 +221,15 @@ impl<'a> Archive<'a> {
                 }
             }
         }
-        let mut end = file;
-        if end.stream_position().map_err(Error::from)? != entry.size || entry.size >= MIN_HOLE as u64 {
+        if ends_in_hole || entry.parts.is_some() {
             file.set_len(entry.size).map_err(Error::from)?;
         }
         Ok(())
     }
 
-    fn copy(&mut self, mut length: u64, mut file: &File) -> Result<()> {
+    /// Copies so many bytes. True if the last of them are zeros that were not written.
+    fn copy(&mut self, mut length: u64, mut file: &File) -> Result<bool> {
+        let mut hole = false;
         while length > 0 {
             let there = self.input.available()?;
             if there.is_empty() {
@@ -231,7 +237,8 @@ impl<'a> Archive<'a> {
             }
             let count = there.len().min(usize::try_from(length).unwrap_or(usize::MAX));
             let piece = &there[..count];
-            if count >= MIN_HOLE && piece.iter().all(|b| *b == 0) {
+            hole = count >= MIN_HOLE && piece.iter().all(|b| *b == 0);
+            if hole {
                 file.seek_relative(count as i64).map_err(Error::from)?;
             } else {
                 file.write_all(piece).map_err(Error::from)?;
@@ -240,7 +247,7 @@ impl<'a> Archive<'a> {
             self.rest -= count as u64;
             length -= count as u64;
         }
-        Ok(())
+        Ok(hole)
     }
 
     /// Passes over what of the current entry was not read.
@@ -250,6 +257,15 @@ impl<'a> Archive<'a> {
         let padding = std::mem::take(&mut self.padding);
         self.input.skip(padding)
     }
+}
+
+/// True for a header that is one, as far as its checksum tells.
+pub(in crate::image) fn has_right_checksum(header: &tar::Header) -> bool {
+    let bytes = header.as_bytes();
+    // The checksum counts its own field as blanks.
+    let sum = |range: &[u8]| range.iter().map(|b| u32::from(*b)).sum::<u32>();
+    let computed = sum(&bytes[..148]) + 8 * u32::from(b' ') + sum(&bytes[156..]);
+    header.cksum().is_ok_and(|stated| stated == computed)
 }
 
 fn padding(size: u64) -> u64 {

@@ -9,10 +9,10 @@ const MAX_XATTRS: usize = 256;
 
 /// What the extended headers of one entry say.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Extensions {
-    pub(super) path: Option<Vec<u8>>,
-    pub(super) link: Option<Vec<u8>>,
-    pub(super) size: Option<u64>,
+pub(in crate::image) struct Extensions {
+    pub(in crate::image) path: Option<Vec<u8>>,
+    pub(in crate::image) link: Option<Vec<u8>>,
+    pub(in crate::image) size: Option<u64>,
     pub(super) uid: Option<u64>,
     pub(super) gid: Option<u64>,
     /// Seconds and nanoseconds.
@@ -38,7 +38,7 @@ fn malformed(why: &str) -> Error {
 
 impl Extensions {
     /// Adds the records of one extended header: `LENGTH KEY=VALUE\n`, where the value may have any bytes.
-    pub(super) fn add(&mut self, mut data: &[u8]) -> Result<()> {
+    pub(in crate::image) fn add(&mut self, mut data: &[u8]) -> Result<()> {
         while !data.is_empty() {
             let space =
                 data.iter().position(|b| *b == b' ').ok_or_else(|| malformed("a record has no length"))?;

@@ -23,14 +23,7 @@ impl Image {
     /// Fails with [`ErrorKind::BlobNotFound`] when something of it is missing, as after a crash: pull it again.
     pub fn load(store: &ImageStore, record: ImageRecord) -> Result<Self> {
         let cannot = || format!("cannot read image '{}'", record.name);
-        let manifest = match manifest::parse(&small_blob(store, &record.manifest).context(cannot)?)? {
-            Document::Manifest(manifest) => *manifest,
-            Document::Index(_) => {
-                crate::bail!(Storage, "the manifest of image '{}' is an index", record.name)
-            }
-        };
-        let data = small_blob(store, &record.id).context(cannot)?;
-        let config = manifest::parse_config(&data, &manifest).context(cannot)?;
+        let (manifest, config) = documents(store, &record)?;
         let layers = layers(store, &manifest, &config).context(cannot)?;
         Ok(Self { record, manifest, config, layers })
     }
@@ -110,20 +103,49 @@ fn small_blob(store: &ImageStore, digest: &Digest) -> Result<Vec<u8>> {
     Ok(data)
 }
 
-fn layers(store: &ImageStore, manifest: &ImageManifest, config: &ImageConfiguration) -> Result<Vec<Layer>> {
-    if manifest::is_artifact(manifest) {
-        return Ok(Vec::new());
-    }
+/// The manifest and the configuration of an image, whether its layers are there or not.
+pub(super) fn documents(
+    store: &ImageStore,
+    record: &ImageRecord,
+) -> Result<(ImageManifest, ImageConfiguration)> {
+    let cannot = || format!("cannot read image '{}'", record.name);
+    let manifest = match manifest::parse(&small_blob(store, &record.manifest).context(cannot)?)? {
+        Document::Manifest(manifest) => *manifest,
+        Document::Index(_) => crate::bail!(Storage, "the manifest of image '{}' is an index", record.name),
+    };
+    let data = small_blob(store, &record.id).context(cannot)?;
+    let config = manifest::parse_config(&data, &manifest).context(cannot)?;
+    Ok((manifest, config))
+}
+
+/// A layer that is unpacked to be used.
+pub(super) struct Archive {
+    /// Digest of the blob.
+    pub(super) blob: Digest,
+    /// Digest of the archive without compression.
+    pub(super) diff_id: Digest,
+}
+
+/// The archives of an image, the lowest first. None for an artifact.
+pub(super) fn archives(manifest: &ImageManifest, config: &ImageConfiguration) -> Result<Vec<Archive>> {
     let mut diff_ids = config.rootfs().diff_ids().iter();
-    let mut layers = Vec::new();
-    for descriptor in manifest.layers() {
-        if !is_archive(descriptor) {
-            continue;
-        }
-        let digest = digest_of(descriptor)?;
-        let missing = || Error::new(ErrorKind::BlobNotFound, format!("layer {digest} is not unpacked"));
-        let diff_id: Digest = diff_ids.next().ok_or_else(missing)?.parse()?;
-        layers.push(store.layer(&diff_id)?.ok_or_else(missing)?);
-    }
-    Ok(layers)
+    let archives =
+        manifest.layers().iter().filter(|layer| is_archive(layer) && !manifest::is_artifact(manifest));
+    archives
+        .map(|descriptor| {
+            let blob = digest_of(descriptor)?;
+            let diff_id = diff_ids.next().ok_or_else(|| not_unpacked(&blob))?.parse()?;
+            Ok(Archive { blob, diff_id })
+        })
+        .collect()
+}
+
+/// Without its layers an image is not whole.
+pub(super) fn not_unpacked(blob: &Digest) -> Error {
+    Error::new(ErrorKind::BlobNotFound, format!("layer {blob} is not unpacked"))
+}
+
+fn layers(store: &ImageStore, manifest: &ImageManifest, config: &ImageConfiguration) -> Result<Vec<Layer>> {
+    let layer = |archive: &Archive| store.layer(&archive.diff_id)?.ok_or_else(|| not_unpacked(&archive.blob));
+    archives(manifest, config)?.iter().map(layer).collect()
 }

@@ -1,7 +1,7 @@
 //! Bringing an image into the store.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::image::extract::Rules;
+use crate::image::extract::{Rules, Share};
 use crate::image::image::Image;
 use crate::image::manifest::{self, Document, digest_of, is_archive};
 use crate::image::platform::PlatformSpec;
@@ -9,11 +9,12 @@ use crate::image::progress::Progress;
 use crate::image::source::{Fetched, Source};
 use crate::image::store::{ImageRecord, ImageStore, Lease, privileged};
 use crate::image::transfer::Transfer;
-use crate::limits::{MAX_CONFIG_SIZE, MAX_INFLIGHT_BLOBS, MAX_WASM_MODULE_SIZE};
+use crate::limits::{MAX_CONFIG_SIZE, MAX_INFLIGHT_BLOBS, MAX_MANIFEST_SIZE, MAX_WASM_MODULE_SIZE};
 use crate::platform::userns::IdMappings;
 use crate::storage::blobs::Digest;
 use crate::storage::config::Limits;
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
+use std::io::Read as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use time::OffsetDateTime;
@@ -46,6 +47,8 @@ struct Job {
     digest: Digest,
     /// Digest of the archive without compression; none for what is no archive.
     diff_id: Option<Digest>,
+    /// What it may unpack to.
+    share: Share,
 }
 
 /// An image whose manifest and configuration are known.
@@ -68,8 +71,6 @@ impl Pull<'_> {
         lease.need([&root.digest])?;
         let resolved = self.resolve(&lease, &root)?;
         self.layers(&lease, &resolved)?;
-        let layers: Vec<Digest> = resolved.jobs.iter().filter_map(|job| job.diff_id.clone()).collect();
-        self.store.synchronise(&layers)?;
         let record = ImageRecord {
             name: self.source.name().to_string(),
             target: root.digest,
@@ -78,7 +79,7 @@ impl Pull<'_> {
             platform: resolved.platform.to_string(),
             pulled: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
         };
-        self.store.put_record(&record)?;
+        lease.put_record(&record)?;
         Ok(record)
     }
 
@@ -100,7 +101,7 @@ impl Pull<'_> {
     fn resolve(&self, lease: &Lease<'_>, root: &Fetched) -> Result<Resolved> {
         let mut current = root.clone();
         for _ in 0..MAX_INDEX_DEPTH {
-            self.put_small(&current.digest, &current.data)?;
+            self.put_small(lease, &current.digest, &current.data)?;
             match manifest::parse(&current.data)? {
                 Document::Manifest(manifest) => return self.configure(lease, current.digest, *manifest),
                 Document::Index(index) => {
@@ -115,12 +116,8 @@ impl Pull<'_> {
     }
 
     fn manifest(&self, descriptor: &Descriptor, digest: &Digest) -> Result<Fetched> {
-        if let Ok(mut file) = self.store.blobs().open(digest) {
-            let mut data = Vec::new();
-            std::io::Read::read_to_end(&mut file, &mut data).map_err(Error::from)?;
-            if Digest::of(&data) == *digest {
-                return Ok(Fetched { data, digest: digest.clone() });
-            }
+        if let Some(data) = self.stored(digest)? {
+            return Ok(Fetched { data, digest: digest.clone() });
         }
         let fetched = Fetched::new(self.source.manifest(descriptor)?);
         if fetched.digest != *digest {
@@ -129,17 +126,25 @@ impl Pull<'_> {
         Ok(fetched)
     }
 
-    fn put_small(&self, digest: &Digest, data: &[u8]) -> Result<()> {
-        if self.store.blobs().contains(digest) {
+    /// A small blob that is in the store already; none if it is not, or not whole.
+    fn stored(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
+        let Ok(file) = self.store.blobs().open(digest) else { return Ok(None) };
+        let mut data = Vec::new();
+        file.take(MAX_MANIFEST_SIZE + 1).read_to_end(&mut data).map_err(Error::from)?;
+        Ok((Digest::of(&data) == *digest).then_some(data))
+    }
+
+    fn put_small(&self, lease: &Lease<'_>, digest: &Digest, data: &[u8]) -> Result<()> {
+        if self.stored(digest)?.is_some() {
             return Ok(());
         }
-        self.store.blobs().put(digest, data, data.len() as u64).map(drop)
+        lease.put(digest, data)
     }
 
     fn configure(&self, lease: &Lease<'_>, digest: Digest, manifest: ImageManifest) -> Result<Resolved> {
         let config_digest = digest_of(manifest.config())?;
         lease.need([&config_digest])?;
-        let config = self.config(&manifest, &config_digest)?;
+        let config = self.config(lease, &manifest, &config_digest)?;
         if manifest.layers().len() > self.limits.max_layers {
             crate::bail!(
                 ImageTooLarge,
@@ -148,7 +153,7 @@ impl Pull<'_> {
                 self.limits.max_layers
             );
         }
-        let jobs = jobs(&manifest, &config)?;
+        let jobs = jobs(&manifest, &config, self.limits.max_rootfs_size)?;
         jobs.iter().try_for_each(|job| self.check_size(job))?;
         lease.need(jobs.iter().flat_map(|job| std::iter::once(&job.digest).chain(&job.diff_id)))?;
         let platform = PlatformSpec {
@@ -162,18 +167,24 @@ impl Pull<'_> {
         Ok(Resolved { manifest_digest: digest, manifest, config_digest, jobs, platform })
     }
 
-    fn config(&self, manifest: &ImageManifest, digest: &Digest) -> Result<ImageConfiguration> {
+    fn config(
+        &self,
+        lease: &Lease<'_>,
+        manifest: &ImageManifest,
+        digest: &Digest,
+    ) -> Result<ImageConfiguration> {
         let size = manifest.config().size();
         if size > MAX_CONFIG_SIZE {
             crate::bail!(ImageTooLarge, "the image configuration has more than {MAX_CONFIG_SIZE} bytes");
         }
         let cannot = || format!("image configuration {digest}");
-        if !self.store.blobs().contains(digest) {
-            let content = self.source.blob(manifest.config()).context(cannot)?;
-            self.store.blobs().put(digest, content, size).context(cannot)?;
+        if let Some(data) = self.stored(digest)? {
+            return manifest::parse_config(&data, manifest);
         }
         let mut data = Vec::new();
-        std::io::Read::read_to_end(&mut self.store.blobs().open(digest)?, &mut data).map_err(Error::from)?;
+        let content = self.source.blob(manifest.config()).context(cannot)?;
+        content.take(MAX_CONFIG_SIZE + 1).read_to_end(&mut data).context(cannot)?;
+        lease.put(digest, &data).context(cannot)?;
         manifest::parse_config(&data, manifest)
     }
 
@@ -204,7 +215,6 @@ impl Pull<'_> {
         let state = State {
             next: Mutex::new(resolved.jobs.iter()),
             error: Mutex::new(None),
-            size: Mutex::new(0),
             cancelled: AtomicBool::new(false),
         };
         let threads = self.threads().min(resolved.jobs.len());
@@ -244,18 +254,21 @@ impl Pull<'_> {
             Some(diff_id) => self.store.layer(diff_id)?.is_some(),
             None => true,
         };
-        if unpacked && blobs.contains(&job.digest) {
+        // One that is shorter or longer was damaged.
+        let whole =
+            std::fs::metadata(blobs.path(&job.digest)).is_ok_and(|blob| blob.len() == job.descriptor.size());
+        if unpacked && whole {
             self.progress.exists(&job.digest);
-            return self.count(job, state);
+            return self.count(job);
         }
         self.progress.started(&job.digest, job.descriptor.size());
         let Some(diff_id) = job.diff_id.as_ref().filter(|_| !unpacked) else {
             let transfer = self.transfer(lease, job, state, true)?;
             transfer.store(self.source.blob(&job.descriptor)?)?;
             self.progress.finished(&job.digest);
-            return self.count(job, state);
+            return self.count(job);
         };
-        if let Ok(stored) = blobs.open(&job.digest) {
+        if whole && let Ok(stored) = blobs.open(&job.digest) {
             match self.unpack(lease, job, diff_id, stored, false, mappings, state) {
                 // What is in the store is damaged: it is brought again.
                 Err(e) if e.kind() == ErrorKind::DigestMismatch => {
@@ -299,7 +312,9 @@ impl Pull<'_> {
         state: &State<'_>,
     ) -> Result<()> {
         let (directory, files) = lease.new_layer(diff_id)?;
-        let rules = Rules { limits: self.limits.clone(), rootless: !privileged() };
+        // A failed attempt may have taken some of it.
+        job.share.reset();
+        let rules = Rules { limits: self.limits.clone(), share: job.share.clone(), rootless: !privileged() };
         let transfer = self.transfer(lease, job, state, store)?;
         let (unpacked, transfer) = transfer.unpack(content, &files, &rules, mappings)?;
         if unpacked.skipped_devices > 0 {
@@ -312,23 +327,13 @@ impl Pull<'_> {
         lease.publish_layer(&directory, diff_id, &unpacked)?;
         transfer.publish()?;
         self.progress.finished(&job.digest);
-        self.count(job, state)
+        Ok(())
     }
 
-    /// Adds a layer to the size of the whole image.
-    fn count(&self, job: &Job, state: &State<'_>) -> Result<()> {
+    /// Adds a layer that is there already to the size of the whole image.
+    fn count(&self, job: &Job) -> Result<()> {
         let Some(diff_id) = &job.diff_id else { return Ok(()) };
-        let size = self.store.layer_description(diff_id)?.size;
-        let mut sum = state.size.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *sum += size;
-        if *sum > self.limits.max_rootfs_size {
-            crate::bail!(
-                ImageTooLarge,
-                "the image unpacks to more than {} bytes (limits.max_rootfs_size)",
-                self.limits.max_rootfs_size
-            );
-        }
-        Ok(())
+        job.share.take(self.store.layer_description(diff_id)?.size)
     }
 }
 
@@ -336,8 +341,6 @@ impl Pull<'_> {
 struct State<'a> {
     next: Mutex<std::slice::Iter<'a, Job>>,
     error: Mutex<Option<Error>>,
-    /// Bytes of all layers so far.
-    size: Mutex<u64>,
     cancelled: AtomicBool,
 }
 
@@ -357,8 +360,9 @@ impl<'a> State<'a> {
     }
 }
 
-/// The layers of a manifest, each once, with what they unpack to.
-fn jobs(manifest: &ImageManifest, config: &ImageConfiguration) -> Result<Vec<Job>> {
+/// The layers of a manifest, each once, with what they unpack to: `limit` bytes all together.
+fn jobs(manifest: &ImageManifest, config: &ImageConfiguration, limit: u64) -> Result<Vec<Job>> {
+    let mut shares = Share::of(limit, manifest.layers().len())?;
     let mut diff_ids = config.rootfs().diff_ids().iter();
     let mut jobs: Vec<Job> = Vec::new();
     let artifact = manifest::is_artifact(manifest);
@@ -384,7 +388,8 @@ fn jobs(manifest: &ImageManifest, config: &ImageConfiguration) -> Result<Vec<Job
             }
             continue;
         }
-        jobs.push(Job { descriptor: descriptor.clone(), digest, diff_id });
+        let Some(share) = shares.pop() else { break };
+        jobs.push(Job { descriptor: descriptor.clone(), digest, diff_id, share });
     }
     if diff_ids.next().is_some() && !artifact {
         return Err(mismatch(manifest, config));

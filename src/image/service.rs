@@ -1,6 +1,6 @@
 //! The library's interface to images.
 
-use crate::error::{Context as _, ErrorKind, Result};
+use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::image::image::Image;
 use crate::image::platform::PlatformSpec;
 use crate::image::progress::{Progress, Silent};
@@ -8,7 +8,7 @@ use crate::image::pull::Pull;
 use crate::image::push;
 use crate::image::reference::{Location, Reference};
 use crate::image::source::{DockerArchive, OciArchive, OciLayout, Registry, Source};
-use crate::image::store::{ImageRecord, ImageStore, Pruned, default_root};
+use crate::image::store::{Damage, ImageRecord, ImageStore, Pruned, Verify, default_root};
 use crate::storage::config::Limits;
 use std::path::Path;
 
@@ -81,7 +81,7 @@ impl ImageService {
     /// Pulls an image with options.
     pub fn pull_with(&self, location: &str, options: &PullOptions<'_>) -> Result<Image> {
         if options.policy != PullPolicy::Always {
-            match self.inspect(location) {
+            match self.inspect(location).or_else(|e| self.restored(location, e)) {
                 Err(e) if may_pull(&e, options.policy) => {}
                 found => return found,
             }
@@ -92,6 +92,16 @@ impl ImageService {
             e.with_kind(kind)
         });
         Image::load(&self.store, record?)
+    }
+
+    /// An image of which layers are missing, once they are unpacked again from what the store has; else the error.
+    fn restored(&self, name: &str, e: Error) -> Result<Image> {
+        if e.kind() != ErrorKind::BlobNotFound {
+            return Err(e);
+        }
+        let record = self.store.find(name)?;
+        self.store.restore(&record, &self.limits)?;
+        Image::load(&self.store, record)
     }
 
     fn pull_from(&self, location: &Location, options: &PullOptions<'_>) -> Result<ImageRecord> {
@@ -113,6 +123,11 @@ impl ImageService {
         self.store.records()
     }
 
+    /// Looks for damage in the store.
+    pub fn verify(&self, how: Verify) -> Result<Vec<Damage>> {
+        self.store.verify(how, &self.limits)
+    }
+
     /// Removes what no name, no bundle and no pull in progress needs.
     pub fn prune(&self) -> Result<Pruned> {
         self.store.prune()
@@ -127,7 +142,7 @@ impl ImageService {
     pub fn tag(&self, image: &str, name: &str) -> Result<String> {
         let reference: Reference = name.parse()?;
         let record = ImageRecord { name: reference.to_string(), ..self.store.find(image)? };
-        self.store.put_record(&record)?;
+        self.store.lease()?.put_record(&record)?;
         Ok(record.name)
     }
 
@@ -167,7 +182,7 @@ impl ImageService {
 }
 
 /// What is not in the store, or not whole, is pulled.
-fn may_pull(e: &crate::error::Error, policy: PullPolicy) -> bool {
+fn may_pull(e: &Error, policy: PullPolicy) -> bool {
     use ErrorKind::{BlobNotFound, DigestMismatch, ImageNotFound, Usage};
     policy == PullPolicy::IfMissing
         && matches!(e.kind(), ImageNotFound | BlobNotFound | DigestMismatch | Usage)

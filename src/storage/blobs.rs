@@ -1,6 +1,7 @@
 //! Content by digest: every blob is a file that is named after the SHA-256 of what is in it.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::sys::fd::start_writing;
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::fs::File;
@@ -10,6 +11,8 @@ use std::str::FromStr;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 128 << 10;
+/// Bytes after which the kernel is asked to write to the disk, so that little is left to wait for at the end (8 MiB).
+const WRITE_AHEAD: u64 = 8 << 20;
 
 /// A SHA-256 digest, as in `sha256:9f86d0...`: always 64 lower-case hexadecimal digits, so that it is safe in a path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,6 +63,25 @@ pub mod as_text {
     /// Reads it.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Digest, D::Error> {
         String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// The same for a digest that may be missing.
+pub mod as_optional_text {
+    use super::Digest;
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    /// Writes it.
+    pub fn serialize<S: Serializer>(digest: &Option<Digest>, to: S) -> Result<S::Ok, S::Error> {
+        match digest {
+            Some(digest) => to.collect_str(digest),
+            None => to.serialize_none(),
+        }
+    }
+
+    /// Reads it.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Digest>, D::Error> {
+        Option::<String>::deserialize(from)?.map(|text| text.parse().map_err(D::Error::custom)).transpose()
     }
 }
 
@@ -133,6 +155,7 @@ impl BlobStore {
             temporary,
             hasher: Hasher::default(),
             length: 0,
+            started: 0,
             limit,
         })
     }
@@ -208,6 +231,8 @@ pub struct BlobWriter {
     temporary: Temporary,
     hasher: Hasher,
     length: u64,
+    /// Bytes whose way to the disk has begun.
+    started: u64,
     limit: u64,
 }
 
@@ -222,7 +247,12 @@ impl BlobWriter {
         self.temporary
             .file
             .write_all(data)
-            .or_kind(ErrorKind::Storage, || format!("cannot store blob {}", self.digest))
+            .or_kind(ErrorKind::Storage, || format!("cannot store blob {}", self.digest))?;
+        if self.length - self.started >= WRITE_AHEAD {
+            start_writing(&self.temporary.file, self.started, self.length - self.started);
+            self.started = self.length;
+        }
+        Ok(())
     }
 
     /// Bytes so far.

@@ -2,16 +2,20 @@
 
 use super::super::print;
 use crate::cli::list::{Format, table};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
+use crate::image::store::{Damage, Verify};
 use crate::image::{ImageService, mount};
 use std::path::PathBuf;
 
 /// Arguments of `verify`.
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// Remove what is damaged, so that the next pull brings it again
+    /// Unpack layers again where that is needed, and remove damaged blobs, so that the next pull brings them again
     #[arg(long)]
     repair: bool,
+    /// Unpack every layer again to compare the content of all files
+    #[arg(long)]
+    deep: bool,
     /// Form of the answer
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     format: Format,
@@ -38,22 +42,20 @@ pub struct UmountArgs {
 
 /// `magikrun image verify`
 pub fn verify(service: &ImageService, args: &VerifyArgs) -> Result<()> {
-    let damage = service.storage().verify(args.repair)?;
+    let damage = service.verify(Verify { repair: args.repair, deep: args.deep })?;
     match args.format {
         Format::Json => print(&serde_json::to_string(&damage)?)?,
         Format::Table if damage.is_empty() => print("no damage")?,
         Format::Table => {
-            let rows = damage.iter().map(|one| vec![one.image.clone(), one.fault.clone()]);
-            print(table(&["IMAGE", "FAULT"], rows)?.trim_end())?;
+            let repaired = |one: &Damage| if one.repaired { "yes" } else { "no" }.to_owned();
+            let rows = damage.iter().map(|one| vec![one.image.clone(), repaired(one), one.fault.clone()]);
+            print(table(&["IMAGE", "REPAIRED", "FAULT"], rows)?.trim_end())?;
         }
     }
-    if damage.is_empty() {
-        return Ok(());
+    match damage.iter().filter(|one| !one.repaired).count() {
+        0 => Ok(()),
+        left => crate::bail!(DigestMismatch, "the image store is damaged in {left} places"),
     }
-    Err(Error::new(
-        ErrorKind::DigestMismatch,
-        format!("the image store is damaged in {} places", damage.len()),
-    ))
 }
 
 /// `magikrun image mount`

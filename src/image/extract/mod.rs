@@ -5,6 +5,8 @@
 //! (`sandbox`).
 
 mod archive;
+mod budget;
+mod fingerprint;
 mod input;
 mod names;
 mod pax;
@@ -12,6 +14,10 @@ mod sandbox;
 mod sparse;
 mod tree;
 
+pub(super) use archive::has_right_checksum;
+pub use budget::Share;
+pub use fingerprint::fingerprint;
+pub(super) use pax::Extensions;
 pub use sandbox::{Extraction, start};
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
@@ -36,6 +42,13 @@ pub struct Unpacked {
     pub size: u64,
     /// Entries of the archive.
     pub entries: u64,
+    /// What its directory looks like: see [`fingerprint`]. Layers that older versions have unpacked have none.
+    #[serde(
+        default,
+        with = "crate::storage::blobs::as_optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub tree: Option<Digest>,
     /// Device nodes that could not be made without privileges.
     #[serde(default)]
     pub skipped_devices: u64,
@@ -46,6 +59,8 @@ pub struct Unpacked {
 pub struct Rules {
     /// Limits of the layer.
     pub limits: Limits,
+    /// What it may unpack to.
+    pub share: Share,
     /// Unpacking without privileges over the host: devices cannot be made, and ids that are not mapped belong to root.
     pub rootless: bool,
 }
@@ -58,22 +73,40 @@ pub fn extract(input: impl Read, root: OwnedFd, rules: &Rules) -> Result<Unpacke
     let mut tree = Tree::new(root, rules.rootless);
     let mut counts = Counts::default();
     while let Some(entry) = archive.next()? {
-        counts.add(&entry, &rules.limits).and_then(|()| place(&mut tree, &mut archive, &entry)).map_err(
-            |e| {
-                let name = String::from_utf8_lossy(&entry.path).escape_default().to_string();
-                e.wrap(format!("entry '{name}'"))
-            },
-        )?;
+        counts.add(&entry, rules).and_then(|()| place(&mut tree, &mut archive, &entry)).map_err(|e| {
+            let name = String::from_utf8_lossy(&entry.path).escape_default().to_string();
+            e.wrap(format!("entry '{name}'"))
+        })?;
         archive.skip_rest()?;
     }
     tree.finish()?;
     let (diff_id, _) = archive.into_input().drain()?;
     Ok(Unpacked {
         diff_id,
+        tree: Some(fingerprint(tree.root(), false)?),
         size: counts.size,
         entries: counts.entries,
         skipped_devices: tree.skipped_devices(),
     })
+}
+
+/// Reads an archive as [`extract`] does, without making anything: for tests with inputs of any kind.
+#[cfg(feature = "testing")]
+pub fn read_through(input: impl Read, limits: &Limits) -> Result<Digest> {
+    let mut archive = Archive::new(Input::new(input, limits)?);
+    let rules = Rules {
+        limits: limits.clone(),
+        share: Share::of(limits.max_rootfs_size, 1)?.remove(0),
+        rootless: true,
+    };
+    let mut counts = Counts::default();
+    while let Some(entry) = archive.next()? {
+        counts.add(&entry, &rules)?;
+        names::classify(&entry.path)?;
+        names::classify(&entry.link)?;
+        archive.skip_rest()?;
+    }
+    Ok(archive.into_input().drain()?.0)
 }
 
 #[derive(Default)]
@@ -83,7 +116,8 @@ struct Counts {
 }
 
 impl Counts {
-    fn add(&mut self, entry: &Entry, limits: &Limits) -> Result<()> {
+    fn add(&mut self, entry: &Entry, rules: &Rules) -> Result<()> {
+        let limits = &rules.limits;
         self.entries += 1;
         if self.entries > limits.max_files_per_layer as u64 {
             crate::bail!(
@@ -92,14 +126,16 @@ impl Counts {
                 limits.max_files_per_layer
             );
         }
-        self.size = self.size.saturating_add(entry.stored);
-        if self.size > limits.max_rootfs_size || entry.size > limits.max_rootfs_size {
+        if entry.size > limits.max_rootfs_size {
             crate::bail!(
                 ImageTooLarge,
-                "the layer unpacks to more than {} bytes (limits.max_rootfs_size)",
+                "it has {} bytes, more than {} (limits.max_rootfs_size)",
+                entry.size,
                 limits.max_rootfs_size
             );
         }
+        rules.share.take(entry.cost())?;
+        self.size = self.size.saturating_add(entry.stored);
         Ok(())
     }
 }

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 /// Name of the description in a layer's directory.
 const DESCRIPTION: &str = "layer.json";
-/// Name of the mark of a layer that may not be on the disk yet: it holds the id of the boot in which it was unpacked, and
-/// is removed once everything is synchronised. A layer with the mark of another boot may have lost its content in a crash.
+/// Name of the mark of a layer that may not be on the disk yet: it holds the id of the boot in which it was unpacked. In another
+/// boot the layer may have lost its content in a crash; whether it has is seen from its files, and then the mark is removed.
 const UNSYNCED: &str = "unsynced";
 /// Name of the unpacked files in a layer's directory.
 const FILES: &str = "fs";
@@ -29,6 +29,24 @@ fn boot_id() -> Result<String> {
     crate::platform::small_file::read("/proc/sys/kernel/random/boot_id")
 }
 
+/// Requires that an archive was the one that was expected.
+pub(super) fn expect(unpacked: &Unpacked, expected: &Digest) -> Result<()> {
+    if unpacked.diff_id == *expected {
+        return Ok(());
+    }
+    let found = &unpacked.diff_id;
+    Err(Error::new(
+        ErrorKind::DigestMismatch,
+        format!("the archive has the digest {found}, and should have {expected}"),
+    ))
+}
+
+/// Writes what a layer's directory has beside the files.
+fn describe(directory: &Path, unpacked: &Unpacked) -> std::io::Result<()> {
+    std::fs::write(directory.join(DESCRIPTION), serde_json::to_vec(unpacked)?)?;
+    std::fs::write(directory.join(UNSYNCED), boot_id().unwrap_or_default())
+}
+
 impl ImageStore {
     fn layer_directory(&self, diff_id: &Digest) -> PathBuf {
         self.root().join("layers").join(diff_id.hex())
@@ -44,9 +62,20 @@ impl ImageStore {
         let directory = self.layer_directory(diff_id);
         let whole = match std::fs::read_to_string(directory.join(UNSYNCED)) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => directory.join(FILES).is_dir(),
-            marked => marked? == boot_id()?,
+            marked => marked? == boot_id()? || self.has_survived(diff_id),
         };
         Ok(whole.then(|| Layer { diff_id: diff_id.clone(), path: directory.join(FILES) }))
+    }
+
+    /// True if a layer that another boot has unpacked is as it was. File systems write the content of a file before its size, and
+    /// what is done to one file in order; so names, sizes and times, which are set last, tell.
+    fn has_survived(&self, diff_id: &Digest) -> bool {
+        let noted = self.layer_description(diff_id).ok().and_then(|layer| layer.tree);
+        let survived = noted.is_some() && self.look(&self.layer_path(diff_id), false).ok() == noted;
+        if survived {
+            let _ = std::fs::remove_file(self.layer_directory(diff_id).join(UNSYNCED));
+        }
+        survived
     }
 
     /// What is known of an unpacked layer.
@@ -83,9 +112,7 @@ impl ImageStore {
     pub(super) fn publish_layer(&self, directory: &Path, unpacked: &Unpacked) -> Result<Layer> {
         let diff_id = &unpacked.diff_id;
         let cannot = || format!("cannot publish layer {diff_id}");
-        std::fs::write(directory.join(DESCRIPTION), serde_json::to_vec(unpacked)?)
-            .and_then(|()| std::fs::write(directory.join(UNSYNCED), boot_id().unwrap_or_default()))
-            .or_kind(ErrorKind::Storage, cannot)?;
+        describe(directory, unpacked).or_kind(ErrorKind::Storage, cannot)?;
         let to = self.layer_directory(diff_id);
         loop {
             match renameat_with(CWD, directory, CWD, &to, RenameFlags::NOREPLACE) {
@@ -101,6 +128,26 @@ impl ImageStore {
         Ok(Layer { diff_id: diff_id.clone(), path: to.join(FILES) })
     }
 
+    /// Puts an unpacked layer, if it is what it was to be, in the place of one that is damaged. Nobody finds it missing meanwhile.
+    pub(super) fn replace_layer(
+        &self,
+        directory: &Path,
+        expected: &Digest,
+        unpacked: &Unpacked,
+    ) -> Result<()> {
+        let cannot = || format!("cannot replace layer {expected}");
+        expect(unpacked, expected)?;
+        describe(directory, unpacked).or_kind(ErrorKind::Storage, cannot)?;
+        let to = self.layer_directory(expected);
+        match renameat_with(CWD, directory, CWD, &to, RenameFlags::EXCHANGE) {
+            Err(rustix::io::Errno::NOENT) => self.publish_layer(directory, unpacked).map(drop),
+            exchanged => {
+                exchanged.or_kind(ErrorKind::Storage, cannot)?;
+                tree::remove(directory)
+            }
+        }
+    }
+
     /// Takes a layer out of sight and removes it.
     pub(super) fn discard_layer(&self, diff_id: &Digest) -> Result<()> {
         self.retract_layer(diff_id)?.map_or(Ok(()), |path| tree::remove(&path))
@@ -114,23 +161,5 @@ impl ImageStore {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).or_kind(ErrorKind::Storage, || format!("cannot remove layer {diff_id}")),
         }
-    }
-
-    /// Brings everything of the store to the disk; layers that were not there yet are durable afterwards.
-    pub fn synchronise(&self, layers: &[Digest]) -> Result<()> {
-        let marks: Vec<PathBuf> = layers
-            .iter()
-            .map(|id| self.layer_directory(id).join(UNSYNCED))
-            .filter(|mark| mark.exists())
-            .collect();
-        if marks.is_empty() {
-            return Ok(());
-        }
-        let root = std::fs::File::open(self.root()).map_err(Error::from)?;
-        rustix::fs::syncfs(&root).or_kind(ErrorKind::Storage, || "cannot write the layers to the disk")?;
-        for mark in marks {
-            let _ = std::fs::remove_file(mark);
-        }
-        Ok(())
     }
 }

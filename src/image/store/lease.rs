@@ -1,7 +1,8 @@
 //! Work in progress: what a process adds to the store is not for others to clean, as long as the process lives.
 
+use super::layers::expect;
 use super::{ImageStore, Layer, make_directory, names};
-use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::error::{Context as _, ErrorKind, Result};
 use crate::image::extract::Unpacked;
 use crate::storage::blobs::Digest;
 use crate::storage::tree;
@@ -55,7 +56,7 @@ impl ImageStore {
                 tree::remove(&path)?;
             }
         }
-        Ok(())
+        self.clean_bundles()
     }
 
     fn is_dead(&self, path: &Path) -> Result<bool> {
@@ -85,6 +86,17 @@ impl Lease<'_> {
         &self.path
     }
 
+    pub(super) fn store(&self) -> &ImageStore {
+        self.store
+    }
+
+    /// Stores a small blob.
+    pub fn put(&self, digest: &Digest, data: &[u8]) -> Result<()> {
+        let mut writer = self.store.blobs().writer(digest, data.len() as u64, Some(&self.path))?;
+        writer.write(data)?;
+        writer.publish().map(drop)
+    }
+
     /// Keeps these blobs and layers from being cleaned, whether they are there already or come later. Call before asking
     /// whether they are.
     pub fn need<'d>(&self, digests: impl IntoIterator<Item = &'d Digest>) -> Result<()> {
@@ -102,12 +114,7 @@ impl Lease<'_> {
 
     /// Makes an unpacked layer visible, if it is what it was to be.
     pub fn publish_layer(&self, directory: &Path, expected: &Digest, unpacked: &Unpacked) -> Result<Layer> {
-        if unpacked.diff_id != *expected {
-            return Err(Error::new(
-                ErrorKind::DigestMismatch,
-                format!("the archive has the digest {}, and should have {expected}", unpacked.diff_id),
-            ));
-        }
+        expect(unpacked, expected)?;
         self.store.publish_layer(directory, unpacked)
     }
 }

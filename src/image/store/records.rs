@@ -1,6 +1,6 @@
 //! Names of images: one small file each.
 
-use super::{ImageStore, names};
+use super::{ImageStore, Lease, names};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::image::reference::Reference;
 use crate::storage::blobs::{Digest, as_text};
@@ -96,23 +96,6 @@ impl ImageStore {
         Err(Error::new(ErrorKind::ImageNotFound, format!("image '{name}' is not in the store")))
     }
 
-    /// Makes a name lead to an image. What it needs must be in the store.
-    pub fn put_record(&self, record: &ImageRecord) -> Result<()> {
-        let path = self.record_path(&record.name);
-        let cannot = || format!("cannot write the record of image '{}'", record.name);
-        let temporary = path.with_file_name(format!(".{}", uuid::Uuid::now_v7()));
-        let written = (|| -> Result<()> {
-            let mut file = std::fs::File::create_new(&temporary)?;
-            file.write_all(&serde_json::to_vec(record)?)?;
-            file.sync_all()?;
-            Ok(std::fs::rename(&temporary, &path)?)
-        })();
-        if written.is_err() {
-            let _ = std::fs::remove_file(&temporary);
-        }
-        written.or_kind(ErrorKind::Storage, cannot)
-    }
-
     /// Forgets a name; what it led to goes with the next [`ImageStore::prune`]. False if there was no such name.
     pub fn remove_record(&self, name: &str) -> Result<bool> {
         match std::fs::remove_file(self.record_path(name)) {
@@ -120,5 +103,20 @@ impl ImageStore {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(e).or_kind(ErrorKind::Storage, || format!("cannot remove image '{name}'")),
         }
+    }
+}
+
+impl Lease<'_> {
+    /// Makes a name lead to an image. What it needs must be in the store.
+    pub fn put_record(&self, record: &ImageRecord) -> Result<()> {
+        let path = self.store().record_path(&record.name);
+        let temporary = self.path().join(uuid::Uuid::now_v7().to_string());
+        let written = (|| -> Result<()> {
+            let mut file = std::fs::File::create_new(&temporary)?;
+            file.write_all(&serde_json::to_vec(record)?)?;
+            file.sync_all()?;
+            Ok(std::fs::rename(&temporary, &path)?)
+        })();
+        written.or_kind(ErrorKind::Storage, || format!("cannot write the record of image '{}'", record.name))
     }
 }

@@ -1,7 +1,7 @@
 //! Descriptors of the whole process.
 
 use crate::error::{Error, Result};
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 
 /// Takes over a descriptor that the program which executed this one left open under this number. To be called once for each
 /// number, by the first code of the process.
@@ -31,6 +31,15 @@ pub fn inherited_socket(number: RawFd) -> Option<OwnedFd> {
         return None;
     }
     inherited(number).ok()
+}
+
+/// Asks the kernel to write a part of a file to the disk, without waiting for that: sync_file_range(2). Nothing depends on it.
+pub fn start_writing(file: impl AsFd, offset: u64, length: u64) {
+    let (offset, length) = (offset.cast_signed(), length.cast_signed());
+    // SAFETY: the descriptor is open as long as it is borrowed, and no memory is touched.
+    unsafe {
+        libc::sync_file_range(file.as_fd().as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE);
+    }
 }
 
 /// Closes all descriptors from `first` to `last`, both included (close_range(2), Linux 5.9; older kernels: one by one).

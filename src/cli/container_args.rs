@@ -1,7 +1,7 @@
 //! What a container made from an image is to be like: arguments that `bundle` and `run --image` share.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::OciContainerConfig;
+use crate::image::{OciContainerConfig, Seccomp};
 use oci_spec::runtime::{Mount, MountBuilder};
 
 /// Arguments.
@@ -44,6 +44,9 @@ pub struct ContainerArgs {
     /// Use the host's network
     #[arg(long)]
     host_network: bool,
+    /// Filter its system calls by the profile in this file, or `unconfined` [default: the host's profile]
+    #[arg(long, value_name = "FILE")]
+    seccomp: Option<String>,
     /// Run it with this backend: native, wasm, krun
     #[arg(long, value_name = "BACKEND")]
     backend: Option<String>,
@@ -74,9 +77,14 @@ impl ContainerArgs {
             read_only: self.read_only,
             host_network: self.host_network,
             backend: self.backend,
+            seccomp: self.seccomp.map_or(Seccomp::Default, seccomp),
             ..OciContainerConfig::default()
         })
     }
+}
+
+fn seccomp(profile: String) -> Seccomp {
+    if profile == "unconfined" { Seccomp::Unconfined } else { Seccomp::File(profile.into()) }
 }
 
 /// A name alone takes the value from our environment, if it is set there.

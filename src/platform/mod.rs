@@ -1,5 +1,6 @@
 //! What this host can do, and the system calls that no library wraps safely.
 
+pub mod confinement;
 pub mod detect;
 pub mod memory;
 pub mod read_only;

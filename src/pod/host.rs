@@ -2,12 +2,12 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::ImageService;
+use crate::platform::confinement::Profile;
 use crate::platform::small_file;
 use crate::pod::images::Images;
 use crate::pod::manifest::PodSpec;
 use crate::pod::plan::Context;
 use crate::pod::run::{CGROUP_PARENT, PodOptions};
-use crate::pod::seccomp;
 use crate::pod::store::PodStore;
 use crate::runtime::cgroups::Driver;
 use crate::runtime::kernel_security::AppArmor;
@@ -15,7 +15,10 @@ use crate::runtime::krun::engine::Libkrun;
 use crate::runtime::options::Host;
 use crate::storage::state_root::StateRoot;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Where seccomp profiles of type Localhost are, unless their path is absolute.
+const LOCALHOST: &str = "/etc/magikrun/seccomp";
 
 /// The host as pods see it.
 #[derive(Debug)]
@@ -68,7 +71,7 @@ impl PodHost {
         }
         let seccomp: BTreeMap<_, _> = crate::pod::plan::seccomp_profiles(pod)
             .into_iter()
-            .map(|name| Ok((name.clone(), seccomp::load(&name)?)))
+            .map(|name| Ok((name.clone(), profile(&name)?)))
             .collect::<Result<_>>()?;
         Ok(Context {
             id: id.to_owned(),
@@ -83,6 +86,11 @@ impl PodHost {
             extensions: options.extensions.clone(),
         })
     }
+}
+
+/// The seccomp profile with a name; `""` is the host's default.
+fn profile(name: &str) -> Result<Profile> {
+    if name.is_empty() { Profile::of_host() } else { Profile::read(&Path::new(LOCALHOST).join(name)) }
 }
 
 /// Memory of the host in bytes: proc(5) `/proc/meminfo`.

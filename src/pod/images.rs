@@ -3,7 +3,7 @@
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::image::bundle::MODULE;
 use crate::image::{
-    BundleBuilder, Image, ImageService, OciContainerConfig, PullOptions, PullPolicy, image_mount,
+    BundleBuilder, Image, ImageService, OciContainerConfig, PullOptions, PullPolicy, Seccomp, image_mount,
 };
 use crate::pod::manifest::PodSpec;
 use crate::pod::manifest::types::{self, VolumeSource};
@@ -61,6 +61,8 @@ impl Images {
             command: Some(container.args.clone()),
             user: Some(format!("{}:{}", container.uid, container.gid)),
             mounts: self.volumes(service, pod, container)?,
+            // The plan has the profile, if there is to be one.
+            seccomp: Seccomp::Unconfined,
             ..OciContainerConfig::default()
         };
         builder.draft(self.image(&container.image)?, &config)?.write(bundle)?;

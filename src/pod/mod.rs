@@ -29,7 +29,6 @@ mod process;
 pub mod protocol;
 pub mod record;
 mod run;
-mod seccomp;
 pub mod store;
 
 pub use api::{ExecOutput, NativePodRuntime, PodRuntime, WasmPodRuntime};

@@ -1,6 +1,7 @@
 //! What a container made from an image is to be like.
 
 use oci_spec::runtime::Mount;
+use std::path::PathBuf;
 
 /// Settings of a container; what is not set comes from the image, or is the default.
 #[derive(Debug, Clone, Default)]
@@ -37,8 +38,22 @@ pub struct OciContainerConfig {
     pub backend: Option<String>,
     /// Annotations.
     pub annotations: Vec<(String, String)>,
+    /// Which system calls it may make.
+    pub seccomp: Seccomp,
     /// How the root file system comes about.
     pub root: RootMode,
+}
+
+/// The seccomp profile of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Seccomp {
+    /// That of the host, which the operator can replace; a microVM has none, since its kernel is its own.
+    #[default]
+    Default,
+    /// None: every system call reaches the kernel.
+    Unconfined,
+    /// The one in a file, in the format of Docker or of the runtime specification.
+    File(PathBuf),
 }
 
 /// How a root file system is made from layers.

@@ -4,6 +4,7 @@ use super::config::OciContainerConfig;
 use super::users::Identity;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{DEFAULT_MEMORY_BYTES, MAX_MEMORY_BYTES};
+use crate::platform::confinement::Profile;
 use crate::platform::userns::IdMappings;
 use oci_spec::image::Config;
 use oci_spec::runtime::{LinuxIdMapping, Spec};
@@ -44,6 +45,8 @@ pub struct Origin<'a> {
     pub identity: &'a Identity,
     /// Mappings of its user namespace, without privileges.
     pub mappings: Option<&'a IdMappings>,
+    /// Its seccomp profile.
+    pub seccomp: Option<Profile>,
 }
 
 /// Makes the configuration. Its root is the directory `rootfs` of the bundle.
@@ -53,7 +56,7 @@ pub fn make(container: &OciContainerConfig, origin: &Origin<'_>) -> Result<Spec>
         "process": process(container, origin)?,
         "root": {"path": "rootfs", "readonly": container.read_only},
         "mounts": mounts(container, origin.mappings),
-        "linux": linux(container, origin.mappings)?,
+        "linux": linux(container, origin)?,
         "annotations": annotations(container, origin.settings),
     });
     let hostname = container.hostname.as_ref().unwrap_or(&container.name);
@@ -160,7 +163,7 @@ fn mounts(container: &OciContainerConfig, mappings: Option<&IdMappings>) -> Valu
     Value::Array(mounts)
 }
 
-fn linux(container: &OciContainerConfig, mappings: Option<&IdMappings>) -> Result<Value> {
+fn linux(container: &OciContainerConfig, origin: &Origin<'_>) -> Result<Value> {
     let mut namespaces = vec!["pid", "ipc", "uts", "mount"];
     if !container.host_network {
         namespaces.push("network");
@@ -171,7 +174,10 @@ fn linux(container: &OciContainerConfig, mappings: Option<&IdMappings>) -> Resul
             "/sys/devices/virtual/powercap", "/sys/firmware"],
         "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
     });
-    if let Some(mappings) = mappings {
+    if let Some(profile) = &origin.seccomp {
+        linux["seccomp"] = profile.resolve(&CAPABILITIES);
+    }
+    if let Some(mappings) = origin.mappings {
         namespaces.push("user");
         linux["uidMappings"] = json!(mappings.uids);
         linux["gidMappings"] = json!(mappings.gids);
@@ -242,7 +248,8 @@ mod tests {
 
     fn spec(container: &OciContainerConfig, mappings: Option<&IdMappings>) -> Result<Value> {
         let (settings, identity) = (settings(), Identity::default());
-        let spec = make(container, &Origin { settings: &settings, identity: &identity, mappings })?;
+        let spec =
+            make(container, &Origin { settings: &settings, identity: &identity, mappings, seccomp: None })?;
         Ok(serde_json::to_value(spec).unwrap())
     }
 

@@ -8,6 +8,7 @@ use super::{
 use crate::error::Result;
 use crate::image::bundle::MODULE;
 use crate::limits::DEFAULT_GRACE_PERIOD;
+use crate::platform::confinement::Profile;
 use crate::pod::manifest::PodSpec;
 use crate::pod::manifest::types::{Container, Mount, RestartPolicy, Spec};
 use std::collections::BTreeMap;
@@ -36,7 +37,7 @@ pub struct Context {
     /// Memory of the host in bytes, for limits that are not set.
     pub memory: u64,
     /// The seccomp profile of each type that a container asks for, by the name of the profile; `""` is the default one.
-    pub seccomp: BTreeMap<String, serde_json::Value>,
+    pub seccomp: BTreeMap<String, Profile>,
     /// Programs that extend the infra container.
     pub extensions: Vec<PathBuf>,
 }

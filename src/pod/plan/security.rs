@@ -97,7 +97,8 @@ pub fn seccomp(pod: &PodSpec, container: &Container, context: &Context) -> Resul
         _ => return Ok(None),
     };
     let missing = || Error::new(ErrorKind::NotSupported, format!("there is no seccomp profile '{name}'"));
-    context.seccomp.get(&name).cloned().map(Some).ok_or_else(missing)
+    let profile = context.seccomp.get(&name).ok_or_else(missing)?;
+    Ok(Some(profile.resolve(&capabilities(container))))
 }
 
 /// Names of the seccomp profiles that a pod asks for; `""` is the default one.

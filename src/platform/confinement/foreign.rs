@@ -1,39 +1,9 @@
-//! Seccomp profiles of the host: files in the format of Docker, podman and the kubelet, which name the architectures and
-//! capabilities that each rule is for, or in that of the runtime specification.
+//! Profiles of others.
 
-use crate::error::{Context as _, Error, ErrorKind, Result};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
 
-/// Where the default profile is looked for; Debian's package golang-github-containers-common has the second.
-const DEFAULTS: [&str; 2] = ["/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json"];
-/// Where profiles of type Localhost are, unless their path is absolute.
-const LOCALHOST: &str = "/etc/magikrun/seccomp";
-
-/// Loads a profile by name; `""` is the default one.
-pub fn load(name: &str) -> Result<Value> {
-    let path = if name.is_empty() {
-        let found = DEFAULTS.into_iter().find(|path| Path::new(path).exists());
-        PathBuf::from(found.ok_or_else(|| {
-            Error::new(
-                ErrorKind::NotSupported,
-                format!(
-                    "seccompProfile RuntimeDefault: there is no profile in '{}' or '{}'",
-                    DEFAULTS[0], DEFAULTS[1]
-                ),
-            )
-        })?)
-    } else {
-        Path::new(LOCALHOST).join(name)
-    };
-    let cannot = || format!("cannot read seccomp profile '{}'", path.display());
-    let data = std::fs::read(&path).or_kind(ErrorKind::InvalidManifest, cannot)?;
-    let profile: Value = serde_json::from_slice(&data).or_kind(ErrorKind::InvalidManifest, cannot)?;
-    Ok(resolve(&profile, std::env::consts::ARCH))
-}
-
-/// The profile for containers without extra capabilities, as the runtime specification has it.
-fn resolve(profile: &Value, arch: &str) -> Value {
+/// The profile for containers with some capabilities, as the runtime specification has it.
+pub(super) fn resolve(profile: &Value, has: impl Fn(&str) -> bool, arch: &str) -> Value {
     let docker_arch = if arch == "x86_64" {
         "amd64"
     } else if arch == "aarch64" {
@@ -48,7 +18,9 @@ fn resolve(profile: &Value, arch: &str) -> Value {
         let (includes, excludes) = (&rule["includes"], &rule["excludes"]);
         let here = |of: &Value| names(&of["arches"]).iter().any(|name| name == docker_arch || name == arch);
         let arch_fits = names(&includes["arches"]).is_empty() || here(includes);
-        arch_fits && !here(excludes) && names(&includes["caps"]).is_empty()
+        let caps_fit = names(&includes["caps"]).iter().all(|name| has(name))
+            && !names(&excludes["caps"]).iter().any(|name| has(name));
+        arch_fits && !here(excludes) && caps_fit
     };
     let keep = |rule: &Value| {
         let mut rule = rule.clone();
@@ -99,10 +71,14 @@ mod tests {
                 {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "excludes": {"caps": ["CAP_SYS_ADMIN"]}},
             ],
         });
-        let resolved = resolve(&profile, "x86_64");
+        let resolved = resolve(&profile, |_| false, "x86_64");
         let names: Vec<_> =
             resolved["syscalls"].as_array().unwrap().iter().map(|r| r["names"][0].clone()).collect();
         assert_eq!(names, ["read", "x86", "clone"]);
+        let privileged = resolve(&profile, |name| name == "CAP_SYS_ADMIN", "x86_64");
+        let names: Vec<_> =
+            privileged["syscalls"].as_array().unwrap().iter().map(|r| r["names"][0].clone()).collect();
+        assert_eq!(names, ["read", "x86", "mount"]);
         assert_eq!(resolved["syscalls"][0], json!({"names": ["read"], "action": "SCMP_ACT_ALLOW"}));
         assert_eq!(resolved["architectures"], json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]));
         assert_eq!(resolved["defaultErrnoRet"], 38);

@@ -50,7 +50,9 @@ pub fn run(host: &Host, args: Args) -> Result<u8> {
     let image = image(&service, name).map_err(failed)?;
     let config = args.container.config(&create.id, args.args)?;
     let builder = BundleBuilder::with_storage(service.storage().clone())?;
-    let bundle = builder.build_oci_bundle(&image, &config).map_err(failed)?;
+    let state = std::path::absolute(host.root.path().join(&create.id))?;
+    // Until this process ends, or the container is there, the mark says that the bundle is of use.
+    let (bundle, _mark) = builder.build_for_container(&image, &config, &state).map_err(failed)?;
     let path = bundle.path().to_owned();
     let create = CreateOptions { bundle: path.clone(), owned_bundle: true, ..create };
     lifecycle::run(host, &options(create)).map_err(failed).inspect_err(|_| {

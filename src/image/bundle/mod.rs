@@ -8,14 +8,15 @@ mod spec;
 mod users;
 mod view;
 
-pub use config::{OciContainerConfig, RootMode};
+pub use config::{OciContainerConfig, RootMode, Seccomp};
 pub use module::open_module;
 pub use root::image_mount;
 pub use users::Identity;
 
-use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::error::{Context as _, ErrorKind, Result};
 use crate::image::image::Image;
-use crate::image::store::ImageStore;
+use crate::image::store::{Building, ImageStore};
+use crate::platform::confinement::Profile;
 use crate::platform::userns::IdMappings;
 use crate::storage::tree;
 use module::Module;
@@ -77,10 +78,35 @@ impl BundleBuilder {
 
     /// Makes a bundle in a directory of the store's own. Remove it with [`BundleBuilder::remove`].
     pub fn build_oci_bundle(&self, image: &Image, config: &OciContainerConfig) -> Result<Bundle> {
-        let path = self.store.new_bundle()?;
-        self.draft(image, config).and_then(|draft| draft.write(&path)).inspect_err(|_| {
+        let (bundle, building) = self.build(image, config, None)?;
+        building.finish()?;
+        Ok(bundle)
+    }
+
+    /// Makes a bundle in a directory of the store's own for the container whose state is going to be in the directory `state`.
+    /// As soon as neither that nor the answered mark is there, the bundle is removed with the next use of the store.
+    pub fn build_for_container(
+        &self,
+        image: &Image,
+        config: &OciContainerConfig,
+        state: &Path,
+    ) -> Result<(Bundle, Building)> {
+        self.build(image, config, Some(state))
+    }
+
+    fn build(
+        &self,
+        image: &Image,
+        config: &OciContainerConfig,
+        state: Option<&Path>,
+    ) -> Result<(Bundle, Building)> {
+        let mut draft = self.draft(image, config)?;
+        let (path, building) = self.store.new_bundle()?;
+        let bound = state.map_or(Ok(()), |state| building.for_container(state));
+        let bundle = bound.and_then(|()| draft.fill(&path)).inspect_err(|_| {
             let _ = tree::remove(&path);
-        })
+        })?;
+        Ok((bundle, building))
     }
 
     /// Decides everything about a bundle; nothing is on the disk yet. The configuration can be changed before
@@ -95,7 +121,19 @@ impl BundleBuilder {
         let mut config = config.clone();
         let module = module::choose(image, &mut config)?;
         let mappings = self.store.mappings();
-        let origin = spec::Origin { settings: &settings, identity: &identity, mappings: mappings.as_ref() };
+        let seccomp = match &config.seccomp {
+            // The guest has a kernel of its own.
+            Seccomp::Default if config.backend.as_deref() == Some(KRUN) => None,
+            Seccomp::Default => Some(Profile::of_host()),
+            Seccomp::Unconfined => None,
+            Seccomp::File(path) => Some(Profile::read(path)),
+        };
+        let origin = spec::Origin {
+            settings: &settings,
+            identity: &identity,
+            mappings: mappings.as_ref(),
+            seccomp: seccomp.transpose().or_kind(ErrorKind::BundleBuildFailed, cannot)?,
+        };
         let spec = spec::make(&config, &origin).or_kind(ErrorKind::BundleBuildFailed, cannot)?;
         let format = match config.backend.as_deref() {
             Some(WASM) => Format::Wasm,
@@ -140,19 +178,21 @@ impl Draft<'_> {
         &mut self.spec
     }
 
-    /// Makes the bundle in `directory`, which must be empty or not exist. When that fails, what was made is removed.
+    /// Makes the bundle in `directory`, which must be empty or not exist, or be what a process has left that died while it was
+    /// making one. When that fails, what was made is removed.
     pub fn write(mut self, directory: &Path) -> Result<Bundle> {
         let cannot = || format!("cannot make bundle '{}'", directory.display());
         let existed = directory.exists();
         std::fs::create_dir_all(directory).or_kind(ErrorKind::BundleBuildFailed, cannot)?;
         let path = std::fs::canonicalize(directory).or_kind(ErrorKind::BundleBuildFailed, cannot)?;
-        if std::fs::read_dir(&path).or_kind(ErrorKind::BundleBuildFailed, cannot)?.next().is_some() {
-            return Err(Error::new(ErrorKind::BundleBuildFailed, format!("{}: it is not empty", cannot())));
-        }
-        self.fill(&path).or_kind(ErrorKind::BundleBuildFailed, cannot).inspect_err(|_| {
-            for name in [ROOTFS, root::UPPER, root::WORK, MODULE, "config.json"] {
-                let _ = tree::remove(&path.join(name));
+        let made = Building::begin(&path).and_then(|building| match self.fill(&path) {
+            Ok(bundle) => building.finish().map(|()| bundle),
+            Err(e) => {
+                building.abandon();
+                Err(e)
             }
+        });
+        made.or_kind(ErrorKind::BundleBuildFailed, cannot).inspect_err(|_| {
             if !existed {
                 let _ = std::fs::remove_dir(&path);
             }

@@ -10,6 +10,7 @@
 //!
 //! What is in use is never counted: it follows from the names, the bundles and the work in progress whenever it is asked.
 
+mod building;
 mod layers;
 mod lease;
 mod prune;
@@ -17,11 +18,12 @@ mod records;
 mod roots;
 mod verify;
 
+pub use building::Building;
 pub use layers::Layer;
 pub use lease::Lease;
 pub use prune::Pruned;
 pub use records::ImageRecord;
-pub use verify::Damage;
+pub use verify::{Damage, Verify};
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::userns::{self, IdMappings};

@@ -1,8 +1,10 @@
 //! Bundles that use layers. The store knows of each by a link to it; a link whose bundle is gone means nothing.
 
+use super::building::{self, Building};
 use super::{ImageStore, make_directory, names};
 use crate::error::{Context as _, ErrorKind, Result};
 use crate::storage::blobs::Digest;
+use crate::storage::tree;
 use std::path::{Path, PathBuf};
 
 impl ImageStore {
@@ -18,11 +20,32 @@ impl ImageStore {
             .or_kind(ErrorKind::Storage, || format!("cannot register bundle '{}'", bundle.display()))
     }
 
-    /// A new, empty directory for a bundle of our own.
-    pub fn new_bundle(&self) -> Result<PathBuf> {
+    /// A new directory for a bundle of our own, and its mark.
+    pub fn new_bundle(&self) -> Result<(PathBuf, Building)> {
+        // While this is held nobody takes a directory whose mark is not locked yet for a dead one.
+        let _shared = self.lock_shared()?;
         let path = self.root().join("bundles").join(uuid::Uuid::now_v7().to_string());
         make_directory(&path)?;
-        Ok(path)
+        let building = Building::begin(&path).inspect_err(|_| drop(std::fs::remove_dir(&path)))?;
+        Ok((path, building))
+    }
+
+    /// Removes bundles of our own of which nobody will make use.
+    pub(super) fn clean_bundles(&self) -> Result<()> {
+        let all = names(&self.root().join("bundles"))?;
+        for path in all.iter().map(|name| self.root().join("bundles").join(name)) {
+            let own = std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
+            let dead = || {
+                building::is_dead(&path) || std::fs::read_dir(&path).is_ok_and(|mut all| all.next().is_none())
+            };
+            if own && dead() {
+                let _exclusive = self.lock_exclusive()?;
+                if dead() {
+                    tree::remove(&path)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// An empty directory, for overlays that need one layer more.

@@ -3,6 +3,7 @@
 use super::layout::{Chosen, choose, read_to_limit};
 use super::{Fetched, Source};
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::image::extract::{Extensions, has_right_checksum};
 use crate::image::manifest::digest_of;
 use crate::image::reference::Reference;
 use oci_spec::image::Descriptor;
@@ -15,6 +16,10 @@ use std::sync::Arc;
 
 /// Most members of an archive of an image: layers, manifests and some files more for each.
 const MAX_MEMBERS: usize = 10_000;
+/// Size of a block of an archive.
+const BLOCK: u64 = 512;
+/// Largest extended header or long name, in bytes: parsed in memory.
+const MAX_EXTENSION: u64 = 1 << 20;
 /// Most links from one member to another.
 const MAX_LINKS: usize = 8;
 
@@ -72,29 +77,82 @@ impl TarFile {
     }
 }
 
-fn members(file: &File) -> std::io::Result<HashMap<String, Member>> {
-    let mut archive = tar::Archive::new(file);
-    let mut members = HashMap::new();
-    for entry in archive.entries_with_seek()? {
-        let entry = entry?;
-        let name = normal(&String::from_utf8_lossy(&entry.path_bytes()));
-        let kind = entry.header().entry_type();
-        if kind.is_file() {
-            let member = Member::File { start: entry.raw_file_position(), length: entry.size() };
-            members.insert(name, member);
-        } else if kind.is_hard_link() || kind.is_symlink() {
-            let target = entry.link_name_bytes().unwrap_or_default();
-            let target = String::from_utf8_lossy(&target).into_owned();
-            let base = Path::new(&name).parent().filter(|_| kind.is_symlink());
-            let target =
-                base.map_or(target.clone(), |base| base.join(&target).to_string_lossy().into_owned());
-            members.insert(name, Member::Link(normal(&target)));
+/// Finds the members without reading their content. Only names are kept in memory, and those have a limit each.
+fn members(file: &File) -> Result<HashMap<String, Member>> {
+    let (mut members, mut extensions, mut at) = (HashMap::new(), Extensions::default(), 0u64);
+    while let Some(header) = header_at(file, at)? {
+        let malformed =
+            |e: std::io::Error| Error::new(ErrorKind::ImagePullFailed, format!("malformed archive: {e}"));
+        let start = at + BLOCK;
+        let mut size = header.entry_size().map_err(malformed)?;
+        match header.entry_type().as_byte() {
+            b'x' => extensions.add(&extension_at(file, start, size)?)?,
+            b'L' => extensions.path = Some(text(extension_at(file, start, size)?)),
+            b'K' => extensions.link = Some(text(extension_at(file, start, size)?)),
+            b'g' => {}
+            kind => {
+                let Extensions { path, link, size: own_size, .. } = std::mem::take(&mut extensions);
+                size = own_size.unwrap_or(size);
+                let name = path.unwrap_or_else(|| header.path_bytes().into_owned());
+                let link = link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
+                let name = normal(&String::from_utf8_lossy(&name));
+                match kind {
+                    0 | b'0' | b'7' => drop(members.insert(name, Member::File { start, length: size })),
+                    b'1' | b'2' => {
+                        size = 0;
+                        let target = target(&name, &link.unwrap_or_default(), kind == b'2');
+                        members.insert(name, Member::Link(target));
+                    }
+                    _ => size = 0,
+                }
+            }
         }
         if members.len() > MAX_MEMBERS {
-            return Err(std::io::Error::other(format!("it has more than {MAX_MEMBERS} members")));
+            crate::bail!(ImageTooLarge, "it has more than {MAX_MEMBERS} members");
         }
+        let next = size.checked_next_multiple_of(BLOCK).and_then(|size| start.checked_add(size));
+        at = next.ok_or_else(|| malformed(std::io::Error::other("a member is too long")))?;
     }
     Ok(members)
+}
+
+/// The header at an offset; none at the end of the archive.
+fn header_at(file: &File, at: u64) -> Result<Option<tar::Header>> {
+    let mut header = tar::Header::new_old();
+    match file.read_exact_at(header.as_mut_bytes(), at) {
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read.map_err(Error::from)?,
+    }
+    let empty = header.as_bytes().iter().all(|b| *b == 0);
+    if !empty && !has_right_checksum(&header) {
+        crate::bail!(
+            ImagePullFailed,
+            "malformed archive: the checksum of a header is wrong (is it a tar archive?)"
+        );
+    }
+    Ok((!empty).then_some(header))
+}
+
+/// What describes the next member.
+fn extension_at(file: &File, at: u64, size: u64) -> Result<Vec<u8>> {
+    if size > MAX_EXTENSION {
+        crate::bail!(ImagePullFailed, "malformed archive: an extended header has {size} bytes");
+    }
+    let mut data = vec![0; size as usize];
+    file.read_exact_at(&mut data, at).map_err(Error::from)?;
+    Ok(data)
+}
+
+fn text(mut name: Vec<u8>) -> Vec<u8> {
+    name.truncate(name.iter().position(|b| *b == 0).unwrap_or(name.len()));
+    name
+}
+
+/// What a link between members leads to: a symbolic one starts from where it is.
+fn target(name: &str, link: &[u8], symbolic: bool) -> String {
+    let link = String::from_utf8_lossy(link).into_owned();
+    let base = Path::new(name).parent().filter(|_| symbolic);
+    normal(&base.map_or(link.clone(), |base| base.join(&link).to_string_lossy().into_owned()))
 }
 
 /// The name without `.` and with `..` resolved: names are keys here, never paths of this machine.

@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/../fuzz"
 seconds=${1:?seconds for each target}
 shift
-[ $# -gt 0 ] || set -- config process resources record seccomp filter guest
+[ $# -gt 0 ] || set -- config process resources record seccomp filter guest reference manifest layer
 target=${CARGO_TARGET_DIR:-$PWD/target}/fuzz
 # Coverage is what cargo-fuzz asks for; the address sanitizer is left out, for it needs a nightly compiler.
 RUSTC_WRAPPER=$PWD/../tools/coverage-rustc.sh ${CARGO:-cargo} build --target-dir "$target"

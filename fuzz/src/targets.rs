@@ -1,6 +1,10 @@
 //! One function for each kind of foreign input: it reads it as magikrun does, up to the point where something would be
 //! touched, and must not panic, hang or take memory without bound, whatever the bytes are.
 
+use magikrun::image::extract;
+use magikrun::image::manifest::{self, Document, digest_of, is_archive, is_artifact};
+use magikrun::image::platform::PlatformSpec;
+use magikrun::image::{Location, Reference};
 use magikrun::runtime::kernel_security::{AppArmor, KernelSecurity};
 use magikrun::runtime::native::affinity;
 use magikrun::runtime::native::process::ProcessPlan;
@@ -10,6 +14,7 @@ use magikrun::runtime::rootfs::{PlanContext, RootfsPlan};
 use magikrun::runtime::seccomp::Filter;
 use magikrun::runtime::validate::validate;
 use magikrun::runtime::{backend, cgroups, hooks, seccomp, spec};
+use magikrun::storage::config::Limits;
 use magikrun::vm::connection::{Connection, Received, reply_of};
 use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process};
 use std::io::Write as _;
@@ -21,7 +26,7 @@ use std::path::Path;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const ALL: [Target; 7] = [
+pub const ALL: [Target; 10] = [
     ("config", config),
     ("process", process),
     ("resources", resources),
@@ -29,6 +34,9 @@ pub const ALL: [Target; 7] = [
     ("seccomp", seccomp),
     ("filter", filter),
     ("guest", guest),
+    ("reference", reference),
+    ("manifest", manifest),
+    ("layer", layer),
 ];
 
 /// `config.json`: parsed, checked and planned.
@@ -122,4 +130,55 @@ pub fn guest(data: &[u8]) {
         }
     }
     assert!(read <= data.len(), "more was read than was sent");
+}
+
+/// A name of an image. What it means in full is read again as the same.
+pub fn reference(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let _ = text.parse::<Location>();
+    if let Ok(reference) = text.parse::<Reference>() {
+        let again: Reference = reference.to_string().parse().expect("what was printed can be read");
+        assert_eq!(again, reference);
+    }
+}
+
+/// A manifest or an index of manifests, and the configuration of an image.
+pub fn manifest(data: &[u8]) {
+    match manifest::parse(data) {
+        Ok(Document::Manifest(manifest)) => {
+            let blobs = manifest.layers().iter().chain([manifest.config()]);
+            blobs.for_each(|blob| drop((digest_of(blob), is_archive(blob))));
+            let _ = is_artifact(&manifest);
+            let _ = manifest::parse_config(data, &manifest);
+        }
+        Ok(Document::Index(index)) => {
+            let _ = manifest::select(&index, &PlatformSpec::host());
+        }
+        Err(_) => {}
+    }
+}
+
+/// A layer, as it is and with right checksums. Nothing is unpacked.
+pub fn layer(data: &[u8]) {
+    let limits = Limits { max_rootfs_size: 1 << 24, ..Limits::default() };
+    let _ = extract::read_through(data, &limits);
+    let _ = extract::read_through(with_checksums(data.to_vec()).as_slice(), &limits);
+}
+
+/// Makes the checksum of every header of an archive right, so that what it says is looked at.
+pub fn with_checksums(mut data: Vec<u8>) -> Vec<u8> {
+    let mut at = 0;
+    while let Some(header) = data.get_mut(at..at + 512) {
+        at += 512;
+        if header.iter().all(|b| *b == 0) {
+            continue;
+        }
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let digits = header[124..135].iter().take_while(|b| (b'0'..=b'7').contains(b));
+        let size = digits.fold(0usize, |size, digit| size * 8 + usize::from(digit - b'0'));
+        at = at.saturating_add(size.next_multiple_of(512));
+    }
+    data
 }

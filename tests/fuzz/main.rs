@@ -4,11 +4,13 @@
 //! and can be given as `MAGIKRUN_SEED`; `MAGIKRUN_FUZZ` multiplies the work.
 #[path = "../common/mod.rs"]
 mod common;
+mod layers;
 mod mutate;
 #[path = "../../fuzz/src/targets.rs"]
 mod targets;
 
 use common::{Runtime, finish};
+use magikrun::storage::config::Limits;
 use mutate::Mutator;
 use serde_json::{Value, json};
 use std::fs;
@@ -66,6 +68,16 @@ fn valid_inputs_of_the_corpus_are_accepted() {
             magikrun::runtime::kernel_security::KernelSecurity::probe,
         )
         .expect("a valid configuration");
+    }
+    for input in corpus("reference") {
+        let text = std::str::from_utf8(&input).expect("text").trim();
+        text.parse::<magikrun::image::Location>().unwrap_or_else(|e| panic!("{text}: {e}"));
+    }
+    for input in corpus("manifest") {
+        magikrun::image::manifest::parse(&input).expect("a manifest");
+    }
+    for input in corpus("layer") {
+        magikrun::image::extract::read_through(input.as_slice(), &Limits::default()).expect("a layer");
     }
     for input in corpus("filter") {
         magikrun::runtime::seccomp::Filter::decode(&input).expect("a filter");

@@ -53,6 +53,15 @@ fn names_that_lead_elsewhere_are_refused() {
     fs::write(&outside, "untouched").unwrap();
     let absolute = outside.to_str().unwrap();
     let cycle = Layer::new().symlink("a", "b").symlink("b", "a").file("a/x", "x");
+    let long = "d/".repeat(200);
+    let many = Layer::new().pax(&[("path", "d/".repeat(300).as_bytes())]).dir("x", 0o755);
+    let longer = Layer::new()
+        .pax(&[("path", long.as_bytes())])
+        .dir("x", 0o755)
+        .pax(&[("linkpath", long.as_bytes())])
+        .symlink("l", "x")
+        .pax(&[("path", format!("l/{}x", "e/".repeat(100)).as_bytes())])
+        .file("x", "x");
     let deep = (0..41).fold(Layer::new().dir("l41", 0o755), |layer, n| {
         layer.symlink(&format!("l{n}"), &format!("l{}", n + 1))
     });
@@ -67,6 +76,8 @@ fn names_that_lead_elsewhere_are_refused() {
         ("hard-directory", Layer::new().dir("d", 0o755).hardlink("x", "d"), &["leads to a directory"]),
         ("cycle", cycle, &["entry 'a/x'", "40 symbolic links"]),
         ("deep", deep.file("l0/x", "x"), &["40 symbolic links"]),
+        ("many", many, &["more than 256 directories"]),
+        ("longer", longer, &["more than 256 directories"]),
         ("whiteout", Layer::new().file("a/.wh...", ""), &["whiteout"]),
         ("whiteout-dir", Layer::new().file(".wh.a/x", ""), &["whiteout"]),
         ("root", Layer::new().file("./", "x").symlink("./", "/"), &["root directory"]),
@@ -158,6 +169,17 @@ fn sizes_and_counts_have_limits_that_the_operator_can_raise() {
         &json!({}),
     );
     let _ = limited(&unpacked).fails_with(1, &["entry 'x'", "limits.max_rootfs_size"]);
+    // Layers that are unpacked at the same time have one budget.
+    let config_text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, config_text.replace("max_layers = 1", "max_layers = 4")).unwrap();
+    let mut together = Layout::new(&runtime.path("together"));
+    let parts = ["a", "b", "c", "d"].map(|name| Layer::new().file(name, &"x".repeat(1300)).into_bytes());
+    together.add("1", &parts, Compression::Gzip, &json!({}));
+    let _ = limited(&together)
+        .fails_with(1, &["the image unpacks to more than 5000 bytes", "limits.max_rootfs_size"]);
+    // Those that were unpacked before the limit was met are whole, and nobody needs them.
+    runtime.image(&["prune"]).success();
+    fs::write(&config, config_text).unwrap();
     let mut layers = Layout::new(&runtime.path("layers"));
     layers.add(
         "1",

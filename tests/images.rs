@@ -262,3 +262,82 @@ fn a_user_without_privileges_pulls_and_runs() {
         .success();
     check_layered(&call(&["run", "--bundle", bundle.to_str().unwrap(), &id]).success().stdout);
 }
+
+#[test]
+fn a_container_of_an_image_has_a_seccomp_filter_unless_told_otherwise() {
+    let runtime = Runtime::new();
+    let layout = layered(&runtime);
+    runtime.image(&["pull", &layout.image("1.0")]).success();
+    // A new user namespace is what the profile refuses and the kernel alone does not.
+    let script =
+        "grep ^Seccomp: /proc/self/status | cut -f 2; unshare -U true && echo made; mkdir /made && echo made";
+    let run = |options: &[&str]| {
+        let options = [&["--user", "0"], options].concat();
+        runtime.run_image(&options, "localhost/layered:1.0", &[script]).stdout
+    };
+    assert_eq!(run(&[]), "2\nmade\n");
+    assert_eq!(run(&["--seccomp", "unconfined"]), "0\nmade\nmade\n");
+    let rule = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"});
+    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+    let profile = runtime.file("profile.json", profile.to_string());
+    assert_eq!(run(&["--seccomp", profile.to_str().unwrap()]), "2\nmade\n");
+    let missing = ["--seccomp", "/no/such/profile"];
+    let output = runtime.run_image(&missing, "localhost/layered:1.0", &[]);
+    let _ = output.fails_with(1, &["cannot read seccomp profile '/no/such/profile'"]);
+    assert_eq!(names_in(&runtime.store().join("bundles")), Vec::<String>::new());
+}
+
+#[test]
+fn a_user_with_lent_ids_gets_every_owner_of_an_image() {
+    let runtime = Runtime::new();
+    let layer = Layer::busybox().dir("home/", 0o755).entry("home/theirs", b"x", |header| {
+        header.set_uid(1000);
+        header.set_gid(2000);
+        header.set_mode(0o4755);
+    });
+    let mut layout = Layout::new(&runtime.path("owned"));
+    layout.add("1", &[layer.into_bytes()], Compression::Gzip, &json!({}));
+    for path in [runtime.dir().to_owned(), runtime.root()] {
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+    }
+    let program = runtime.path("magikrun");
+    fs::copy(common::runtime_path(), &program).unwrap();
+    let lent = runtime.file("lent", "nobody:300000:65536\n");
+    let none = runtime.file("none", "");
+    // The files of the host stay as they are: the user sees others in a mount namespace of their own.
+    let script = r#"mount --bind "$1" /etc/subuid && mount --bind "$1" /etc/subgid && shift
+        exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@""#;
+    let call = |ids: &Path, args: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(ids);
+        command.arg("env").arg(format!("MAGIKRUN_STORAGE={}", runtime.store().display()));
+        command.arg(&program).arg("--root").arg(runtime.root()).args(args);
+        finish(command, None)
+    };
+    call(&lent, &["image", "pull", &layout.image("1")]).success();
+    let files = layers(&runtime).remove(0);
+    let owner = |path: &Path| fs::metadata(path).map(|stat| (stat.uid(), stat.gid())).unwrap();
+    assert_eq!(owner(&files.join("home/theirs")), (300_999, 301_999));
+    assert_eq!(owner(&files.join("etc/passwd")), (65534, 65534));
+    let id = format!("{}-lent", runtime.name());
+    let script = "stat -c %u:%g:%a /home/theirs /etc/passwd; echo x > /new; chown 1000:2000 /new; stat -c %u:%g /new; id -u";
+    let told = "1000:2000:4755\n0:0:644\n1000:2000\n0\n";
+    let run = call(&lent, &["run", "--image", "localhost/owned:1", &id, "sh", "-c", script]).success();
+    assert_eq!(run.stdout, told);
+    let bundle = runtime.path("bundle");
+    let bundle = bundle.to_str().unwrap();
+    call(&lent, &["bundle", "localhost/owned:1", bundle, "sh", "-c", script]).success();
+    assert_eq!(owner(&runtime.path("bundle/rootfs/home/theirs")), (300_999, 301_999));
+    assert_eq!(call(&lent, &["run", "--bundle", bundle, &id]).success().stdout, told);
+    call(&lent, &["image", "verify", "--deep"]).success();
+    call(&lent, &["image", "rm", "localhost/owned:1"]).success();
+    assert_eq!(layers(&runtime), Vec::<PathBuf>::new(), "what belongs to lent ids is removed too");
+    // With no id but one's own everything is root's, and that is said by nobody but stat.
+    call(&none, &["image", "pull", &layout.image("1")]).success();
+    assert_eq!(owner(&layers(&runtime).remove(0).join("home/theirs")), (65534, 65534));
+    let run =
+        call(&none, &["run", "--image", "localhost/owned:1", &id, "stat", "-c", "%u:%g", "/home/theirs"]);
+    assert_eq!(run.success().stdout, "0:0\n");
+    runtime.assert_nothing_left();
+    assert_eq!(names_in(&runtime.store().join("bundles")), Vec::<String>::new());
+}

@@ -15,7 +15,7 @@ pub const ALL: [&str; 5] = ["create", "start", "run", "exec", "delete"];
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// System calls for memory: without them a program can only abort.
-const MEMORY: [i64; 5] =
+pub const MEMORY: [i64; 5] =
     [libc::SYS_mmap, libc::SYS_brk, libc::SYS_mremap, libc::SYS_munmap, libc::SYS_mprotect];
 
 /// What a process in the container tells of its confinement. It must be the same whatever failed on the way, if it runs.

@@ -1,30 +1,26 @@
-//! Benchmark of images: pulling and unpacking against podman and skopeo with umoci, from a registry on loopback.
+//! Benchmark of images: pulling and unpacking against podman, skopeo with umoci, and containerd's ctr, from a registry on
+//! loopback; and what a container of an image costs over one of a ready bundle.
 //!
 //! ```text
 //! cargo bench --bench images -- [--rounds N] [--magikrun PATH] [--image DIR]
 //! ```
 //!
-//! It needs root and Debian's docker-registry, podman, skopeo and umoci. The image is made once of this machine's own files and
-//! kept in DIR (a folder beside the build). Rounds are interleaved; each has empty stores.
+//! It needs root and Debian's docker-registry, podman, skopeo, umoci and containerd. The image is made once of this machine's own
+//! files and kept in DIR (a folder beside the build). Rounds are interleaved; each has empty stores. `MAGIKRUN_BENCH_BINARY` names
+//! another magikrun than the one that cargo has built.
 
+mod containerd;
+mod cost;
 mod image;
 
+use containerd::Containerd;
+use cost::{Cost, measure, median};
 use image::Registry;
-use nix::sys::resource::{UsageWho, getrusage};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::time::Instant;
+use std::process::ExitCode;
 
-/// What one call cost.
-#[derive(Debug, Clone, Copy, Default)]
-struct Cost {
-    /// Seconds on the clock.
-    wall: f64,
-    /// Seconds of processors.
-    processor: f64,
-    /// MB of the largest process.
-    memory: f64,
-}
+/// How often a container is run of the image and of a ready bundle.
+const CONTAINERS: usize = 20;
 
 struct Args {
     rounds: usize,
@@ -35,7 +31,7 @@ struct Args {
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let result = match args.first().map(String::as_str) {
-        Some("--measure") => measure_here(&args[1..]),
+        Some("--measure") => cost::measure_here(&args[1..]),
         _ => parse(&args).and_then(|args| run(&args)),
     };
     match result {
@@ -48,8 +44,9 @@ fn main() -> ExitCode {
 }
 
 fn parse(args: &[String]) -> Result<Args, String> {
-    let own = PathBuf::from(env!("CARGO_BIN_EXE_magikrun"));
-    let image = own.parent().unwrap_or(Path::new(".")).join("bench-image");
+    let built = PathBuf::from(env!("CARGO_BIN_EXE_magikrun"));
+    let image = built.parent().unwrap_or(Path::new(".")).join("bench-image");
+    let own = std::env::var_os("MAGIKRUN_BENCH_BINARY").map_or(built, PathBuf::from);
     let mut parsed = Args { rounds: 3, magikrun: own, image };
     let mut args = args.iter();
     while let Some(name) = args.next() {
@@ -64,42 +61,8 @@ fn parse(args: &[String]) -> Result<Args, String> {
     Ok(parsed)
 }
 
-/// In a process of its own, so that the largest child is the one that is measured.
-fn measure_here(command: &[String]) -> Result<(), String> {
-    let [program, args @ ..] = command else { return Err("nothing to measure".to_owned()) };
-    let start = Instant::now();
-    let status = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .status()
-        .map_err(|e| format!("cannot execute {program}: {e}"))?;
-    let wall = start.elapsed().as_secs_f64();
-    if !status.success() {
-        return Err(format!("{program} failed"));
-    }
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).map_err(|e| e.to_string())?;
-    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    let processor = seconds(usage.user_time()) + seconds(usage.system_time());
-    println!("{wall} {processor} {}", usage.max_rss() as f64 / 1000.0);
-    Ok(())
-}
-
-fn measure(command: &[&str]) -> Result<Cost, String> {
-    let own = std::env::current_exe().map_err(|e| e.to_string())?;
-    let output = Command::new(own)
-        .arg("--measure")
-        .args(command)
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|e| e.to_string())?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let numbers: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    match numbers.as_slice() {
-        [wall, processor, memory] => Ok(Cost { wall: *wall, processor: *processor, memory: *memory }),
-        _ => Err(format!("{} failed", command.join(" "))),
-    }
-}
+/// Rows of a table: who or what, and what each time cost.
+type Rows<'a> = Vec<(&'a str, Vec<Cost>)>;
 
 fn run(args: &Args) -> Result<(), String> {
     let (compressed, unpacked) = image::make(&args.image)?;
@@ -111,95 +74,102 @@ fn run(args: &Args) -> Result<(), String> {
     let scratch =
         tempfile::Builder::new().prefix("mkbench").tempdir_in(&args.image).map_err(|e| e.to_string())?;
     let registry = Registry::start(&scratch.path().join("registry"), &args.image)?;
-    let name = registry.name.as_str();
-    let program = args.magikrun.to_str().ok_or("the program's path is not UTF-8")?;
-    let mut all: Vec<(&str, Vec<Cost>)> =
-        ["magikrun", "podman", "skopeo+umoci", "again", "run", "run --image"]
-            .map(|n| (n, Vec::new()))
-            .to_vec();
+    let bench = Bench {
+        name: &registry.name,
+        program: args.magikrun.to_str().ok_or("the program's path is not UTF-8")?,
+    };
+    let mut pulls: Rows<'_> = ["magikrun", "podman", "skopeo+umoci", "ctr", "magikrun again"]
+        .map(|name| (name, Vec::new()))
+        .to_vec();
+    let mut containers: Rows<'_> =
+        ["run", "run --image", "bundle --mount"].map(|name| (name, Vec::new())).to_vec();
     for round in 0..args.rounds {
         let dir = scratch.path().join(round.to_string());
         std::fs::create_dir(&dir).map_err(|e| e.to_string())?;
-        let costs = one_round(&dir, name, program)?;
-        for ((_, list), cost) in all.iter_mut().zip(costs) {
-            list.push(cost);
+        bench.pulls(&dir, &mut pulls)?;
+        if round + 1 == args.rounds {
+            print(&pulls, true);
+            bench.containers(&dir, &mut containers)?;
         }
         std::fs::remove_dir_all(&dir).map_err(|e| e.to_string())?;
     }
-    println!("{:<14}{:>10}{:>12}{:>10}", "", "wall s", "processor s", "peak MB");
-    for (who, costs) in &all {
-        let median = |of: fn(&Cost) -> f64| {
-            let mut values: Vec<f64> = costs.iter().map(of).collect();
-            values.sort_by(f64::total_cmp);
-            values[values.len() / 2]
-        };
-        println!(
-            "{who:<14}{:>10.3}{:>12.3}{:>10.1}",
-            median(|c| c.wall),
-            median(|c| c.processor),
-            median(|c| c.memory)
-        );
-    }
+    print(&containers, false);
     Ok(())
 }
 
-/// What a round measures, in the order of the table.
-fn one_round(dir: &Path, name: &str, program: &str) -> Result<Vec<Cost>, String> {
-    let path = |sub: &str| dir.join(sub).to_string_lossy().into_owned();
-    let store = path("store");
-    let pull = [program, "image", "--storage", &store, "pull", "--quiet", name];
-    let ours = measure(&pull)?;
-    let podman = measure(&[
-        "podman",
-        "--root",
-        &path("podman"),
-        "--runroot",
-        &path("podman-run"),
-        "pull",
-        "--quiet",
-        "--tls-verify=false",
-        name,
-    ])?;
-    let script = format!(
-        "skopeo --insecure-policy copy --quiet --src-tls-verify=false docker://{name} oci:{0}/layout:1 && umoci unpack --image {0}/layout:1 {0}/bundle",
-        dir.display()
-    );
-    let skopeo = measure(&["sh", "-c", &script])?;
-    let again = measure(&pull)?;
-    let bundle = path("ready");
-    let container = [
-        program,
-        "bundle",
-        "--storage",
-        &store,
-        "--mount",
-        "--volume",
-        "/bin/busybox:/b:ro",
-        "--entrypoint",
-        "/b",
-        name,
-        &bundle,
-        "true",
-    ];
-    measure(&container)?;
-    let root = path("state");
-    let run = measure(&[program, "--root", &root, "run", "--bundle", &bundle, "bench1"])?;
-    let image = [
-        program,
-        "--root",
-        &root,
-        "run",
-        "--storage",
-        &store,
-        "--image",
-        name,
-        "--volume",
-        "/bin/busybox:/b:ro",
-        "--entrypoint",
-        "/b",
-        "bench2",
-        "true",
-    ];
-    let from_image = measure(&image)?;
-    Ok(vec![ours, podman, skopeo, again, run, from_image])
+/// Medians, and the share of the second row where there is something to compare with.
+fn print(rows: &Rows<'_>, compared: bool) {
+    println!("{:<16}{:>10}{:>14}{:>10}", "", "wall s", "processor s", "peak MB");
+    let columns: [fn(&Cost) -> f64; 3] = [|c| c.wall, |c| c.processor, |c| c.memory];
+    for (who, costs) in rows {
+        let [wall, processor, memory] = columns.map(|of| median(costs, of));
+        println!("{who:<16}{wall:>10.4}{processor:>14.4}{memory:>10.1}");
+    }
+    if compared {
+        let share = |of: fn(&Cost) -> f64| median(&rows[0].1, of) / median(&rows[1].1, of);
+        println!(
+            "magikrun has {:.2} of podman's wall time and {:.2} of its processor time\n",
+            share(columns[0]),
+            share(columns[1])
+        );
+    }
+}
+
+struct Bench<'a> {
+    /// Name of the image in the registry.
+    name: &'a str,
+    /// Path of magikrun.
+    program: &'a str,
+}
+
+impl Bench<'_> {
+    /// One pull by each, and another of ours of what has not changed.
+    fn pulls(&self, dir: &Path, rows: &mut Rows<'_>) -> Result<(), String> {
+        let path = |sub: &str| dir.join(sub).to_string_lossy().into_owned();
+        let name = self.name;
+        let store = path("store");
+        let ours = [self.program, "image", "--storage", &store, "pull", "--quiet", name];
+        rows[0].1.push(measure(&ours)?);
+        let root = path("podman");
+        // podman takes at most 50 characters.
+        let runroot = tempfile::tempdir_in("/run").map_err(|e| e.to_string())?;
+        let runroot = runroot.path().to_string_lossy();
+        let podman =
+            ["podman", "--root", &root, "--runroot", &runroot, "pull", "--quiet", "--tls-verify=false"];
+        rows[1].1.push(measure(&[&podman[..], &[name]].concat())?);
+        let script = format!(
+            "skopeo --insecure-policy copy --quiet --src-tls-verify=false docker://{name} oci:{0}/layout:1 \
+             && umoci unpack --image {0}/layout:1 {0}/bundle",
+            dir.display()
+        );
+        rows[2].1.push(measure(&["sh", "-c", &script])?);
+        let containerd = Containerd::start(&dir.join("containerd"))?;
+        rows[3].1.push(containerd.pull(name)?);
+        drop(containerd);
+        rows[4].1.push(measure(&ours)?);
+        Ok(())
+    }
+
+    /// Containers of the image that was pulled to `dir`, and of a bundle that was made of it before.
+    fn containers(&self, dir: &Path, rows: &mut Rows<'_>) -> Result<(), String> {
+        let path = |sub: &str| dir.join(sub).to_string_lossy().into_owned();
+        let (store, root) = (path("store"), path("state"));
+        let from_store = ["--storage", &store];
+        // The image has no program that runs without others of this machine's.
+        let program = ["--volume", "/bin/busybox:/busybox:ro", "--entrypoint", "/busybox"];
+        let bundle = |path: &str| {
+            let start = [self.program, "bundle", "--mount"];
+            measure(&[&start[..], &from_store, &program, &[self.name, path, "true"]].concat())
+        };
+        let ready = path("ready");
+        bundle(&ready)?;
+        for number in 0..CONTAINERS {
+            let run = [self.program, "--root", &root, "run"];
+            rows[0].1.push(measure(&[&run[..], &["--bundle", &ready, "bench1"]].concat())?);
+            let image = [&run[..], &from_store, &program, &["--image", self.name, "bench2", "true"]].concat();
+            rows[1].1.push(measure(&image)?);
+            rows[2].1.push(bundle(&path(&format!("bundle{number}")))?);
+        }
+        Ok(())
+    }
 }

@@ -35,9 +35,7 @@ pub mod store;
 mod transfer;
 
 pub use crate::platform::detect::{Arch, Capability, Os, Platform};
-pub use bundle::{
-    Bundle, BundleBuilder, OciContainerConfig, RootMode, Seccomp, image_mount, open_module,
-};
+pub use bundle::{Bundle, BundleBuilder, OciContainerConfig, RootMode, Seccomp, image_mount, open_module};
 pub use image::Image;
 pub use reference::{Location, Reference};
 pub use service::{ImageService, PullOptions, PullPolicy};

@@ -209,14 +209,11 @@ pub struct ExecAction {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpGet {
-    #[serde(default)]
     pub host: Option<String>,
     #[serde(default)]
     pub http_headers: Vec<HttpHeader>,
-    #[serde(default)]
     pub path: Option<String>,
     pub port: PortRef,
-    #[serde(default)]
     pub scheme: Option<String>,
 }
 
@@ -230,7 +227,6 @@ pub struct HttpHeader {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TcpSocket {
-    #[serde(default)]
     pub host: Option<String>,
     pub port: PortRef,
 }
@@ -239,7 +235,6 @@ pub struct TcpSocket {
 #[serde(deny_unknown_fields)]
 pub struct GrpcAction {
     pub port: u16,
-    #[serde(default)]
     pub service: Option<String>,
 }
 

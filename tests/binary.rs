@@ -1,7 +1,7 @@
 //! The built binary: its format, its size and its version.
 mod common;
 
-use common::{finish, runtime_path};
+use common::{finish, release_path, runtime_path};
 use std::fs;
 use std::process::Command;
 
@@ -47,10 +47,7 @@ fn the_binary_needs_no_dynamic_linker() {
 
 /// The release binary: the one that `make test` has built and names.
 fn release() -> Vec<u8> {
-    let path = std::env::var_os("MAGIKRUN_RELEASE").map_or_else(
-        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release/magikrun"),
-        std::path::PathBuf::from,
-    );
+    let path = release_path();
     fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; 'make' builds it", path.display()))
 }
 

@@ -47,6 +47,12 @@ pub fn runtime_path() -> PathBuf {
         .expect("MAGIKRUN_TEST_RUNTIME must name the runtime when it is not built by this package")
 }
 
+/// The path of the release binary, which `make test` has built and names.
+pub fn release_path() -> PathBuf {
+    std::env::var_os("MAGIKRUN_RELEASE")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release/magikrun"), PathBuf::from)
+}
+
 /// Whether the suite runs against a runtime that does not call itself magikrun.
 pub fn is_foreign_runtime() -> bool {
     static FOREIGN: OnceLock<bool> = OnceLock::new();

@@ -36,7 +36,12 @@ fn main() -> magikrun::Result<()> {
     let (mut monitor, infra) = Wire::pair()?;
     let infra = std::thread::spawn(|| run(infra, vec![Box::new(Census::default())]));
     let pod = PodInfo { name: "web".to_owned(), ..PodInfo::default() };
-    monitor.send(&ToInfra::Start { pod, extensions: Vec::new(), state_directory: std::env::temp_dir() })?;
+    monitor.send(&ToInfra::Start {
+        pod,
+        extensions: Vec::new(),
+        state_directory: std::env::temp_dir(),
+        name_servers: Vec::new(),
+    })?;
     while let Some(message) = monitor.receive::<FromInfra>(None)? {
         match message {
             FromInfra::RequestPort { host_port, .. } => {

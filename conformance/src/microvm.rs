@@ -51,15 +51,14 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let folder = tempfile::Builder::new().prefix("microvm-").tempdir()?;
     gather(&args.programs, folder.path())?;
     let tests = own::test_program(TESTS)?;
-    let argv: Vec<OsString> = match &args.shell {
-        Some(text) => vec!["sh".into(), "-c".into(), text.into()],
-        None => {
-            let fixed = ["--test-threads=1", "--show-output"].map(OsString::from);
-            std::iter::once(tests.clone().into())
-                .chain(fixed)
-                .chain(args.only.clone().map(OsString::from))
-                .collect()
-        }
+    let argv: Vec<OsString> = if let Some(text) = &args.shell {
+        vec!["sh".into(), "-c".into(), text.into()]
+    } else {
+        let fixed = ["--test-threads=1", "--show-output"].map(OsString::from);
+        std::iter::once(tests.clone().into())
+            .chain(fixed)
+            .chain(args.only.clone().map(OsString::from))
+            .collect()
     };
     let needs = NEEDS.iter().map(PathBuf::from).chain([firmware.clone(), tests]).collect();
     let env = [

@@ -244,12 +244,15 @@ pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
     let record = &container.record;
     if record.backend == Backend::Krun && signal != SIGKILL {
         // The first process passes it on to the guest; the others are the machine's.
-        return match all {
-            true => {
-                krun::guest_of(&container.dir).signal(krun::guest::target(), signal, true, ANSWER_TIMEOUT)
-            }
-            false => signal::send(record, signal),
-        };
+        if all {
+            return krun::guest_of(&container.dir).signal(
+                krun::guest::target(),
+                signal,
+                true,
+                ANSWER_TIMEOUT,
+            );
+        }
+        return signal::send(record, signal);
     }
     if all && record.cgroup.is_tracked() {
         return record.cgroup.kill_all(signal);

@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(decode(&[2, 0xff, 0xff, 0xff, 0xff]), Err(Malformed::TooLong(u32::MAX as usize)));
         assert_eq!(decode(&[4, 0, 0, 0x80, 1]), Err(Malformed::TooLong(MAX_DATA + 1)));
         assert_eq!(decode(&[4, 0, 0]), Ok(None));
-        assert!(encode(Kind::Stdout, &[0; MAX_DATA + 1]).is_err());
+        assert!(encode(Kind::Stdout, &vec![0; MAX_DATA + 1]).is_err());
         assert!(matches!(
             decode(&[2, 0, 0, 0, 1, b'{']).unwrap().unwrap().parse::<u8>(),
             Err(Malformed::Body(_))

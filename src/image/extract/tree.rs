@@ -68,8 +68,11 @@ impl Tree {
             Err(Errno::LOOP) => open(INSIDE).and_then(|directory| {
                 // By way of links it can be deeper than its name is long.
                 rustix::process::fchdir(&directory)?;
-                let depth =
-                    rustix::process::getcwd(Vec::new())?.to_bytes().iter().filter(|b| **b == b'/').count();
+                let depth = rustix::process::getcwd(Vec::new())?
+                    .to_bytes()
+                    .split(|byte| *byte == b'/')
+                    .skip(1)
+                    .count();
                 if depth > MAX_DEPTH { Err(Errno::NAMETOOLONG) } else { Ok(directory) }
             }),
             opened => opened,

@@ -4,7 +4,7 @@
 
 use crate::error::Result;
 use crate::limits::{MAX_VCPUS, MAX_VM_MEMORY_MIB};
-use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
+use oci_spec::runtime::{LinuxMemory, LinuxNamespaceType, LinuxResources, Spec};
 use serde::Deserialize;
 use std::str::FromStr;
 
@@ -146,7 +146,7 @@ fn count(list: &str) -> Option<u64> {
 }
 
 fn ram(resources: &LinuxResources, wish: &Wish, annotation: Option<u64>) -> Result<u32> {
-    let limit = resources.memory().as_ref().and_then(|memory| memory.limit()).filter(|limit| *limit > 0);
+    let limit = resources.memory().as_ref().and_then(LinuxMemory::limit).filter(|limit| *limit > 0);
     let room = limit.map(|bytes| (bytes as u64 >> 20).saturating_sub(u64::from(OVERHEAD_MIB)));
     if let Some(room) = room.filter(|room| *room < u64::from(MIN_RAM_MIB)) {
         crate::bail!(

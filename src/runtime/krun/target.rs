@@ -17,7 +17,7 @@ use crate::storage::state_root::StateDir;
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::mount::OpenTreeFlags;
 use std::convert::Infallible;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use vm_protocol::spec::PodSpec;
@@ -113,7 +113,7 @@ impl Guest {
             control: format!("{}/{SOCKET}", path(directory)),
             console: theirs.as_raw_fd(),
             terminal: self.spec.containers.iter().any(|container| container.process.terminal),
-            passt: socket.as_ref().map(|socket| socket.as_raw_fd()),
+            passt: socket.as_ref().map(AsRawFd::as_raw_fd),
         };
         let supervisor = Supervisor {
             console,

@@ -127,7 +127,8 @@ mod tests {
     fn what_a_plugin_answers_is_returned_and_its_failure_is_one_line() {
         assert_eq!(plugin(r#"test "$CNI_COMMAND" = ADD && cat"#).unwrap(), serde_json::json!({"name": "n"}));
         assert_eq!(plugin("true").unwrap(), Value::Null);
-        let e = plugin(r#"echo '{"code": 7, "msg": "no", "details": "bad\nvalue"}'; exit 1"#).unwrap_err();
+        let e =
+            plugin(r#"printf '%s' '{"code": 7, "msg": "no", "details": "bad\nvalue"}'; exit 1"#).unwrap_err();
         assert_eq!(e.message(), "no: bad; value (code 7)");
         let e = plugin("echo oops >&2; exit 1").unwrap_err();
         assert_eq!(e.message(), "it has failed: oops");

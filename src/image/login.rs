@@ -2,6 +2,7 @@
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::image::source::{auth_files, check_login};
+use crate::platform::sys::random::unique_id;
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 use std::io::Write as _;
@@ -54,7 +55,7 @@ fn read(path: &Path) -> Result<Map<String, Value>> {
 
 /// Replaces the file; nobody else may read it.
 fn write(path: &Path, all: &Map<String, Value>) -> Result<()> {
-    let temporary = path.with_file_name(format!(".{}", uuid::Uuid::now_v7()));
+    let temporary = path.with_file_name(format!(".{}", unique_id()?));
     let written = (|| -> Result<()> {
         let directory = path.parent().unwrap_or(Path::new("."));
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;

@@ -8,6 +8,7 @@ pub mod clone;
 pub mod fd;
 pub mod mount;
 pub mod names;
+pub mod random;
 pub mod sched;
 pub mod seccomp;
 pub mod security;

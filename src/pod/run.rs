@@ -6,6 +6,7 @@
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::infra::wire::{Received, Wire, ready};
 use crate::platform::sys::clone::{Child, CloneArgs, clone3};
+use crate::platform::sys::random::unique_id;
 use crate::pod::clean;
 use crate::pod::group::Group;
 use crate::pod::host::PodHost;
@@ -60,7 +61,7 @@ pub fn run(host: &PodHost, pods: &[PodSpec], options: &PodOptions) -> Result<Vec
     clean::leftovers(&host.store, &host.host)?;
     let images = Images::pull(&host.images, pods)?;
     let foreground = Foreground::new(false)?;
-    let ids: Vec<String> = pods.iter().map(|_| uuid::Uuid::now_v7().to_string()).collect();
+    let ids = pods.iter().map(|_| Ok(unique_id()?.to_string())).collect::<Result<Vec<String>>>()?;
     let group = match ids.as_slice() {
         [first, _, ..] => Some(Group::begin(&host.store, first, &ids)?),
         _ => None,

@@ -2,6 +2,7 @@
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::fd::start_writing;
+use crate::platform::sys::random::unique_id;
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::fs::File;
@@ -290,7 +291,7 @@ struct Temporary {
 
 impl Temporary {
     fn create(directory: &Path, digest: &Digest) -> std::io::Result<Self> {
-        let name = format!(".{}.{}", digest.hex(), uuid::Uuid::now_v7());
+        let name = format!(".{}.{}", digest.hex(), unique_id()?);
         let path = directory.join(name);
         Ok(Self { file: File::create_new(&path)?, path })
     }

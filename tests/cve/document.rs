@@ -112,10 +112,14 @@ fn rows() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Every test of this crate, as `module::name`.
+/// Every test of this crate, and of the one that runs in an emulated machine, as `module::name`.
 fn tests() -> Vec<String> {
+    [tests_in("tests/cve"), tests_in("tests/microvm")].concat()
+}
+
+fn tests_in(folder: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(repository().join("tests/cve")).expect("the folder of the tests") {
+    for entry in std::fs::read_dir(repository().join(folder)).expect("the folder of the tests") {
         let path: PathBuf = entry.expect("an entry").path();
         let module = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&path).expect("a test file");
@@ -150,7 +154,7 @@ fn every_row_names_a_test_that_exists_or_says_why_there_is_none() {
 #[test]
 fn every_replay_belongs_to_a_row() {
     let rows: BTreeMap<_, _> = rows().into_iter().collect();
-    for test in tests().iter().filter(|test| !test.starts_with("document::")) {
+    for test in tests_in("tests/cve").iter().filter(|test| !test.starts_with("document::")) {
         assert!(
             rows.values().any(|replay| replay.contains(&format!("`{test}`"))),
             "{test} is not in docs/cve.md"

@@ -4,6 +4,7 @@ use super::super::print;
 use super::precompile::precompile;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::image::{ImageService, save};
+use crate::platform::sys::random::unique_id;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal as _};
 use std::path::PathBuf;
@@ -40,7 +41,7 @@ pub fn save(service: &ImageService, args: &SaveArgs) -> Result<()> {
         }
         return save::archive(service.storage(), &image, output.lock());
     };
-    let temporary = path.with_file_name(format!(".{}.part", uuid::Uuid::now_v7()));
+    let temporary = path.with_file_name(format!(".{}.part", unique_id()?));
     let cannot = || format!("cannot write '{}'", path.display());
     let written = File::create_new(&temporary).or_kind(ErrorKind::Storage, cannot).and_then(|file| {
         save::archive(service.storage(), &image, BufWriter::new(file))?;

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -109,21 +109,30 @@ impl Copy<'_> {
 
     fn enter(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
         let source = open_directory(from, name)?;
-        let mut value = [0u8; 1];
-        let opaque = fgetxattr(&source, OPAQUE, &mut value).is_ok() && value == *b"y";
-        let below =
-            statat(to, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| FileType::from_raw_mode(stat.st_mode));
-        match below {
-            Ok(FileType::Directory) if !opaque => {}
-            _ => {
-                remove(to, name)?;
-                mkdirat(to, name, Mode::RWXU)?;
-            }
+        let below = match statat(to, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Some(FileType::from_raw_mode(stat.st_mode)),
+            Err(Errno::NOENT) => None,
+            Err(e) => return Err(e.into()),
+        };
+        if below != Some(FileType::Directory) || is_opaque(&source)? {
+            remove(to, name)?;
+            mkdirat(to, name, Mode::RWXU)?;
         }
         self.path.push(OsStr::from_bytes(name));
         self.directory(source.as_fd(), open_directory(to, name)?.as_fd())?;
         self.path.pop();
         Ok(())
+    }
+}
+
+/// Whether a directory hides what lower layers have in its place.
+fn is_opaque(directory: &OwnedFd) -> Result<bool> {
+    let mut value = [0u8; 1];
+    match fgetxattr(directory, OPAQUE, &mut value) {
+        Ok(_) => Ok(value == *b"y"),
+        // None, another one, or a file system without them.
+        Err(Errno::NODATA | Errno::RANGE | Errno::NOTSUP) => Ok(false),
+        Err(e) => Err(e.into()),
     }
 }
 

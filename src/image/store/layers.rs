@@ -3,6 +3,7 @@
 use super::{ImageStore, names};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::image::extract::Unpacked;
+use crate::platform::sys::random::unique_id;
 use crate::storage::blobs::Digest;
 use crate::storage::tree;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -95,7 +96,7 @@ impl ImageStore {
 
     /// Makes the directory in which a layer is unpacked, inside of `work`. Answers it and the one for the files.
     pub(super) fn new_layer(work: &Path, diff_id: &Digest) -> Result<(PathBuf, PathBuf)> {
-        let directory = work.join(format!("{}.{}", diff_id.hex(), uuid::Uuid::now_v7()));
+        let directory = work.join(format!("{}.{}", diff_id.hex(), unique_id()?));
         let files = directory.join(FILES);
         super::make_directory(&directory)?;
         std::fs::create_dir(&files)
@@ -155,7 +156,7 @@ impl ImageStore {
 
     /// Takes a layer out of sight. Answers where it is now, to be removed.
     pub(super) fn retract_layer(&self, diff_id: &Digest) -> Result<Option<PathBuf>> {
-        let away = self.root().join("work").join(format!(".{}", uuid::Uuid::now_v7()));
+        let away = self.root().join("work").join(format!(".{}", unique_id()?));
         match std::fs::rename(self.layer_directory(diff_id), &away) {
             Ok(()) => Ok(Some(away)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),

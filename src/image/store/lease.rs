@@ -4,6 +4,7 @@ use super::layers::expect;
 use super::{ImageStore, Layer, make_directory, names};
 use crate::error::{Context as _, ErrorKind, Result};
 use crate::image::extract::Unpacked;
+use crate::platform::sys::random::unique_id;
 use crate::storage::blobs::Digest;
 use crate::storage::tree;
 use rustix::fs::{FlockOperation, flock};
@@ -38,11 +39,13 @@ impl ImageStore {
     fn new_lease(&self) -> Result<Lease<'_>> {
         // While this is held nobody takes a directory without a lock for a dead one.
         let _shared = self.lock_shared()?;
-        let path = self.root().join("work").join(uuid::Uuid::now_v7().to_string());
+        let path = self.root().join("work").join(unique_id()?.to_string());
         make_directory(&path)?;
         let cannot = || format!("cannot make '{}'", path.display());
         let lock = File::create_new(path.join(LOCK)).or_kind(ErrorKind::Storage, cannot)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).or_kind(ErrorKind::Storage, cannot)?;
+        // Whoever looks whether we are alive may have it for a moment.
+        rustix::io::retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive))
+            .or_kind(ErrorKind::Storage, cannot)?;
         let needed = File::create_new(path.join(NEEDED)).or_kind(ErrorKind::Storage, cannot)?;
         Ok(Lease { store: self, path, needed: Mutex::new(needed), _lock: lock })
     }
@@ -60,12 +63,12 @@ impl ImageStore {
     }
 
     fn is_dead(&self, path: &Path) -> Result<bool> {
-        let is_free = |lock: &File| flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if let Ok(lock) = File::open(path.join(LOCK)) {
-            return Ok(is_free(&lock));
+        if !is_free(path) {
+            return Ok(false);
         }
+        // One that is being made is not locked yet either; whoever makes it holds the lock of the store.
         let _exclusive = self.lock_exclusive()?;
-        Ok(!path.join(LOCK).exists())
+        Ok(is_free(path))
     }
 
     /// Digests that work in progress needs. Call with the store locked exclusively.
@@ -78,6 +81,12 @@ impl ImageStore {
         }
         Ok(digests)
     }
+}
+
+/// True if nobody has locked a lease.
+fn is_free(path: &Path) -> bool {
+    File::open(path.join(LOCK))
+        .map_or(true, |lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok())
 }
 
 impl Lease<'_> {

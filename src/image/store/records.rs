@@ -3,6 +3,7 @@
 use super::{ImageStore, Lease, names};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::image::reference::Reference;
+use crate::platform::sys::random::unique_id;
 use crate::storage::blobs::{Digest, as_text};
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
@@ -110,7 +111,7 @@ impl Lease<'_> {
     /// Makes a name lead to an image. What it needs must be in the store.
     pub fn put_record(&self, record: &ImageRecord) -> Result<()> {
         let path = self.store().record_path(&record.name);
-        let temporary = self.path().join(uuid::Uuid::now_v7().to_string());
+        let temporary = self.path().join(unique_id()?.to_string());
         let written = (|| -> Result<()> {
             let mut file = std::fs::File::create_new(&temporary)?;
             file.write_all(&serde_json::to_vec(record)?)?;

@@ -3,6 +3,7 @@
 use super::building::{self, Building};
 use super::{ImageStore, make_directory, names};
 use crate::error::{Context as _, ErrorKind, Result};
+use crate::platform::sys::random::unique_id;
 use crate::storage::blobs::Digest;
 use crate::storage::tree;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ impl ImageStore {
             // One of our own: it is known by where it is.
             return Ok(());
         }
-        let link = self.root().join("bundles").join(uuid::Uuid::now_v7().to_string());
+        let link = self.root().join("bundles").join(unique_id()?.to_string());
         std::os::unix::fs::symlink(bundle, &link)
             .or_kind(ErrorKind::Storage, || format!("cannot register bundle '{}'", bundle.display()))
     }
@@ -24,7 +25,7 @@ impl ImageStore {
     pub fn new_bundle(&self) -> Result<(PathBuf, Building)> {
         // While this is held nobody takes a directory whose mark is not locked yet for a dead one.
         let _shared = self.lock_shared()?;
-        let path = self.root().join("bundles").join(uuid::Uuid::now_v7().to_string());
+        let path = self.root().join("bundles").join(unique_id()?.to_string());
         make_directory(&path)?;
         let building = Building::begin(&path).inspect_err(|_| drop(std::fs::remove_dir(&path)))?;
         Ok((path, building))

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use std::fmt::Debug;
 use std::os::fd::RawFd;
 
-/// What the program that is linked with libkrun hands to [`crate::cli::main_with`].
+/// What the program that is linked with libkrun hands to the main function of this library.
 pub trait Engine: Debug + Sync {
     /// Loads what must be loaded before a container's root is entered: the guest's kernel, in this process.
     ///

@@ -4,7 +4,7 @@
 //! its length and what kind of program it is; the code is in a blob store beside it. Code that is found here runs, so it is
 //! used only if nobody but the user of this process could have put it there, and only with the digest that it had then. What
 //! does not pass is compiled again and replaced. Files are published by rename and never changed afterwards: so a digest that
-//! was verified holds until the next boot, for as long as the file is the same and unchanged ([`super::verified`]).
+//! was verified holds until the next boot, for as long as the file is the same and unchanged (`verified.rs`).
 
 use super::program::Kind;
 use super::verified::Verified;

@@ -29,7 +29,7 @@ WASM_PACKAGES := clang libclang-rt-14-dev-wasm32 lld wasi-libc
 # What makes packages.
 PACKAGE_PACKAGES := dpkg \
 	git \
-	python3-minimal \
+	python3 \
 	xz-utils
 
 # One a line, for changes that do not meet.
@@ -105,7 +105,6 @@ test:
 	$(CARGO) test --locked --package vm-protocol --package vminit
 	MAGIKRUN_RELEASE=$(abspath $(BINARY)) $(CARGO) test --locked --all-features
 	$(CARGO) test --locked --package containerd-shim-magikrun
-	$(MAKE) engines
 	$(MAKE) conformance-quick
 
 # What was tested with the engines of this machine, with those of other releases of Debian, which are unpacked outside the repository.
@@ -147,7 +146,7 @@ fuzz:
 	tools/fuzz.sh $(FUZZ_SECONDS)
 
 lint:
-	@tools/packages.sh $(BUILD_PACKAGES) python3-minimal
+	@tools/packages.sh $(BUILD_PACKAGES) python3
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --workspace --exclude magikrun-krun --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --locked --test machine -- -D warnings

@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 /// CAP_NET_RAW, permitted and effective: linux/capability.h, `vfs_cap_data` of revision 2.
 const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -59,6 +60,11 @@ fn change(root: &Path) {
         fs::write(path(made).join("new"), "new").expect("a file");
     }
     fs::write(path("directory"), "a file").expect("a file");
+    // umoci rounds to the nearest second.
+    for made in ["replaced/new", "file/new", "directory"] {
+        let file = fs::File::options().write(true).open(path(made)).expect("a file");
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_600_000_000)).expect("its time");
+    }
     fs::set_permissions(path("sparse"), fs::Permissions::from_mode(0o600)).expect("its mode");
 }
 

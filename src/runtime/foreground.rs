@@ -14,7 +14,7 @@ use rustix::termios::{OptionalActions, Termios};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Signals that the kernel raises for a fault of our own; they must not be blocked.
-const FAULTS: [Signal; 7] = [
+pub(crate) const FAULTS: [Signal; 7] = [
     Signal::SIGSEGV,
     Signal::SIGBUS,
     Signal::SIGFPE,

@@ -6,6 +6,7 @@
 use super::guest;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::clone::{self, Child};
+use crate::runtime::foreground::FAULTS;
 use crate::runtime::native::channel::{Channel, Message};
 use crate::vm::connection::{Connection, Received, reply_of, shown};
 use nix::sys::signal::{SigSet, Signal};
@@ -104,16 +105,7 @@ impl Supervisor {
 fn block_signals() -> Result<(SignalFd, SigSet)> {
     let cannot = || "cannot set up signals";
     let mut set = SigSet::empty();
-    let faults = [
-        Signal::SIGSEGV,
-        Signal::SIGBUS,
-        Signal::SIGFPE,
-        Signal::SIGILL,
-        Signal::SIGTRAP,
-        Signal::SIGSYS,
-        Signal::SIGABRT,
-    ];
-    Signal::iterator().filter(|signal| !faults.contains(signal)).for_each(|signal| set.add(signal));
+    Signal::iterator().filter(|signal| !FAULTS.contains(signal)).for_each(|signal| set.add(signal));
     let before = set.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).context(cannot)?;
     let signals =
         SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context(cannot)?;

@@ -154,22 +154,27 @@ fn the_limits_are_those_that_were_promised() {
         ("MAX_WASM_MODULE_SIZE", limits::MAX_WASM_MODULE_SIZE, 256 << 20, "src/storage/config.rs"),
         ("MAX_WASM_MEMORY_PAGES", u64::from(limits::MAX_WASM_MEMORY_PAGES), 65_536, "src/storage/config.rs"),
         ("DEFAULT_WASM_FUEL", limits::DEFAULT_WASM_FUEL, 1_000_000_000, "src/runtime/wasm/settings.rs"),
-        ("MAX_VM_MEMORY_MIB", u64::from(limits::MAX_VM_MEMORY_MIB), 4096, "-"),
-        ("MAX_VCPUS", u64::from(limits::MAX_VCPUS), 8, "-"),
+        ("MAX_VM_MEMORY_MIB", u64::from(limits::MAX_VM_MEMORY_MIB), 4096, "src/runtime/krun/settings.rs"),
+        ("MAX_VCPUS", u64::from(limits::MAX_VCPUS), 8, "src/runtime/krun/settings.rs"),
         ("DEFAULT_MEMORY_BYTES", limits::DEFAULT_MEMORY_BYTES, 256 << 20, "src/image/bundle/spec.rs"),
         ("MAX_MEMORY_BYTES", limits::MAX_MEMORY_BYTES, 8 << 30, "src/image/bundle/spec.rs"),
         ("MAX_INFLIGHT_BLOBS", limits::MAX_INFLIGHT_BLOBS as u64, 256, "src/image/pull.rs"),
     ];
     let times = [
-        ("IMAGE_PULL_TIMEOUT", limits::IMAGE_PULL_TIMEOUT, secs(300), "src/image/source/registry/http.rs"),
-        ("CONTAINER_START_TIMEOUT", limits::CONTAINER_START_TIMEOUT, secs(60), "src/pod/monitor/build.rs"),
-        ("DEFAULT_GRACE_PERIOD", limits::DEFAULT_GRACE_PERIOD, secs(30), "src/pod/plan/build.rs"),
-        ("EXEC_TIMEOUT", limits::EXEC_TIMEOUT, secs(300), "src/pod/monitor/clients.rs"),
+        ("IMAGE_PULL_TIMEOUT", limits::IMAGE_PULL_TIMEOUT, secs(300), "src/storage/config/timeouts.rs"),
+        (
+            "CONTAINER_START_TIMEOUT",
+            limits::CONTAINER_START_TIMEOUT,
+            secs(60),
+            "src/storage/config/timeouts.rs",
+        ),
+        ("DEFAULT_GRACE_PERIOD", limits::DEFAULT_GRACE_PERIOD, secs(30), "src/storage/config/timeouts.rs"),
+        ("EXEC_TIMEOUT", limits::EXEC_TIMEOUT, secs(300), "src/storage/config/timeouts.rs"),
     ];
     assert_eq!(sizes.len() + times.len(), 21);
     let is_in = |name: &str, place: &str| {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(place);
-        place == "-" || std::fs::read_to_string(path).unwrap().contains(name)
+        std::fs::read_to_string(path).unwrap().contains(name)
     };
     for (name, value, promised, place) in sizes {
         assert_eq!(value, promised, "{name}");

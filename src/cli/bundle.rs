@@ -17,7 +17,7 @@ pub struct Args {
     /// Share the image's layers by an overlay, which only this runtime mounts, instead of copying them
     #[arg(long)]
     mount: bool,
-    /// Image: a name, which is pulled if it is missing, or the beginning of an id
+    /// Image: a name, which is pulled if it is missing, the beginning of an id, or wasm:FILE for a module
     #[arg(value_name = "IMAGE")]
     image: String,
     /// Directory of the new bundle
@@ -34,6 +34,7 @@ pub fn run(args: Args) -> Result<()> {
     let options = PullOptions { policy: PullPolicy::IfMissing, ..PullOptions::default() };
     let image = service.pull_with(&args.image, &options)?;
     let mut config = args.container.config("", args.args)?;
+    config.memory.get_or_insert(service.limits().default_memory);
     config.root = if args.mount { RootMode::Overlay } else { RootMode::Copy };
     let builder = BundleBuilder::with_storage(service.storage().clone())?;
     let bundle = builder.draft(&image, &config)?.write(&args.directory)?;

@@ -118,6 +118,7 @@ impl Global {
             wasm: config.wasm,
             annotations: config.annotations,
             vm: config.vm,
+            timeouts: config.timeouts,
             libkrun,
             called_as: std::env::args().next().unwrap_or_default(),
         })

@@ -23,7 +23,7 @@ pub struct Args {
     /// Do not adopt and reap orphaned processes of the container
     #[arg(long)]
     no_subreaper: bool,
-    /// Run an image instead of a bundle; it is pulled if it is missing
+    /// Run an image, which is pulled if it is missing, or a module (wasm:FILE) instead of a bundle
     #[arg(long, value_name = "IMAGE", conflicts_with_all = ["bundle", "config"])]
     image: Option<String>,
     #[command(flatten)]
@@ -48,7 +48,8 @@ pub fn run(host: &Host, args: Args) -> Result<u8> {
     }
     let service = args.store.service()?;
     let image = image(&service, name).map_err(failed)?;
-    let config = args.container.config(&create.id, args.args)?;
+    let mut config = args.container.config(&create.id, args.args)?;
+    config.memory.get_or_insert(service.limits().default_memory);
     let builder = BundleBuilder::with_storage(service.storage().clone())?;
     let state = std::path::absolute(host.root.path().join(&create.id))?;
     // Until this process ends, or the container is there, the mark says that the bundle is of use.

@@ -23,7 +23,8 @@ impl StoreArgs {
             Some(path) => ImageService::with_root(std::path::absolute(path)?),
             None => ImageService::with_root(image_store(&config)?),
         };
-        Ok(service.with_limits(config.limits))
+        let registries = config.registries();
+        Ok(service.with_limits(config.limits).with_registries(registries))
     }
 }
 

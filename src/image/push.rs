@@ -8,6 +8,7 @@ use crate::image::reference::Reference;
 use crate::image::save::media_type;
 use crate::image::source::Target;
 use crate::image::store::ImageStore;
+use crate::storage::config::Registries;
 use std::io::Read;
 
 /// Counts what is read for the progress.
@@ -26,8 +27,14 @@ impl<R: Read> Read for Counted<'_, R> {
 }
 
 /// Pushes the image under this name: blobs that the registry does not have, then the manifest.
-pub fn push(store: &ImageStore, image: &Image, to: &Reference, progress: &dyn Progress) -> Result<()> {
-    let target = Target::open(to)?;
+pub fn push(
+    store: &ImageStore,
+    image: &Image,
+    to: &Reference,
+    registries: &Registries,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let target = Target::open(to, registries)?;
     let manifest = image.manifest();
     let mut done = Vec::new();
     for descriptor in manifest.layers().iter().chain([manifest.config()]) {

@@ -9,7 +9,7 @@ use crate::image::push;
 use crate::image::reference::{Location, Reference};
 use crate::image::source::{DockerArchive, OciArchive, OciLayout, Registry, Source};
 use crate::image::store::{Damage, ImageRecord, ImageStore, Pruned, Verify, default_root};
-use crate::storage::config::Limits;
+use crate::storage::config::{Limits, Registries};
 use std::path::Path;
 
 /// When the registry is asked.
@@ -42,6 +42,7 @@ pub struct PullOptions<'a> {
 pub struct ImageService {
     store: ImageStore,
     limits: Limits,
+    registries: Registries,
 }
 
 impl ImageService {
@@ -52,13 +53,20 @@ impl ImageService {
 
     /// The service with the store at `root`.
     pub fn with_root(root: impl AsRef<Path>) -> Self {
-        Self { store: ImageStore::new(root.as_ref()), limits: Limits::default() }
+        let store = ImageStore::new(root.as_ref());
+        Self { store, limits: Limits::default(), registries: Registries::default() }
     }
 
     /// The service with the operator's limits.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// The service with the operator's mirrors and timeouts.
+    #[must_use]
+    pub fn with_registries(self, registries: Registries) -> Self {
+        Self { registries, ..self }
     }
 
     /// The store.
@@ -71,7 +79,7 @@ impl ImageService {
         &self.limits
     }
 
-    /// Pulls an image: `REFERENCE`, `oci:PATH[:NAME]`, `oci-archive:PATH[:NAME]`, `docker-archive:PATH[:REFERENCE]`.
+    /// Pulls an image: `REFERENCE`, `oci:PATH[:NAME]`, `oci-archive:PATH[:NAME]`, `docker-archive:PATH[:REFERENCE]`, `wasm:FILE`.
     ///
     /// All threads that this starts have ended when it returns, so a container may be created afterwards.
     pub fn pull(&self, location: &str) -> Result<Image> {
@@ -105,7 +113,7 @@ impl ImageService {
     }
 
     fn pull_from(&self, location: &Location, options: &PullOptions<'_>) -> Result<ImageRecord> {
-        let source = open(location)?;
+        let source = open(location, &self.registries)?;
         let platform = options.platform.clone().unwrap_or_else(PlatformSpec::host);
         let pull = Pull {
             store: &self.store,
@@ -161,7 +169,7 @@ impl ImageService {
     pub fn push(&self, image: &str, name: Option<&str>, progress: &dyn Progress) -> Result<String> {
         let image = self.inspect(image)?;
         let reference: Reference = name.unwrap_or(image.name()).parse()?;
-        push::push(&self.store, &image, &reference, progress)?;
+        push::push(&self.store, &image, &reference, &self.registries, progress)?;
         Ok(reference.to_string())
     }
 
@@ -188,11 +196,11 @@ fn may_pull(e: &Error, policy: PullPolicy) -> bool {
         && matches!(e.kind(), ImageNotFound | BlobNotFound | DigestMismatch | Usage)
 }
 
-fn open(location: &Location) -> Result<Box<dyn Source>> {
+fn open(location: &Location, registries: &Registries) -> Result<Box<dyn Source>> {
     Ok(match location {
         Location::OciLayout(path, name) => Box::new(OciLayout::open(path, name.as_deref())?),
         Location::OciArchive(path, name) => Box::new(OciArchive::open(path, name.as_deref())?),
         Location::DockerArchive(path, name) => Box::new(DockerArchive::open(path, name.as_deref())?),
-        Location::Registry(reference) => Box::new(Registry::open(reference)?),
+        Location::Registry(reference) => Box::new(Registry::open(reference, registries)?),
     })
 }

@@ -2,7 +2,6 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::ImageService;
-use crate::limits::EXEC_TIMEOUT;
 use crate::pod::host::PodHost;
 use crate::pod::logs::LogReader;
 use crate::pod::manifest::PodSpec;
@@ -39,7 +38,7 @@ pub trait PodRuntime {
     fn delete_pod(&self, id: &str, force: bool) -> Result<()>;
     /// The state of a pod.
     fn pod_status(&self, id: &str) -> Result<PodStatus>;
-    /// Executes a command in a container, within [`EXEC_TIMEOUT`].
+    /// Executes a command in a container, within [`EXEC_TIMEOUT`](crate::limits::EXEC_TIMEOUT), unless the operator says otherwise.
     fn exec(&self, id: &str, container: &str, command: &[String]) -> Result<ExecOutput>;
     /// What a container has written.
     fn logs(&self, id: &str, container: &str) -> Result<Vec<u8>>;
@@ -106,7 +105,11 @@ impl PodRuntime for NativePodRuntime {
     fn exec(&self, id: &str, container: &str, command: &[String]) -> Result<ExecOutput> {
         let pod = self.host.store.open(id)?;
         let container = operations::container(&pod, Some(container))?;
-        match ask(&pod.dir, Ask::Exec { container, command: command.to_vec() }, Some(EXEC_TIMEOUT * 2))? {
+        match ask(
+            &pod.dir,
+            Ask::Exec { container, command: command.to_vec() },
+            Some(self.host.host.timeouts.exec() * 2),
+        )? {
             Some(Reply::Executed { exit_code, stdout, stderr }) => {
                 Ok(ExecOutput { exit_code, stdout, stderr })
             }

@@ -82,6 +82,8 @@ impl PodHost {
             resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
             memory: total_memory()?,
+            default_memory: self.images.limits().default_memory,
+            grace_seconds: self.host.timeouts.grace,
             seccomp,
             extensions: options.extensions.clone(),
         })

@@ -169,7 +169,7 @@ impl Making {
         foreground: &Foreground,
     ) -> Result<Self> {
         let id = plan.id.clone();
-        let (dir, lock) = host.store.reserve(&id)?;
+        let (dir, lock) = host.store.reserve(&id, host.images.limits().max_pods)?;
         let record = PodRecord { group: group.map(|group| group.id.clone()), ..record(host, &plan)? };
         let begun = (|| {
             record.save(&dir)?;
@@ -183,6 +183,7 @@ impl Making {
                 driver: host.host.cgroup_driver,
                 rootless: host.host.rootless,
                 wasm: host.host.wasm.clone(),
+                timeouts: host.host.timeouts.clone(),
             };
             spawn(&orders, &lock, foreground)
         })();

@@ -5,7 +5,6 @@
 //! a lock of its own; a link to a pod that does not exist means nothing.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::limits::MAX_PODS;
 use crate::pod::attachment;
 use crate::pod::clean;
 use crate::pod::record::{PodPhase, PodRecord, PodStatus};
@@ -67,12 +66,14 @@ impl PodStore {
         self.data.join("volumes")
     }
 
-    /// Reserves a new pod's id: a directory that nobody sees yet, and its lock.
-    pub fn reserve(&self, id: &str) -> Result<(StateDir, Lock)> {
-        self.pods.reserve(id, MAX_PODS, |_| Ok(())).map_err(|e| match e.kind() {
+    /// Reserves a new pod's id: a directory that nobody sees yet, and its lock. At most `max_pods` exist at once.
+    pub fn reserve(&self, id: &str, max_pods: usize) -> Result<(StateDir, Lock)> {
+        self.pods.reserve(id, max_pods, |_| Ok(())).map_err(|e| match e.kind() {
             ErrorKind::TooManyContainers => Error::new(
                 ErrorKind::NotSupported,
-                format!("{MAX_PODS} pods exist already, which is the limit"),
+                format!(
+                    "{max_pods} pods exist already, which is the limit (delete pods, or raise limits.max_pods in the configuration)"
+                ),
             ),
             _ => e,
         })

@@ -3,7 +3,7 @@
 use crate::limits::MAX_CONTAINERS;
 use crate::runtime::cgroups::Driver;
 use crate::runtime::krun::engine::Libkrun;
-use crate::storage::config::{Annotations, VmLimits, WasmLimits};
+use crate::storage::config::{Annotations, Timeouts, VmLimits, WasmLimits};
 use crate::storage::state_root::StateRoot;
 use std::path::PathBuf;
 
@@ -24,6 +24,8 @@ pub struct Host {
     pub annotations: Annotations,
     /// What microVMs may do at most.
     pub vm: VmLimits,
+    /// How long things may take.
+    pub timeouts: Timeouts,
     /// Where libkrun is.
     pub libkrun: Libkrun,
     /// The name that this program was called by: a link can name a backend.
@@ -41,6 +43,7 @@ impl Host {
             wasm: WasmLimits::default(),
             annotations: Annotations::default(),
             vm: VmLimits::default(),
+            timeouts: Timeouts::default(),
             libkrun: Libkrun::Absent,
             called_as: String::new(),
         }

@@ -1,11 +1,15 @@
 //! The operator's configuration: a TOML file that can raise limits, say where things are, and forbid annotations. There is none
 //! by default.
 
+mod timeouts;
+
+pub use timeouts::{Mirrors, Registries, Timeouts};
+
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::limits::{
-    CONTAINER_START_TIMEOUT, MAX_CONTAINERS, MAX_EXPANSION, MAX_FILES_PER_LAYER, MAX_LAYER_SIZE, MAX_LAYERS,
-    MAX_ROOTFS_SIZE, MAX_WASM_INSTANCES, MAX_WASM_MEMORY_PAGES, MAX_WASM_MODULE_SIZE, MAX_WASM_STORE_BYTES,
-    MAX_WASM_TABLE_ELEMENTS,
+    CONTAINER_START_TIMEOUT, DEFAULT_MEMORY_BYTES, MAX_CONTAINERS, MAX_EXPANSION, MAX_FILES_PER_LAYER,
+    MAX_LAYER_SIZE, MAX_LAYERS, MAX_MEMORY_BYTES, MAX_PODS, MAX_ROOTFS_SIZE, MAX_WASM_INSTANCES,
+    MAX_WASM_MEMORY_PAGES, MAX_WASM_MODULE_SIZE, MAX_WASM_STORE_BYTES, MAX_WASM_TABLE_ELEMENTS,
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -31,6 +35,10 @@ pub struct Config {
     pub annotations: Annotations,
     /// Table `[vm]`.
     pub vm: VmLimits,
+    /// Table `[timeouts]`.
+    pub timeouts: Timeouts,
+    /// Table `[mirrors]`.
+    pub mirrors: Mirrors,
 }
 
 /// Where things are kept, unless the command line or the environment says otherwise.
@@ -101,6 +109,10 @@ impl Default for VmLimits {
 pub struct Limits {
     /// Most containers under one state root.
     pub max_containers: usize,
+    /// Most pods under one state root.
+    pub max_pods: usize,
+    /// Memory of a container of a bundle that we build, or of a pod, if nobody says another limit, in bytes; 0: no limit.
+    pub default_memory: u64,
     /// Largest compressed layer, in bytes.
     pub max_layer_size: u64,
     /// Largest root file system of an image, in bytes.
@@ -151,6 +163,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_containers: MAX_CONTAINERS,
+            max_pods: MAX_PODS,
+            default_memory: DEFAULT_MEMORY_BYTES,
             max_layer_size: MAX_LAYER_SIZE,
             max_rootfs_size: MAX_ROOTFS_SIZE,
             max_layers: MAX_LAYERS,
@@ -204,7 +218,19 @@ impl Config {
                 return Err(Error::new(ErrorKind::Usage, cause));
             }
         }
+        if config.limits.default_memory > MAX_MEMORY_BYTES {
+            let cause = format!(
+                "limits.default_memory: {} is more than {MAX_MEMORY_BYTES}",
+                config.limits.default_memory
+            );
+            return Err(Error::new(ErrorKind::Usage, cause));
+        }
         Ok(config)
+    }
+
+    /// What it says of registries.
+    pub fn registries(&self) -> Registries {
+        Registries::new(self.mirrors.clone(), &self.timeouts)
     }
 }
 
@@ -240,6 +266,10 @@ mod tests {
             ("[limit]\n", "line 1: limit: unknown field `limit`"),
             ("a = [", "line 1: "),
             ("[stores]\nimages = \"here\"\n", "the path 'here' of a store is not absolute"),
+            ("[limits]\ndefault_memory = 9_000_000_000\n", "limits.default_memory: 9000000000 is more than"),
+            ("[timeouts]\nstart = 0\n", "line 2: timeouts.start: invalid value"),
+            ("[timeouts]\npull = \"5m\"\n", "line 2: timeouts.pull: invalid type"),
+            ("[mirrors]\n\"r.example\" = \"m.example\"\n", "line 2: mirrors.r.example: invalid type"),
         ] {
             let e = Config::parse(text).unwrap_err();
             assert!(e.message().starts_with(start), "{text}: {e}");

@@ -5,7 +5,6 @@ use super::turn::gone;
 use super::{Monitor, Report};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::infra::InfraEvent;
-use crate::limits::CONTAINER_START_TIMEOUT;
 use crate::pod::plan::{Action, ProbePlan, Role};
 use crate::pod::record::{PodPhase, PodRecord};
 use crate::runtime::state::now;
@@ -75,7 +74,7 @@ impl Monitor<'_> {
         let name = self.members[number].plan.name.clone();
         let timeout = match hook {
             Action::Sleep(seconds) => Duration::from_secs(u64::from(seconds) + 1),
-            _ => CONTAINER_START_TIMEOUT,
+            _ => self.orders.timeouts.start(),
         };
         let job = self.start_job(number, Purpose::Hook, &hook, timeout);
         let mut outcome = None;
@@ -96,7 +95,7 @@ impl Monitor<'_> {
     fn wait_started(&mut self, number: usize) -> Result<()> {
         let Some(probe) = self.members[number].plan.startup.clone() else { return Ok(()) };
         let name = self.members[number].plan.name.clone();
-        let limit = budget(&probe).max(CONTAINER_START_TIMEOUT);
+        let limit = budget(&probe).max(self.orders.timeouts.start());
         self.wait_until(&format!("the start of container '{name}'"), Some(limit), |m| !m.is_starting(number))
     }
 

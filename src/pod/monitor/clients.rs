@@ -4,7 +4,6 @@ use super::Monitor;
 use super::jobs::Purpose;
 use crate::error::{Error, ErrorKind, Result};
 use crate::infra::wire::{MAX_MESSAGE, Received, Wire};
-use crate::limits::EXEC_TIMEOUT;
 use crate::pod::plan::Action;
 use crate::pod::protocol::{Ask, Reply, Request, VERSION, listen};
 use crate::pod::store::EVENTS;
@@ -119,7 +118,8 @@ impl Monitor<'_> {
             }
             Ask::Exec { container, command } => {
                 let member = self.member(&container)?;
-                let job = self.start_job(member, Purpose::Client, &Action::Exec(command), EXEC_TIMEOUT);
+                let limit = self.orders.timeouts.exec();
+                let job = self.start_job(member, Purpose::Client, &Action::Exec(command), limit);
                 self.clients.wait(number, Waits::Job(job));
                 Ok(None)
             }

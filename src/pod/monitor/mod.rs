@@ -28,7 +28,7 @@ use crate::runtime::cgroups::Driver;
 use crate::runtime::foreground::Foreground;
 use crate::runtime::options::Host;
 use crate::runtime::state::now;
-use crate::storage::config::WasmLimits;
+use crate::storage::config::{Timeouts, WasmLimits};
 use crate::storage::state_root::StateDir;
 use clients::Clients;
 use jobs::Jobs;
@@ -64,6 +64,8 @@ pub struct Orders {
     pub rootless: bool,
     /// What WebAssembly modules may use at most, as the operator says.
     pub wasm: WasmLimits,
+    /// How long things may take, as the operator says.
+    pub timeouts: Timeouts,
 }
 
 /// From the monitor to the process that makes the pod.

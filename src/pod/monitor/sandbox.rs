@@ -5,7 +5,6 @@ use crate::error::{Context as _, Result};
 use crate::infra::message::{FromInfra, ToInfra};
 use crate::infra::wire::Wire;
 use crate::infra::{self, InfraEvent, PodInfo};
-use crate::limits::CONTAINER_START_TIMEOUT;
 use crate::passt;
 use crate::platform::sys::clone::{Child, CloneArgs, clone3};
 use crate::platform::sys::mount::{MountAttr, mount_setattr};
@@ -111,7 +110,8 @@ impl Monitor<'_> {
         let sandbox = Sandbox { infra, wire, ready: false, pasta: None, cgroup, stopping: false };
         self.ports_wanted = plan.ports.clone();
         self.sandbox = Some(sandbox);
-        self.wait_until("the start of the infra container", Some(CONTAINER_START_TIMEOUT), |monitor| {
+        let limit = self.orders.timeouts.start();
+        self.wait_until("the start of the infra container", Some(limit), |monitor| {
             monitor.sandbox.as_ref().is_some_and(|sandbox| sandbox.ready)
         })?;
         self.connect()?;

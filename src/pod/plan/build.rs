@@ -7,7 +7,6 @@ use super::{
 };
 use crate::error::Result;
 use crate::image::bundle::MODULE;
-use crate::limits::DEFAULT_GRACE_PERIOD;
 use crate::platform::confinement::Profile;
 use crate::pod::manifest::PodSpec;
 use crate::pod::manifest::types::{Container, Mount, RestartPolicy, Spec};
@@ -36,6 +35,10 @@ pub struct Context {
     pub cpus: u64,
     /// Memory of the host in bytes, for limits that are not set.
     pub memory: u64,
+    /// Memory of a container whose manifest does not limit it, in bytes; 0: no limit.
+    pub default_memory: u64,
+    /// Seconds between SIGTERM and SIGKILL, if the manifest does not say so.
+    pub grace_seconds: u32,
     /// The seccomp profile of each type that a container asks for, by the name of the profile; `""` is the default one.
     pub seccomp: BTreeMap<String, Profile>,
     /// Programs that extend the infra container.
@@ -71,9 +74,7 @@ pub fn plan(pod: &PodSpec, context: &Context) -> Result<PodPlan> {
         subdomain: given(spec.subdomain.as_ref()),
         network,
         fs_group: spec.security_context.fs_group,
-        grace_seconds: spec
-            .termination_grace_period_seconds
-            .unwrap_or(u32::try_from(DEFAULT_GRACE_PERIOD.as_secs()).unwrap_or(u32::MAX)),
+        grace_seconds: spec.termination_grace_period_seconds.unwrap_or(context.grace_seconds),
         deadline_seconds: spec.active_deadline_seconds,
         restart_policy: spec.restart_policy.unwrap_or(RestartPolicy::Always),
         extensions: context.extensions.clone(),
@@ -196,7 +197,7 @@ fn container(pod: &PodSpec, container: &Container, role: Role, context: &Context
         apparmor: security::apparmor(pod, container),
         selinux: security::selinux(pod, container),
         mounts: container.volume_mounts.iter().map(mount).collect(),
-        resources: resources::container(container),
+        resources: resources::container(container, context.default_memory),
         startup: container.startup_probe.as_ref().map(|p| probes::probe(p, container)).transpose()?,
         readiness: container.readiness_probe.as_ref().map(|p| probes::probe(p, container)).transpose()?,
         liveness: container.liveness_probe.as_ref().map(|p| probes::probe(p, container)).transpose()?,

@@ -2,7 +2,6 @@
 
 use super::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::DEFAULT_MEMORY_BYTES;
 use crate::pod::manifest::PodSpec;
 use crate::pod::manifest::types::{Container, Quantity, Resources};
 use serde_json::{Map, Value, json};
@@ -17,11 +16,11 @@ const SHARES_PER_CPU: i128 = 1024;
 /// Largest weight that the kernel takes.
 const MAX_SHARES: i128 = 262_144;
 
-/// Limits of a container. Memory is limited also where the manifest does not say so.
-pub fn container(container: &Container) -> Value {
+/// Limits of a container. Memory is limited also where the manifest does not say so: to `default` bytes, unless that is 0.
+pub fn container(container: &Container, default: u64) -> Value {
     let resources = &container.resources;
-    let memory = resources.limits.get("memory").and_then(Quantity::value).unwrap_or(DEFAULT_MEMORY_BYTES);
-    settings(resources, Some(memory))
+    let memory = resources.limits.get("memory").and_then(Quantity::value);
+    settings(resources, memory.or((default > 0).then_some(default)))
 }
 
 /// Limits of a pod as a whole: none unless the manifest has them.

@@ -23,6 +23,8 @@ fn context() -> Context {
         resolv_conf: "nameserver 127.0.0.53\nnameserver 192.0.2.1\nsearch example.org\n".to_owned(),
         cpus: 4,
         memory: 8 << 30,
+        default_memory: crate::limits::DEFAULT_MEMORY_BYTES,
+        grace_seconds: 30,
         ..Context::default()
     }
 }

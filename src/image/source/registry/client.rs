@@ -59,9 +59,14 @@ struct Token {
 }
 
 impl Client {
-    pub(super) fn new(endpoint: Endpoint, reference: &Reference, actions: &'static str) -> Self {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        reference: &Reference,
+        actions: &'static str,
+        patience: Duration,
+    ) -> Self {
         Self {
-            agents: Agents::new(endpoint.insecure),
+            agents: Agents::new(endpoint.insecure, patience),
             endpoint,
             reference: reference.clone(),
             actions,

@@ -1,7 +1,8 @@
-//! Which servers to ask for a repository: mirrors and settings of `containers-registries.conf(5)`.
+//! Which servers to ask for a repository: the operator's mirrors, and what `containers-registries.conf(5)` says.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::image::reference::Reference;
+use crate::storage::config::Mirrors;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -48,8 +49,8 @@ struct Mirror {
     pull_from_mirror: Option<String>,
 }
 
-/// The servers to ask for an image, in this order.
-pub fn find(reference: &Reference) -> Result<Vec<Endpoint>> {
+/// The servers to ask for an image, in this order: `mirrors` come before those of the files.
+pub fn find(reference: &Reference, mirrors: &Mirrors) -> Result<Vec<Endpoint>> {
     let mut registries = Vec::new();
     for path in files() {
         match std::fs::read_to_string(&path) {
@@ -60,7 +61,29 @@ pub fn find(reference: &Reference) -> Result<Vec<Endpoint>> {
             }
         }
     }
-    select(&registries, reference)
+    all(mirrors, &registries, reference)
+}
+
+fn all(mirrors: &Mirrors, registries: &[Registry], reference: &Reference) -> Result<Vec<Endpoint>> {
+    let known = select(registries, reference)?;
+    let mut all = first(mirrors, registries, reference)?;
+    all.extend(known);
+    Ok(all)
+}
+
+/// The mirrors of the operator's configuration, each as the files say of its own name.
+fn first(mirrors: &Mirrors, registries: &[Registry], reference: &Reference) -> Result<Vec<Endpoint>> {
+    let name = reference.name();
+    let matching = mirrors.iter().filter_map(|(prefix, list)| Some((matched(prefix, &name)?, list)));
+    let Some((length, list)) = matching.max_by_key(|(length, _)| *length) else { return Ok(Vec::new()) };
+    let mirror = |mirror: &String| {
+        let cannot = || format!("mirror '{mirror}' in the configuration");
+        let stand_in: Reference =
+            format!("{mirror}{}", &name[length..]).parse().or_kind(ErrorKind::Usage, cannot)?;
+        let itself = select(registries, &stand_in).context(cannot)?.pop();
+        Ok(itself.map(|itself| Endpoint { is_mirror: true, ..itself }))
+    };
+    list.iter().filter_map(|name| mirror(name).transpose()).collect()
 }
 
 /// The files; what comes later is more specific only by its prefixes.
@@ -192,5 +215,29 @@ mod tests {
             assert_eq!(endpoints(name).unwrap(), expected, "{name}");
         }
         assert!(endpoints("r.example/blocked/a").unwrap_err().message().contains("is blocked"));
+    }
+
+    #[test]
+    fn mirrors_of_the_operator_come_first() {
+        let registries = parse(CONF, Path::new("x")).unwrap();
+        let text =
+            "\"r.example\" = ['first.example/m', 'lax.example']\n'r.example/special' = ['other.example']";
+        let mirrors: Mirrors = toml::from_str(text).unwrap();
+        let servers = |name: &str| -> Result<Vec<String>> {
+            let found = all(&mirrors, &registries, &name.parse().unwrap())?;
+            let shown = |e: &Endpoint| {
+                format!("{}{}/{} {}", if e.insecure { "!" } else { "" }, e.host, e.repository, e.is_mirror)
+            };
+            Ok(found.iter().map(shown).collect())
+        };
+        let known = ["!127.0.0.1:5001/mirror/a true", "real.example:5000/base/a false"];
+        let expected = [&["first.example/m/a true", "!lax.example/a true"][..], &known].concat();
+        assert_eq!(servers("r.example/a").unwrap(), expected);
+        assert_eq!(servers("r.example/special/b").unwrap()[0], "other.example/b true");
+        assert_eq!(servers("else.example/a").unwrap(), ["else.example/a false"]);
+        assert!(servers("r.example/blocked/a").unwrap_err().message().contains("is blocked"));
+        let wrong: Mirrors = toml::from_str("\"r.example\" = ['https://m.example']").unwrap();
+        let e = all(&wrong, &registries, &"r.example/a".parse().unwrap()).unwrap_err();
+        assert!(e.message().starts_with("mirror 'https://m.example' in the configuration: "), "{e}");
     }
 }

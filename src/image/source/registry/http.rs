@@ -3,7 +3,6 @@
 use super::tls;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::reference::is_loopback;
-use crate::limits::IMAGE_PULL_TIMEOUT;
 use crate::platform::sys::names;
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -27,14 +26,16 @@ pub(super) type Response = ureq::http::Response<Body>;
 #[derive(Debug)]
 pub(super) struct Agents {
     insecure: bool,
+    /// How long a transfer may make no progress.
+    patience: Duration,
     known: Mutex<HashMap<(String, bool), Agent>>,
 }
 
 impl Agents {
-    pub(super) fn new(insecure: bool) -> Self {
+    pub(super) fn new(insecure: bool, patience: Duration) -> Self {
         // The program is static: looking up names must not load modules.
         names::only_built_in();
-        Self { insecure, known: Mutex::new(HashMap::new()) }
+        Self { insecure, patience, known: Mutex::new(HashMap::new()) }
     }
 
     fn agent(&self, address: &Uri) -> Result<Agent> {
@@ -49,8 +50,8 @@ impl Agents {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_per_read(Some(IMAGE_PULL_TIMEOUT))
-            .timeout_per_write(Some(IMAGE_PULL_TIMEOUT))
+            .timeout_per_read(Some(self.patience))
+            .timeout_per_write(Some(self.patience))
             .input_buffer_size(BUFFER)
             .output_buffer_size(BUFFER)
             .user_agent(concat!("magikrun/", env!("CARGO_PKG_VERSION")))
@@ -115,8 +116,10 @@ fn excluded(host: &str, list: &str) -> bool {
 fn failed(address: &Uri, e: &ureq::Error) -> Error {
     let host = address.authority().map(ToString::to_string).unwrap_or_default();
     let text = e.to_string();
+    // What the C library says of a name has no number.
+    let unknown = matches!(e, ureq::Error::HostNotFound) || text.contains("lookup address");
     let hint = match e {
-        ureq::Error::HostNotFound => "check the name and the name servers",
+        _ if unknown => "check the name and the name servers",
         ureq::Error::Timeout(_) => "check the network and the proxy variables",
         ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::Pem(_) => "",
         ureq::Error::Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => "check the port",
@@ -135,8 +138,8 @@ fn failed(address: &Uri, e: &ureq::Error) -> Error {
         _ => None,
     };
     let text = match e {
-        ureq::Error::Io(e) => e.raw_os_error().map_or(text, crate::error::errno_text),
-        ureq::Error::HostNotFound => "no such host".to_owned(),
+        _ if unknown => "no such host".to_owned(),
+        ureq::Error::Io(e) => e.raw_os_error().map_or_else(|| e.to_string(), crate::error::errno_text),
         _ => text,
     };
     Error::from_parts(kind, format!("cannot reach '{host}': {text}{hint}"), errno)

@@ -18,6 +18,7 @@ use crate::image::manifest::{MANIFEST_TYPES, digest_of};
 use crate::image::reference::Reference;
 use crate::limits::MAX_MANIFEST_SIZE;
 use crate::storage::blobs::Digest;
+use crate::storage::config::Registries;
 use blob::BlobReader;
 use client::{Call, Client};
 use oci_spec::image::Descriptor;
@@ -40,10 +41,10 @@ pub struct Registry {
 
 impl Registry {
     /// The repository of an image, to pull from. Nothing is sent yet.
-    pub fn open(reference: &Reference) -> Result<Self> {
-        let clients = endpoint::find(reference)?
+    pub fn open(reference: &Reference, how: &Registries) -> Result<Self> {
+        let clients = endpoint::find(reference, &how.mirrors)?
             .into_iter()
-            .map(|endpoint| Arc::new(Client::new(endpoint, reference, "pull")))
+            .map(|endpoint| Arc::new(Client::new(endpoint, reference, "pull", how.patience)))
             .collect();
         Ok(Self { reference: reference.clone(), clients, current: AtomicUsize::new(0) })
     }

@@ -6,7 +6,9 @@ use super::endpoint;
 use super::http::{location_path, status_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::reference::Reference;
+use crate::limits::IMAGE_PULL_TIMEOUT;
 use crate::storage::blobs::Digest;
+use crate::storage::config::{Mirrors, Registries};
 use ureq::http::Method;
 
 /// A repository to push to.
@@ -18,11 +20,12 @@ pub struct Target {
 
 impl Target {
     /// The repository of an image. Mirrors are for pulling only.
-    pub fn open(reference: &Reference) -> Result<Self> {
-        let endpoint = endpoint::find(reference)?.pop();
+    pub fn open(reference: &Reference, how: &Registries) -> Result<Self> {
+        let endpoint = endpoint::find(reference, &Mirrors::new())?.pop();
         let endpoint =
             endpoint.ok_or_else(|| Error::new(ErrorKind::ImagePullFailed, "no server to push to"))?;
-        Ok(Self { reference: reference.clone(), client: Client::new(endpoint, reference, "pull,push") })
+        let client = Client::new(endpoint, reference, "pull,push", how.patience);
+        Ok(Self { reference: reference.clone(), client })
     }
 
     /// True if the repository has the blob.
@@ -65,10 +68,10 @@ impl Target {
 /// Asks the registry `host` whether it lets these credentials in.
 pub fn check_login(host: &str, user: &str, password: &str) -> Result<()> {
     let reference: Reference = format!("{host}/x").parse()?;
-    let endpoint = endpoint::find(&reference)?.pop();
+    let endpoint = endpoint::find(&reference, &Mirrors::new())?.pop();
     let endpoint = endpoint.ok_or_else(|| Error::new(ErrorKind::ImagePullFailed, "no server to ask"))?;
     let credentials = Credentials::new(user, password, "the command line".to_owned());
-    let client = Client::new(endpoint, &reference, "pull").with_credentials(credentials);
+    let client = Client::new(endpoint, &reference, "pull", IMAGE_PULL_TIMEOUT).with_credentials(credentials);
     let response = client.call(&Call::get("", &[]))?;
     if response.status().is_success() { Ok(()) } else { Err(status_error(response, client.host())) }
 }

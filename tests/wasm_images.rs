@@ -147,6 +147,32 @@ fn a_big_module_is_told_of_and_a_faulty_one_is_a_warning_until_it_is_to_run() {
     runtime.assert_nothing_left();
 }
 
+#[test]
+fn a_module_in_a_file_is_run_and_becomes_a_bundle_without_an_image_around_it() {
+    let runtime = Runtime::new();
+    let file = runtime.path("hello.wasm");
+    fs::copy(probe(), &file).expect("the probe");
+    let location = format!("wasm:{}", file.display());
+    let id = format!("{}-file", runtime.name());
+    let output = call(&runtime, &["run", "--image", &location, &id, "show", "one"]).success();
+    assert!(output.stdout.starts_with("arg show\narg one\n"), "{}", output.stdout);
+    assert!(call(&runtime, &["image", "list"]).success().stdout.contains("localhost/hello:latest"));
+    let bundle = runtime.path("bundle");
+    let bundle = bundle.to_str().expect("a path in UTF-8");
+    call(&runtime, &["bundle", &location, bundle, "exit", "7"]).success();
+    call(&runtime, &["run", "--bundle", bundle, &id]).exits(7);
+    // What is in the file now is run, whatever the store has under its name.
+    fs::write(&file, "(module (func (export \"_start\") unreachable))").expect("another module");
+    let output = call(&runtime, &["run", "--image", &location, &id]);
+    assert!(output.stderr.contains("unreachable"), "{}", output.stderr);
+    fs::write(&file, "no module").expect("no module");
+    call(&runtime, &["run", "--image", &location, &id]).fails_with(1, &["module"]);
+    fs::remove_file(&file).expect("the file");
+    call(&runtime, &["run", "--image", &location, &id])
+        .fails_with(1, &["cannot read module '", "no such file"]);
+    runtime.assert_nothing_left();
+}
+
 /// A section of a module that means nothing, with this many bytes.
 fn custom_section(bytes: u32) -> Vec<u8> {
     let leb = |mut value: u32| {

@@ -23,6 +23,14 @@ const DEFAULT_TAG: &str = "latest";
 const MAX_TAG_LEN: usize = 128;
 
 /// A resolved name, as in `registry.example:5000/team/app:1.0@sha256:...`.
+///
+/// ```
+/// use magikrun::image::Reference;
+///
+/// let name: Reference = "registry.example:5000/team/app".parse()?;
+/// assert_eq!((name.registry(), name.repository(), name.tag()), ("registry.example:5000", "team/app", Some("latest")));
+/// # Ok::<(), magikrun::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Reference {
     registry: String,
@@ -215,6 +223,8 @@ pub enum Location {
     OciArchive(PathBuf, Option<String>),
     /// What `docker save` writes: `docker-archive:PATH[:REFERENCE]`.
     DockerArchive(PathBuf, Option<String>),
+    /// A WebAssembly module or component: `wasm:FILE`.
+    WasmModule(PathBuf),
 }
 
 impl FromStr for Location {
@@ -229,6 +239,11 @@ impl FromStr for Location {
             Some(("oci", rest)) => file(rest).map(|(path, name)| Self::OciLayout(path, name)),
             Some(("oci-archive", rest)) => file(rest).map(|(path, name)| Self::OciArchive(path, name)),
             Some(("docker-archive", rest)) => file(rest).map(|(path, name)| Self::DockerArchive(path, name)),
+            Some(("wasm", path)) if path.is_empty() => Err(invalid(text, "the path is empty")),
+            // A tag of an image that is called `wasm` has no slash and no such end.
+            Some(("wasm", path)) if path.contains('/') || is_module_name(path) => {
+                Ok(Self::WasmModule(path.into()))
+            }
             Some(("docker", rest)) if rest.starts_with("//") => rest[2..].parse().map(Self::Registry),
             Some((transport @ ("dir" | "containers-storage" | "docker-daemon" | "ostree"), _)) => {
                 Err(invalid(text, &format!("the transport '{transport}' is not supported")))
@@ -236,6 +251,11 @@ impl FromStr for Location {
             _ => text.parse().map(Self::Registry),
         }
     }
+}
+
+/// True for the end of a name that modules have.
+fn is_module_name(path: &str) -> bool {
+    [".wasm", ".wat"].iter().any(|end| path.ends_with(end))
 }
 
 /// `PATH[:NAME]`: the first colon after the last slash of an existing path ends it, as with skopeo.
@@ -332,10 +352,13 @@ mod tests {
             ("docker-archive:x.tar", Location::DockerArchive("x.tar".into(), None)),
             ("docker://a", Location::Registry("a".parse().unwrap())),
             ("oci.example/a:1", Location::Registry("oci.example/a:1".parse().unwrap())),
+            ("wasm:hello.wasm", Location::WasmModule("hello.wasm".into())),
+            ("wasm:./hello", Location::WasmModule("./hello".into())),
+            ("wasm:1.0", Location::Registry("wasm:1.0".parse().unwrap())),
         ] {
             assert_eq!(text.parse::<Location>().unwrap(), location, "{text}");
         }
-        assert!("oci:".parse::<Location>().is_err());
+        assert!("oci:".parse::<Location>().is_err() && "wasm:".parse::<Location>().is_err());
         let e = "containers-storage:x".parse::<Location>().unwrap_err();
         assert!(e.message().contains("transport 'containers-storage' is not supported"), "{e}");
     }

@@ -7,7 +7,7 @@ use crate::image::progress::{Progress, Silent};
 use crate::image::pull::Pull;
 use crate::image::push;
 use crate::image::reference::{Location, Reference};
-use crate::image::source::{DockerArchive, OciArchive, OciLayout, Registry, Source};
+use crate::image::source::{DockerArchive, OciArchive, OciLayout, Registry, Source, WasmModule};
 use crate::image::store::{Damage, ImageRecord, ImageStore, Pruned, Verify, default_root};
 use crate::storage::config::{Limits, Registries};
 use std::path::Path;
@@ -201,6 +201,7 @@ fn open(location: &Location, registries: &Registries) -> Result<Box<dyn Source>>
         Location::OciLayout(path, name) => Box::new(OciLayout::open(path, name.as_deref())?),
         Location::OciArchive(path, name) => Box::new(OciArchive::open(path, name.as_deref())?),
         Location::DockerArchive(path, name) => Box::new(DockerArchive::open(path, name.as_deref())?),
+        Location::WasmModule(path) => Box::new(WasmModule::open(path)?),
         Location::Registry(reference) => Box::new(Registry::open(reference, registries)?),
     })
 }

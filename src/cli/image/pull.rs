@@ -11,7 +11,7 @@ use crate::image::{ImageService, PullOptions, PullPolicy};
 /// Arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to pull: a name, or oci:PATH[:NAME], oci-archive:PATH[:NAME], docker-archive:PATH[:NAME]
+    /// What to pull: a name, or oci:PATH[:NAME], oci-archive:PATH[:NAME], docker-archive:PATH[:NAME], wasm:FILE
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
     /// For another machine than this one

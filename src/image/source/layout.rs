@@ -120,7 +120,7 @@ fn local_name(path: &Path, entry: Option<&Descriptor>, wanted: Option<&str>) -> 
 /// `localhost/FILE:TAG`, with what no name can have left out.
 pub(super) fn name_after_file(path: &Path, tag: Option<&str>) -> Result<Reference> {
     let stem = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let stem = stem.strip_suffix(".tar").unwrap_or(&stem);
+    let stem = [".tar", ".wasm", ".wat"].iter().find_map(|end| stem.strip_suffix(end)).unwrap_or(&stem);
     let words: Vec<&str> = stem
         .split(|c: char| !c.is_ascii_lowercase() && !c.is_ascii_digit())
         .filter(|w| !w.is_empty())

@@ -1,13 +1,15 @@
-//! Where images come from: one interface over registries, layouts and archives.
+//! Where images come from: one interface over registries, layouts, archives and modules.
 
 mod archive;
 mod docker;
 mod layout;
+mod module;
 mod registry;
 
 pub use archive::OciArchive;
 pub use docker::DockerArchive;
 pub use layout::{OciLayout, REF_NAME};
+pub use module::WasmModule;
 pub use registry::{Registry, Target, auth_files, check_login};
 
 use crate::error::Result;

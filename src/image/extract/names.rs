@@ -45,7 +45,8 @@ pub(super) fn classify(path: &[u8]) -> Result<Name<'_>> {
     if path.contains(&0) {
         return Err(refuse("its name has a NUL byte"));
     }
-    if path.first() == Some(&b'/') {
+    // The root itself has no other name in the layers of some tools.
+    if path.first() == Some(&b'/') && path.iter().any(|byte| *byte != b'/') {
         return Err(refuse("its name is absolute"));
     }
     if path.len() > MAX_PATH {
@@ -99,6 +100,7 @@ mod tests {
             ("a/..b", plain("a", "..b")),
             ("", Name::Root),
             ("./", Name::Root),
+            ("/", Name::Root),
             ("a/.wh.b", Name::Whiteout { parent: b"a".to_vec(), name: b"b" }),
             (".wh..wh..opq", Name::Opaque { parent: Vec::new() }),
             ("a/b/.wh..wh..opq", Name::Opaque { parent: b"a/b".to_vec() }),

@@ -12,6 +12,7 @@
 # make fuzz      runs the fuzz targets, FUZZ_SECONDS each
 # make install   installs to PREFIX (and DESTDIR)
 # make deb       makes a Debian package in target/package
+# make walk      installs that package in a new Debian 12, follows the README there, and makes mistakes; needs root and a mirror
 # make dist      makes tarballs, a bill of materials and checksums in target/dist; SOURCE_DATE_EPOCH is their time
 
 PREFIX ?= /usr/local
@@ -50,11 +51,13 @@ TEST_PACKAGES := $(RUN_PACKAGES) \
 	git \
 	iproute2 \
 	iptables \
+	jq \
 	man-db \
 	openssl \
 	passt \
 	podman \
 	procps \
+	runc \
 	skopeo \
 	uidmap \
 	umoci \
@@ -63,7 +66,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) \
 # QEMU, and what makes the disk of the emulated machine.
 VM_PACKAGES := cpio e2fsprogs kmod mmdebstrap qemu-system-x86 util-linux xz-utils
 CONFORMANCE_PACKAGES := $(TEST_PACKAGES) golang-github-blang-semver-dev golang-github-google-uuid-dev \
-	golang-github-opencontainers-runtime-tools-dev golang-go patchelf runc $(VM_PACKAGES)
+	golang-github-opencontainers-runtime-tools-dev golang-go patchelf $(VM_PACKAGES)
 BENCH_PACKAGES := $(RUN_PACKAGES) $(WASM_PACKAGES) catatonit containerd crun docker-registry golang-github-containers-common podman \
 	runc skopeo umoci util-linux
 
@@ -73,7 +76,7 @@ CONFORMANCE_ARGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(SUITE),--suite $
 CONFORMANCE = $(CARGO) run --quiet --locked --package conformance -- --magikrun $(BINARY)
 
 .PHONY: all build krun microvm run test engines faults fuzz conformance conformance-full conformance-quick lint bench install \
-	install-built deb dist clean
+	install-built deb walk dist clean
 
 all: build
 
@@ -179,6 +182,9 @@ install-built:
 deb: build
 	@tools/packages.sh $(PACKAGE_PACKAGES)
 	BINARY=$(BINARY) SHIM=$(SHIM) VMINIT=$(VMINIT) tools/package.sh deb target/package
+
+walk: deb
+	tools/walk.sh target/package/*.deb
 
 dist: build
 	@tools/packages.sh $(PACKAGE_PACKAGES)

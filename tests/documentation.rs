@@ -7,6 +7,10 @@ fn page(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("man").join(name)
 }
 
+fn read(name: &str) -> String {
+    std::fs::read_to_string(page(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
 /// Pages of other programs, whose own tests hold them against their command lines.
 const OTHERS: [&str; 3] = ["containerd-shim-magikrun-v2.8", "magikrun-krun.8", "vminit.8"];
 /// Pages that describe no command, each with a test below.
@@ -15,7 +19,7 @@ const FORMATS: [&str; 3] = ["magikrun-annotations.7", "magikrun-pod.5", "magikru
 /// Options that every command has, described in magikrun(8).
 const EVERYWHERE: [&str; 1] = ["--help"];
 
-/// The options that the help of a command and of the commands below it shows: `--long` and `-s`.
+/// The options that the help of a command shows: `--long` and `-s`.
 fn options(command: &clap::Command) -> BTreeSet<String> {
     let shown = command.get_arguments().filter(|arg| !arg.is_hide_set() && !arg.is_positional());
     let names = shown.flat_map(|arg| {
@@ -23,15 +27,11 @@ fn options(command: &clap::Command) -> BTreeSet<String> {
         let short = arg.get_short().map(|letter| format!("-{letter}"));
         [long, short]
     });
-    let own = names.flatten().filter(|name| !EVERYWHERE.contains(&name.as_str()) && name != "-h");
-    // The command line itself has a page for each of its commands.
-    let below = command.get_subcommands().filter(|_| command.get_name() != "magikrun").flat_map(options);
-    own.chain(below).collect()
+    names.flatten().filter(|name| !EVERYWHERE.contains(&name.as_str()) && name != "-h").collect()
 }
 
-/// The options that the section OPTIONS, or GLOBAL OPTIONS, of a page describes: the line after each `.TP`.
-fn described(path: &Path) -> BTreeSet<String> {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+/// The options that a page, or a part of one, describes: the line after each `.TP`.
+fn described(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
@@ -51,21 +51,55 @@ fn described(path: &Path) -> BTreeSet<String> {
     found
 }
 
+/// The commands below a command, that which shows their help excepted.
+fn below(command: &clap::Command) -> impl Iterator<Item = &clap::Command> {
+    command.get_subcommands().filter(|sub| sub.get_name() != "help")
+}
+
+/// Holds a page against a command: options in its text, commands below it as subsections of COMMANDS with theirs.
+fn check_page(name: &str, command: &clap::Command) {
+    let text = read(name);
+    let own = options(command);
+    let (rest, parts) = match text.split_once(".SH COMMANDS\n") {
+        Some((before, after)) if below(command).next().is_some() => {
+            let (commands, after) = after.split_once(".SH ").unwrap_or((after, ""));
+            (format!("{before}.SH {after}"), commands.split(".SS ").skip(1).map(str::to_owned).collect())
+        }
+        _ => (text, Vec::new()),
+    };
+    assert_eq!(described(&rest), own, "{name}");
+    let parts: Vec<(String, &str)> = parts
+        .iter()
+        .map(|part: &String| part.split_once('\n').expect("a title"))
+        .map(|(title, text)| (title.replace("\\-", "-"), text))
+        .collect();
+    let titles: Vec<&str> = parts.iter().map(|(title, _)| title.as_str()).collect();
+    assert_eq!(titles, below(command).map(clap::Command::get_name).collect::<Vec<_>>(), "{name}");
+    for (sub, (title, text)) in below(command).zip(&parts) {
+        assert!(
+            text.replace("\\-", "-").starts_with(&format!("\\fB{title}\\fR")),
+            "{name}: {title} has no synopsis"
+        );
+        // What holds for all of them is described once.
+        let its: BTreeSet<String> = options(sub).difference(&own).cloned().collect();
+        assert_eq!(described(text), its, "{name}: {title}");
+    }
+}
+
 #[test]
 fn every_command_has_a_page_with_its_options_and_no_others() {
     let mut command = magikrun::cli::command();
     command.build();
-    assert_eq!(described(&page("magikrun.8")), options(&command), "magikrun.8");
-    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
-        let name = format!("magikrun-{}.8", sub.get_name());
-        assert_eq!(described(&page(&name)), options(sub), "{name}");
+    assert_eq!(described(&read("magikrun.8")), options(&command), "magikrun.8");
+    for sub in below(&command) {
+        check_page(&format!("magikrun-{}.8", sub.get_name()), sub);
     }
 }
 
 #[test]
 fn every_page_belongs_to_a_command_and_names_it() {
     let command = magikrun::cli::command();
-    let overview = std::fs::read_to_string(page("magikrun.8")).unwrap();
+    let overview = read("magikrun.8");
     for entry in std::fs::read_dir(page("")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         if FORMATS.contains(&name.as_str()) {
@@ -94,7 +128,7 @@ fn the_pages_are_well_formed() {
 
 /// The text of a page without the escapes of hyphens and fonts.
 fn plain(name: &str) -> String {
-    let text = std::fs::read_to_string(page(name)).unwrap();
+    let text = read(name);
     text.replace("\\-", "-").replace("\\(aq", "'").replace("\\(ha", "^").replace("\\(dq", "\"")
 }
 
@@ -318,8 +352,9 @@ fn the_table_of_limits_has_every_constant_and_no_others() {
         .collect();
     assert_eq!(listed, constants);
     let keys = serde_json::to_value(magikrun::storage::config::Config::default()).unwrap();
-    for key in document.split('`').filter(|word| word.starts_with("limits.") || word.starts_with("wasm.max"))
-    {
+    let tables = ["limits.", "wasm.max", "timeouts.", "vm."];
+    let is_key = |word: &&str| tables.iter().any(|table| word.starts_with(table)) && !word.contains(' ');
+    for key in document.split('`').filter(is_key) {
         let (table, key) = key.split_once('.').unwrap();
         assert!(keys[table].get(key).is_some(), "{table}.{key}");
     }

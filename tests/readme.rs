@@ -168,9 +168,10 @@ fn every_command_does_what_the_readme_says() {
         log("containerd.log"),
         log("waiting.log"),
     );
-    for (command, said) in
-        [("run --image busybox:1.36 demo echo hello", "hello"), ("run --bundle", "hello from a module")]
-    {
+    for (command, said) in [
+        ("run --image busybox:1.36 demo echo hello", "hello"),
+        ("run --image wasm:hello.wasm", "hello from a module"),
+    ] {
         assert!(readme().contains(command), "{command}");
         assert!(output.stdout.contains(said), "{said}: {}", output.stdout);
     }

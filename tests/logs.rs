@@ -1,7 +1,12 @@
 //! The log: with `--debug` it tells how a container comes to be, it reaches the journal, and it never has a secret.
 mod common;
 
-use common::{Compression, Layer, Layout, RegistryAuth, RegistryServer, Runtime, finish, runtime_path};
+#[path = "faults/tracer.rs"]
+#[allow(dead_code, reason = "nothing is disturbed here")]
+mod tracer;
+
+use common::pods::{WAIT, container, manifest};
+use common::{Compression, Layer, Layout, Pods, RegistryAuth, RegistryServer, Runtime, finish, runtime_path};
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
@@ -65,6 +70,59 @@ fn no_environment_of_a_process_is_in_the_log() {
     }
     assert!(all.contains("first process is"), "{all}");
     assert!(!all.contains(secret), "{all}");
+}
+
+#[test]
+fn no_secret_of_a_pod_is_in_its_log_or_events() {
+    let pods = Pods::new();
+    let secret = "open-sesame-4712";
+    let name = pods.name("secret");
+    let env = format!(
+        "env: [{{name: PLAIN, value: {secret}}}, {{name: TOKEN, valueFrom: {{secretKeyRef: {{name: s, key: token}}}}}}]"
+    );
+    let spec = format!("{{containers: [{}]}}", container("app", WAIT, &env));
+    let text = format!(
+        "{}\n---\napiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\nstringData: {{token: {secret}}}\n",
+        manifest(&name, &spec)
+    );
+    let file = pods.runtime.file("pod.yaml", text);
+    let store = pods.runtime.store();
+    let parent = format!("/{}", pods.runtime.name());
+    let pod = ["--debug", "pod", "--storage", store.to_str().expect("a path in UTF-8")];
+    let run = ["run", "--cgroup-parent", &parent, file.to_str().expect("a path in UTF-8")];
+    let mut all = pods.runtime.call(&[&pod[..], &run].concat()).success().stderr;
+    let seen = pods.ok(&["exec", &name, "sh", "-c", "echo $TOKEN $PLAIN"]);
+    assert_eq!(seen, format!("{secret} {secret}\n"));
+    all += &pods.ok(&["events", &name]);
+    all += &pods.ok(&["status", "--format", "json", &name]);
+    all += &pods.runtime.call(&[&pod[..], &["delete", "--force", &name]].concat()).success().stderr;
+    assert!(!all.contains(secret), "{all}");
+}
+
+#[test]
+fn what_is_not_logged_asks_nothing_of_the_kernel() {
+    let host = Runtime::new();
+    // System calls of a create that do not depend on chance, and how many of them write.
+    let calls = |global: &[&str]| {
+        let counts = (0..3).map(|_| {
+            let bundle = host.sleeper();
+            let create = ["create", "--bundle", bundle.dir(), &bundle.id];
+            let run = tracer::run(&host.command(&[global, &create].concat()), None, Duration::from_secs(60));
+            assert_eq!(run.code, 0);
+            host.ok(&["delete", "--force", &bundle.id]);
+            let unsteady =
+                [libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mprotect, libc::SYS_brk, libc::SYS_futex];
+            let steady = run.points.iter().filter(|point| !unsteady.contains(&(point.call as i64)));
+            let (writes, others): (Vec<&tracer::Point>, Vec<&tracer::Point>) =
+                steady.partition(|point| point.call as i64 == libc::SYS_write);
+            (others.len(), writes.len())
+        });
+        counts.min().expect("three runs")
+    };
+    let (all, quiet, loud) = (calls(&[]), calls(&["--log-level", "error"]), calls(&["--debug"]));
+    assert_eq!(all, quiet, "messages that nobody wants cost something");
+    let near = loud.0.abs_diff(all.0) <= 2;
+    assert!(near && loud.1 > all.1 + 5, "a message is one write: {all:?}, with all of them {loud:?}");
 }
 
 #[test]

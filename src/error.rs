@@ -71,6 +71,17 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// What the caller can do about it, in one phrase.
+    ///
+    /// ```
+    /// use magikrun::image::ImageService;
+    /// use magikrun::ErrorKind;
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// let e = ImageService::with_root(directory.path()).inspect("localhost/none").unwrap_err();
+    /// assert_eq!(e.kind(), ErrorKind::ImageNotFound);
+    /// println!("{e}: {}", e.recovery());
+    /// # Ok::<(), magikrun::Error>(())
+    /// ```
     pub fn recovery(self) -> &'static str {
         match self {
             Self::ContainerNotFound => "check the id and --root; 'magikrun list' shows what exists",

@@ -10,6 +10,31 @@ use std::path::{Path, PathBuf};
 pub type ExtensionResult<T> = Result<T>;
 
 /// Something that runs in the infra container of each pod.
+///
+/// ```
+/// use magikrun::infra::{ExtensionResult, InfraContext, InfraEvent, InfraExtension};
+///
+/// #[derive(Default)]
+/// struct Census(usize);
+///
+/// impl InfraExtension for Census {
+///     fn name(&self) -> &str {
+///         "census"
+///     }
+///
+///     fn on_start(&mut self, context: &InfraContext<'_>) -> ExtensionResult<()> {
+///         context.request_udp_port(51820, 51820, self.name())
+///     }
+///
+///     fn on_event(&mut self, event: &InfraEvent, _: &InfraContext<'_>) -> ExtensionResult<()> {
+///         if matches!(event, InfraEvent::ContainerStarted { .. }) {
+///             self.0 += 1;
+///         }
+///         Ok(())
+///     }
+/// }
+/// # assert_eq!(Census::default().name(), "census");
+/// ```
 pub trait InfraExtension {
     /// Its name, for messages and as the name of its directory.
     fn name(&self) -> &str;

@@ -95,6 +95,20 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// A store of blobs below `ROOT/sha256/AB/ABCD...`.
+///
+/// ```
+/// use magikrun::storage::blobs::{BlobStore, Digest};
+/// use magikrun::{ErrorKind, limits::MAX_CONFIG_SIZE};
+///
+/// # let directory = tempfile::tempdir()?;
+/// let store = BlobStore::new(directory.path());
+/// let digest = Digest::of(b"content");
+/// store.put(&digest, &b"content"[..], MAX_CONFIG_SIZE)?;
+/// assert!(store.contains(&digest));
+/// let e = store.put(&digest, &b"another"[..], MAX_CONFIG_SIZE).unwrap_err();
+/// assert_eq!(e.kind(), ErrorKind::DigestMismatch);
+/// # Ok::<(), magikrun::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct BlobStore {
     root: PathBuf,

@@ -46,6 +46,24 @@ pub struct PodSpec {
 
 impl PodSpec {
     /// Reads a manifest, YAML or JSON, with one pod.
+    ///
+    /// ```
+    /// use magikrun::pod::PodSpec;
+    ///
+    /// let manifest = "
+    /// apiVersion: v1
+    /// kind: Pod
+    /// metadata: {name: web}
+    /// spec:
+    ///   containers:
+    ///   - {name: server, image: 'localhost:5000/server:1.0', tty: true}
+    /// ";
+    /// // What is not supported is refused by name, and never left out.
+    /// let e = PodSpec::from_yaml(manifest).unwrap_err();
+    /// assert!(e.message().contains("spec.containers[0].tty"), "{e}");
+    /// assert_eq!(PodSpec::from_yaml(manifest.replace(", tty: true", ""))?.name(), "web");
+    /// # Ok::<(), magikrun::Error>(())
+    /// ```
     pub fn from_yaml(manifest: impl AsRef<[u8]>) -> Result<Self> {
         let mut pods = Self::all_from_yaml(manifest)?;
         match (pods.pop(), pods.len()) {

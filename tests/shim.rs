@@ -326,6 +326,30 @@ fn a_reader_that_does_not_read_stops_only_its_own_container() {
 }
 
 #[test]
+fn a_slow_reader_misses_nothing_of_a_process_that_has_ended() {
+    use std::io::Read as _;
+    // Less than there is room for on the way to the reader, so that the process ends before a byte of it was read; more than `ctr`, which
+    // stops to copy when it hears of the end, takes out of its FIFO.
+    const LENGTH: usize = 200_000;
+    let containerd = Containerd::new(Shim::Own);
+    let script = format!("head -c {LENGTH} /dev/zero; while [ ! -e /end ]; do sleep 0.05; done; echo last");
+    let mut args = containerd.run_args(&["--rm"]);
+    args.extend([IMAGE, "box", "sh", "-c", &script].map(str::to_owned));
+    let mut command = containerd.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut client = command.stdout(std::process::Stdio::piped()).spawn().expect("ctr runs");
+    let (pid, _) = poll("the task to run", || containerd.task("box").filter(|task| task.1 == "RUNNING"));
+    fs::write(format!("/proc/{pid}/root/end"), "").expect("a file in the container");
+    wait_dead(pid);
+    // Time for `ctr` to hear of the end, if it were told.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let mut output = Vec::new();
+    client.stdout.take().unwrap().read_to_end(&mut output).expect("the output");
+    assert!(client.wait().expect("ctr ends").success());
+    assert!(output.ends_with(b"\0last\n"), "the last of {} bytes is missing", output.len());
+    assert_eq!(output.len(), LENGTH + b"last\n".len());
+}
+
+#[test]
 fn without_a_pid_namespace_the_end_of_the_first_process_ends_all() {
     let containerd = Containerd::new(Shim::Own);
     let options = ["--with-ns", "pid:/proc/self/ns/pid"];

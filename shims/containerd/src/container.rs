@@ -1,5 +1,6 @@
 //! A container: its processes, and what can be done with them.
 
+mod end;
 mod exec;
 mod init;
 
@@ -14,8 +15,7 @@ use crate::runtime::{Runtime, Streams, arguments};
 use crate::serve::Shim;
 use crate::stdio::{Prepared, Wanted};
 use containerd_shim_protos::api::{CreateTaskRequest, Status};
-use containerd_shim_protos::events::task::{TaskExit, TaskPaused, TaskResumed};
-use containerd_shim_protos::protobuf::MessageField;
+use containerd_shim_protos::events::task::{TaskPaused, TaskResumed};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -218,50 +218,6 @@ impl Container {
     fn call(&self, command: &str) -> Result<()> {
         let what = format!("OCI runtime {command} failed");
         self.runtime.run(&what, &arguments([&command, &self.id]), Streams::null())
-    }
-
-    /// A process has ended: tells of it as soon as that is in order.
-    fn ended(self: &Arc<Self>, exec: &str, exit: Exit) {
-        let mut state = self.lock();
-        let Ok(process) = state.process(exec) else { return };
-        process.hold(exit);
-        if exec.is_empty() && self.shares_pids {
-            // The kernel ends the others only with the first process of a pid namespace. Not here: this is the reaper's thread.
-            let container = Arc::clone(self);
-            std::thread::spawn(move || {
-                if let Err(e) = container.kill_all() {
-                    log::debug!("cannot end the processes of '{}': {e}", container.id);
-                }
-            });
-        }
-        self.settle(&mut state);
-    }
-
-    /// Tells of the processes that have ended: those of execs first.
-    fn settle(&self, state: &mut State) {
-        for (id, process) in &mut state.execs {
-            if let Some(exit) = process.held() {
-                self.publish_exit(id, process.pid, exit);
-                process.release();
-            }
-        }
-        let others = self.shares_pids && state.execs.values().any(Process::is_alive);
-        if let Some(exit) = state.init.held().filter(|_| !others) {
-            self.publish_exit(&self.id, state.init.pid, exit);
-            state.init.release();
-        }
-    }
-
-    fn publish_exit(&self, id: &str, pid: i32, exit: Exit) {
-        let event = TaskExit {
-            container_id: self.id.clone(),
-            id: id.to_owned(),
-            pid: pid.cast_unsigned(),
-            exit_status: exit.status,
-            exited_at: MessageField::some(crate::events::timestamp(exit.at)),
-            ..Default::default()
-        };
-        self.shim.publisher.publish("exit", &event);
     }
 
     /// Tells when a process is killed for want of memory.

@@ -34,6 +34,8 @@ pub struct Process {
     /// Signals that are being sent. That it has ended is told after them: containerd deletes a container as soon as it hears of its end,
     /// and hangs up on the call that sends the signal.
     pub kills: usize,
+    /// Whether its output is still being read. That it has ended is told after that: clients stop to read when they hear of it.
+    pub is_being_read: bool,
     /// The JSON of a process of `exec` that is not started.
     pub spec: Vec<u8>,
     /// How it ended, once that was told.
@@ -53,6 +55,7 @@ impl Process {
             io: None,
             pidfd: None,
             kills: 0,
+            is_being_read: false,
             spec: Vec::new(),
             exit: None,
             held: None,
@@ -86,7 +89,7 @@ impl Process {
 
     /// How it ended, if that is being kept and may be told now.
     pub fn held(&self) -> Option<Exit> {
-        self.held.filter(|_| self.phase != Phase::Starting && self.kills == 0)
+        self.held.filter(|_| self.phase != Phase::Starting && self.kills == 0 && !self.is_being_read)
     }
 
     /// Makes what was held the end of the process. The waiters hear of it.
@@ -127,6 +130,16 @@ mod tests {
         assert_eq!(process.held(), None);
         process.kills = 0;
         assert_eq!(process.held().map(|exit| exit.status), Some(137));
+    }
+
+    #[test]
+    fn an_end_is_told_after_the_output_was_read() {
+        let mut process = Process::new(Wanted::default());
+        process.is_being_read = true;
+        process.hold(Exit::now(0));
+        assert_eq!((process.held(), process.is_alive()), (None, false));
+        process.is_being_read = false;
+        assert_eq!(process.held().map(|exit| exit.status), Some(0));
     }
 
     #[test]

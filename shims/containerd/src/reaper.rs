@@ -162,15 +162,18 @@ mod tests {
         let reaper = Reaper::start().unwrap();
         let (_child, end) = reaper.spawn(Command::new("sh").args(["-c", "exit 3"])).unwrap();
         assert_eq!(end.recv().unwrap().status, 3);
-        // The shell leaves a process behind, which becomes our child, and is dead before it is claimed.
+        // The shell leaves a process behind, which becomes our child, and is dead before it is claimed. A shell that lived longer would
+        // wait for it itself.
         let birth = reaper.birth();
         let mut command = Command::new("sh");
-        command
-            .args(["-c", "(kill -9 $(exec sh -c 'echo $PPID')) & echo $!; wait; sh -c 'exit 7' & echo $!"]);
-        let (child, end) = reaper.spawn(command.stdout(std::process::Stdio::piped())).unwrap();
+        command.args(["-c", "(sleep 0.1; exit 7) >/dev/null & echo $!"]).stdout(std::process::Stdio::piped());
+        let (child, end) = reaper.spawn(&mut command).unwrap();
         let text = std::io::read_to_string(child.stdout.unwrap()).unwrap();
         end.recv().unwrap();
-        let orphan: i32 = text.lines().nth(1).unwrap().parse().unwrap();
+        let orphan: i32 = text.trim().parse().unwrap();
+        while std::path::Path::new(&format!("/proc/{orphan}")).exists() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         let (sender, receiver) = sync_channel(1);
         reaper.claim(&birth, orphan, move |exit| sender.send(exit).unwrap());
         assert_eq!(receiver.recv().unwrap().status, 7);

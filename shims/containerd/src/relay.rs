@@ -5,6 +5,7 @@
 
 use crate::error::{Context as _, Result};
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
@@ -132,6 +133,14 @@ impl Relay {
         theirs.for_each(|(_, item)| self.forget(item));
     }
 
+    /// Whether what the owner's processes have written so far has all been moved.
+    pub fn has_moved_all(&self, owner: u64) -> bool {
+        self.lock().items.values().all(|item| match item {
+            Item::Pump(pump) if pump.owner == owner && pump.output => pump.is_idle(),
+            _ => true,
+        })
+    }
+
     /// Closing alone is not enough: a terminal's master has duplicates, and would go on to have events.
     fn forget(&self, item: Item) {
         let _ = epoll::delete(&self.epoll, item.waiting_for());
@@ -168,6 +177,14 @@ impl Relay {
 }
 
 impl Pump {
+    /// Whether there is nothing to move at the moment. A terminal passes on what was written to it when it is asked, not before.
+    fn is_idle(&self) -> bool {
+        let mut fds = [PollFd::new(&self.source, PollFlags::IN)];
+        self.rest.is_empty()
+            && poll(&mut fds, Some(&Timespec::default())).is_ok()
+            && !fds[0].revents().contains(PollFlags::IN)
+    }
+
     fn step(&mut self, epoll: &OwnedFd, key: u64, buffer: &mut [u8]) -> Next {
         let data = EventData::new_u64(key);
         if self.rest.is_empty() {
@@ -246,34 +263,26 @@ mod tests {
     fn a_slow_reader_gets_everything_and_stops_nobody_else() {
         let relay = Relay::start().unwrap();
         let owner = relay.owner();
-        let ((from, mut to), (mut out, into)) = (
-            {
-                let (r, w) = pipe();
-                (r, File::from(w))
-            },
-            pipe(),
-        );
+        let ((from, to), (mut out, into)) = (pipe(), pipe());
         relay.pump(owner, true, without_blocking(from.into()), without_blocking(into)).unwrap();
-        let ((from2, mut to2), (mut out2, into2)) = (
-            {
-                let (r, w) = pipe();
-                (r, File::from(w))
-            },
-            pipe(),
-        );
-        relay.pump(owner, true, without_blocking(from2.into()), without_blocking(into2)).unwrap();
+        let ((quick_from, quick_to), (mut quick_out, quick_into)) = (pipe(), pipe());
+        relay.pump(owner, true, without_blocking(quick_from.into()), without_blocking(quick_into)).unwrap();
         let data: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
         let expected = data.clone();
-        let writer = std::thread::spawn(move || to.write_all(&data).unwrap());
-        to2.write_all(b"quick").unwrap();
-        drop(to2);
+        let writer = std::thread::spawn(move || File::from(to).write_all(&data).unwrap());
+        File::from(quick_to).write_all(b"quick").unwrap();
         let mut text = String::new();
-        out2.read_to_string(&mut text).unwrap();
+        quick_out.read_to_string(&mut text).unwrap();
         assert_eq!(text, "quick");
+        // Nobody reads the rest yet.
+        while relay.has_moved_all(owner) {
+            std::thread::yield_now();
+        }
         let mut received = Vec::new();
         out.read_to_end(&mut received).unwrap();
         assert!(received == expected, "{} of {} bytes", received.len(), expected.len());
         writer.join().unwrap();
+        assert!(relay.has_moved_all(owner));
         relay.finish(owner, Duration::from_secs(60));
         assert!(relay.lock().items.is_empty());
     }

@@ -1,6 +1,8 @@
 //! Standard input, output and error of a process: where containerd wants them, and the descriptors that lead there.
 
 mod logger;
+mod output;
+mod place;
 
 use crate::console::{self, ConsoleSocket};
 use crate::error::{Context as _, Error, Result};
@@ -9,6 +11,8 @@ use crate::relay::Relay;
 use crate::runtime::Streams;
 use crate::serve::Shim;
 pub use logger::{ARGUMENT as BECOME_LOGGER, become_logger};
+pub use output::Output;
+use place::{Place, input, place};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::fd::OwnedFd;
@@ -19,7 +23,7 @@ use std::time::{Duration, Instant};
 
 /// How long a client may take to open the other side of a FIFO.
 const READER_DEADLINE: Duration = Duration::from_secs(30);
-/// How long output may take to be moved after its process has ended, as in runc's shim.
+/// How long output may take to be moved after its process has ended, and the moved to be read.
 const OUTPUT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Where a request wants the streams; empty for nowhere.
@@ -35,32 +39,6 @@ pub struct Wanted {
     pub terminal: bool,
 }
 
-/// What the name of a stream means.
-#[derive(Debug, PartialEq, Eq)]
-enum Place {
-    Nowhere,
-    /// A FIFO, or a file that exists.
-    Path(PathBuf),
-    /// A file, which is made if need be.
-    File(PathBuf),
-    /// A program that reads the output, and its arguments.
-    Program(PathBuf, Vec<String>),
-}
-
-fn place(name: &str) -> Result<Place> {
-    let Some((scheme, rest)) = name.split_once("://") else {
-        return Ok(if name.is_empty() { Place::Nowhere } else { Place::Path(name.into()) });
-    };
-    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let path = PathBuf::from(logger::decode(path));
-    match scheme {
-        "fifo" => Ok(Place::Path(path)),
-        "file" => Ok(Place::File(path)),
-        "binary" => Ok(Place::Program(path, logger::query_arguments(query))),
-        _ => Err(Error::invalid(format!("cannot use '{name}' for output: unknown scheme '{scheme}'"))),
-    }
-}
-
 /// The streams of a process that is about to be made.
 pub struct Prepared {
     relay: Arc<Relay>,
@@ -69,7 +47,7 @@ pub struct Prepared {
     input: Option<(PathBuf, OwnedFd)>,
     /// Where output goes, with the pipes that it comes from.
     outputs: Vec<(OwnedFd, OwnedFd)>,
-    /// The reading sides of output FIFOs: while they are open, nobody sees an end when containerd restarts.
+    /// The reading sides of output FIFOs: while they are open, nothing that was written is lost when containerd restarts.
     readers: Vec<OwnedFd>,
     terminal: Option<Terminal>,
 }
@@ -88,7 +66,7 @@ pub struct Io {
     /// The writing side of the FIFO of standard input: while it is open, the process sees no end when a client goes away.
     stdin: Option<OwnedFd>,
     stdin_closed: bool,
-    _readers: Vec<OwnedFd>,
+    output: Arc<Output>,
     master: Option<OwnedFd>,
 }
 
@@ -186,13 +164,14 @@ impl Prepared {
     /// Starts to move the output. Call when the process was made.
     pub fn start(self) -> Result<Io> {
         let mut outputs = self.outputs;
+        let output = Output { relay: Arc::clone(&self.relay), owner: self.owner, fifos: self.readers };
         let mut io = Io {
             relay: self.relay,
             owner: self.owner,
             input: self.input,
             stdin: None,
             stdin_closed: false,
-            _readers: self.readers,
+            output: Arc::new(output),
             master: None,
         };
         if let Some(terminal) = self.terminal {
@@ -218,6 +197,11 @@ impl Io {
     /// The number under which the relay looks after these streams.
     pub fn owner(&self) -> u64 {
         self.owner
+    }
+
+    /// The output that was not read yet, if there is any.
+    pub fn unread(&self) -> Option<Arc<Output>> {
+        (!self.output.is_read()).then(|| Arc::clone(&self.output))
     }
 
     /// Starts to move the input. Call when the process is started, not earlier: clients can close the input only after they have heard
@@ -247,14 +231,6 @@ impl Drop for Io {
     fn drop(&mut self) {
         self.relay.finish(self.owner, OUTPUT_DEADLINE);
     }
-}
-
-/// The file that standard input comes from.
-fn input(name: &str) -> Result<Option<PathBuf>> {
-    Ok(match place(name)? {
-        Place::Path(path) => Some(path),
-        _ => None,
-    })
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {
@@ -303,20 +279,4 @@ fn chown(fd: &OwnedFd, options: &Options) -> Result<()> {
     }
     let (uid, gid) = (rustix::fs::Uid::from_raw(options.io_uid), rustix::fs::Gid::from_raw(options.io_gid));
     rustix::fs::fchown(fd, Some(uid), Some(gid)).context(|| "cannot change the owner of a pipe")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_streams_are_fifos_files_or_programs() {
-        assert_eq!(place("").unwrap(), Place::Nowhere);
-        assert_eq!(place("/run/f").unwrap(), Place::Path("/run/f".into()));
-        assert_eq!(place("file:///a%20b").unwrap(), Place::File("/a b".into()));
-        let args = vec!["id".to_owned(), "a b".to_owned(), "flag".to_owned(), String::new()];
-        let program = Place::Program("/bin/log".into(), args);
-        assert_eq!(place("binary:///bin/log?id=a%20b&flag").unwrap(), program);
-        assert!(place("http://x").is_err());
-    }
 }

@@ -97,7 +97,11 @@ impl Bench<'_> {
 }
 
 /// Does something for each number below a limit with several threads; returns the errors.
-fn parallel(limit: usize, threads: usize, work: impl Fn(usize) -> Result<(), String> + Sync) -> Vec<String> {
+pub(crate) fn parallel(
+    limit: usize,
+    threads: usize,
+    work: impl Fn(usize) -> Result<(), String> + Sync,
+) -> Vec<String> {
     scope(|scope| {
         let work = &work;
         let handles: Vec<_> = (0..threads)

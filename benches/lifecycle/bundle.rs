@@ -55,6 +55,11 @@ impl Scratch {
         Ok(())
     }
 
+    /// The directory that holds everything, which is a file system of its own in memory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The busybox of the root filesystem, as the host sees it.
     pub(crate) fn busybox(&self) -> PathBuf {
         self.dir.join("rootfs/bin/busybox")
@@ -95,9 +100,14 @@ impl Scratch {
         let _ = fs::remove_dir_all(self.dir.join("bundles").join(format!("{}-{id}", runtime.name)));
     }
 
+    /// The cgroup in which all of the benchmark's are, as a directory.
+    pub(crate) fn own_cgroup(&self) -> PathBuf {
+        Path::new(CGROUP_ROOT).join(&self.cgroup)
+    }
+
     /// The cgroup of a container, as a directory.
     pub(crate) fn cgroup_of(&self, runtime: &Runtime, id: &str) -> PathBuf {
-        Path::new(CGROUP_ROOT).join(&self.cgroup).join(format!("{}-{id}", runtime.name))
+        self.own_cgroup().join(format!("{}-{id}", runtime.name))
     }
 
     /// Removes everything that is left: containers, processes, cgroups, files. Returns what could not be removed.
@@ -111,14 +121,14 @@ impl Scratch {
                 call_quietly(Path::new(&program), &root, &["delete".as_ref(), "--force".as_ref(), id]);
             }
         }
-        let cgroup = Path::new(CGROUP_ROOT).join(&self.cgroup);
+        let cgroup = self.own_cgroup();
         if cgroup.exists() {
             remove_cgroup(&cgroup, &mut problems);
         }
-        if self.dir.exists()
-            && let Err(e) = fs::remove_dir_all(&self.dir)
-        {
-            problems.push(format!("{}: {e}", self.dir.display()));
+        for left in entries(&self.dir) {
+            if let Err(e) = fs::remove_dir_all(&left).or_else(|_| fs::remove_file(&left)) {
+                problems.push(format!("{}: {e}", left.display()));
+            }
         }
         problems
     }

@@ -2,22 +2,25 @@
 //!
 //! ```text
 //! cargo bench --bench lifecycle -- [--rounds N] [--containers N] [--runtimes a,b] [--magikrun PATH] [--markdown FILE]
-//!     [--devices on|off|auto] [--seccomp on|off]
+//!     [--devices on|off|auto] [--seccomp on|off] [--scale N,N...]
 //! ```
 //!
 //! It needs root, busybox-static and unshare(1). It runs in a mount namespace of its own in which /sys/fs/cgroup is a
-//! cgroup v2 alone, since not every runtime accepts the hybrid layout, and it removes all that it made, also when it is
+//! cgroup v2 alone, since not every runtime accepts the hybrid layout, and state, as in /run, and bundles are in a tmpfs, and it removes all that it made, also when it is
 //! interrupted. `MAGIKRUN_BENCH_CRUN` names another crun than the one on PATH.
 
 mod bulk;
 mod bundle;
+mod floor;
 mod profile;
 mod report;
 mod rounds;
 mod runtime;
+mod scale;
 mod stats;
 
 use bundle::Scratch;
+use floor::Floor;
 use report::{Show, Table};
 use rounds::{Bench, Mode, OPERATIONS, Results};
 use runtime::{Measure, Runtime};
@@ -27,12 +30,14 @@ use std::process::{Command, ExitCode};
 /// What the outer process asks for: a private view, the benchmark, and the sweep whatever becomes of the benchmark.
 const WRAPPER: &str = r#"
 umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup || exit 1
+mkdir "$3" && mount -t tmpfs none "$3" || exit 1
 trap : INT TERM HUP
-program=$1 pid=$2
-shift 2
+program=$1 pid=$2 directory=$3
+shift 3
 "$program" --inside "$pid" "$@"
 code=$?
 "$program" --sweep "$pid" || exit 1
+umount "$directory" && rmdir "$directory"
 exit $code
 "#;
 
@@ -48,6 +53,8 @@ struct Args {
     devices: Option<bool>,
     /// Whether the containers have the seccomp profile of container engines.
     seccomp: bool,
+    /// With which numbers of containers there each operation is measured, instead of everything else.
+    scale: Vec<usize>,
 }
 
 fn main() -> ExitCode {
@@ -87,6 +94,7 @@ fn outside(args: &[String]) -> Result<ExitCode, String> {
         .args(["-m", "--propagation", "private", "sh", "-c", WRAPPER, "lifecycle"])
         .arg(own)
         .arg(std::process::id().to_string())
+        .arg(Scratch::of_pid(std::process::id()).dir())
         .args(args)
         .status()
         .map_err(|e| format!("unshare: {e}"))?;
@@ -111,6 +119,7 @@ fn parse(args: &[String]) -> Result<Args, String> {
         markdown: None,
         devices: None,
         seccomp: true,
+        scale: Vec::new(),
     };
     let mut args = args.iter().filter(|arg| *arg != "--bench");
     while let Some(arg) = args.next() {
@@ -124,6 +133,11 @@ fn parse(args: &[String]) -> Result<Args, String> {
             "--rounds" => parsed.rounds = number()?.max(1),
             "--containers" => parsed.containers = number()?,
             "--runtimes" => parsed.runtimes = value.split(',').map(str::to_owned).collect(),
+            "--scale" => {
+                let numbers = value.split(',').map(|number| number.parse());
+                parsed.scale =
+                    numbers.collect::<Result<_, _>>().map_err(|e| format!("{name} {value}: {e}"))?;
+            }
             "--magikrun" => parsed.magikrun = Some(value.into()),
             "--markdown" => parsed.markdown = Some(value.into()),
             "--devices" => {
@@ -172,7 +186,9 @@ fn inside(mut scratch: Scratch, args: &[String]) -> Result<ExitCode, String> {
         if args.seccomp { "that of container engines" } else { "none" }
     ));
     println!("{}\n", lines.join("\n"));
-    let tables = measure(&Bench { scratch: &scratch, runtimes: &runtimes, memory }, &args);
+    let floor = Floor::make(&scratch, runtimes.iter().find(|runtime| runtime.name == "magikrun"))?;
+    let bench = Bench { memory, floor: Some(&floor), ..Bench::of(&scratch, &runtimes) };
+    let tables = measure(&bench, &args);
     if let Some(file) = &args.markdown {
         let list = format!("- {}\n", lines.join("\n- "));
         let tables: String = tables.iter().map(Table::markdown).collect();
@@ -207,7 +223,7 @@ fn choose_device_rules(
     wanted: Option<bool>,
 ) -> String {
     let run_all = |scratch: &Scratch| -> Vec<String> {
-        let bench = Bench { scratch, runtimes, memory };
+        let bench = Bench { memory, ..Bench::of(scratch, runtimes) };
         let run = |runtime| bench.run(runtime, "probe", Mode::Busy).err();
         runtimes.iter().filter_map(|runtime| run(runtime).map(|e| format!("{}: {e}", runtime.name))).collect()
     };
@@ -229,6 +245,11 @@ fn choose_device_rules(
 
 /// Does all rounds and prints each table as soon as it is there.
 fn measure(bench: &Bench<'_>, args: &Args) -> Vec<Table> {
+    if !args.scale.is_empty() {
+        let tables = bench.scale(&args.scale, args.rounds);
+        tables.iter().for_each(|table| println!("{}", table.text()));
+        return tables;
+    }
     let count = bench.runtimes.len();
     let (mut busy, mut paused, mut memory) = (Results::new(count), Results::new(count), Results::new(count));
     for number in 0..args.rounds {
@@ -257,6 +278,9 @@ fn measure(bench: &Bench<'_>, args: &Args) -> Vec<Table> {
         let mut table = Table::new(title.to_owned(), "operation", bench.runtimes);
         for (operation, samples) in OPERATIONS.iter().zip(&results.operations) {
             table.row(operation, samples, bench.runtimes, digits);
+            if *operation == "run" && i < 2 {
+                table.floor(operation, &results.floor, samples, bench.runtimes, digits);
+            }
         }
         if let Some(lists) = &lists {
             table.row(&format!("list of {}", args.containers), &lists[i], bench.runtimes, digits);

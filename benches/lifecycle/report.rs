@@ -35,7 +35,22 @@ impl Table {
         let mut header = vec![what.to_owned()];
         header.extend(runtimes.iter().map(|runtime| runtime.name.clone()));
         header.extend(rivals(runtimes).map(|(_, rival)| format!("magikrun/{}", rival.name)));
+        Self::with_header(title, header)
+    }
+
+    /// A table with these columns.
+    pub(crate) fn with_header(title: String, header: Vec<String>) -> Self {
         Self { title, header, rows: Vec::new(), notes: Vec::new() }
+    }
+
+    /// Adds a row of finished cells.
+    pub(crate) fn cells(&mut self, what: &str, cells: Vec<String>) {
+        self.rows.push(std::iter::once(what.to_owned()).chain(cells).collect());
+    }
+
+    /// Adds a line below the table.
+    pub(crate) fn note(&mut self, note: String) {
+        self.notes.push(note);
     }
 
     /// Adds a row: the samples stand in the order of the runtimes.
@@ -58,6 +73,22 @@ impl Table {
                 ));
             }
         }
+    }
+
+    /// Adds the floor of an operation and how many times as long magikrun takes, as a note.
+    pub(crate) fn floor(
+        &mut self,
+        what: &str,
+        floor: &Samples,
+        samples: &[Samples],
+        runtimes: &[Runtime],
+        show: Show,
+    ) {
+        let own = runtimes.iter().position(|runtime| runtime.name == "magikrun");
+        let times = own.and_then(|own| ratio(&samples[own], floor, show));
+        let times =
+            times.map_or_else(String::new, |times| format!("; magikrun takes {times:.2} times as long"));
+        self.notes.push(format!("the kernel's own work of {what}: {}{times}", cell(floor, show)));
     }
 
     /// The table with aligned columns.
@@ -121,7 +152,8 @@ fn ratio(own: &Samples, rival: &Samples, show: Show) -> Option<f64> {
     Some(value(own, show)? / rival)
 }
 
-fn cell(samples: &Samples, show: Show) -> String {
+/// A value as a table shows it.
+pub(crate) fn cell(samples: &Samples, show: Show) -> String {
     let text = value(samples, show).map(|value| match show {
         Show::MedianAndP10(digits) => {
             format!("{value:.digits$} ({:.digits$})", samples.p10().unwrap_or(value))

@@ -1,6 +1,7 @@
 //! The interleaved rounds: the life of one container, operation by operation, in every runtime.
 
 use crate::bundle::Scratch;
+use crate::floor::Floor;
 use crate::runtime::{Measure, Reaper, Runtime, proportional_memory};
 use crate::stats::Samples;
 use std::ffi::OsStr;
@@ -37,6 +38,8 @@ pub(crate) struct Results {
     pub(crate) operations: Vec<Vec<Samples>>,
     /// What `create` leaves in memory, for each runtime; filled in [`Mode::Memory`] only.
     pub(crate) left_by_create: Vec<Samples>,
+    /// The floor of `run`, in modes of time.
+    pub(crate) floor: Samples,
 }
 
 impl Results {
@@ -44,6 +47,7 @@ impl Results {
         Self {
             operations: vec![vec![Samples::default(); runtimes]; OPERATIONS.len()],
             left_by_create: vec![Samples::default(); runtimes],
+            floor: Samples::default(),
         }
     }
 }
@@ -63,9 +67,15 @@ pub(crate) struct Bench<'a> {
     pub(crate) scratch: &'a Scratch,
     pub(crate) runtimes: &'a [Runtime],
     pub(crate) memory: Measure,
+    pub(crate) floor: Option<&'a Floor>,
 }
 
-impl Bench<'_> {
+impl<'a> Bench<'a> {
+    /// Enough to do single operations, timed.
+    pub(crate) fn of(scratch: &'a Scratch, runtimes: &'a [Runtime]) -> Self {
+        Self { scratch, runtimes, memory: Measure::Time, floor: None }
+    }
+
     /// Does one round: every operation in every runtime, in an order that rotates with the rounds.
     pub(crate) fn round(&self, number: usize, mode: Mode, results: &mut Results) {
         let count = self.runtimes.len();
@@ -73,6 +83,9 @@ impl Bench<'_> {
             .map(|_| Life { id: format!("{mode:?}-{number}"), reaper: None, broken: None })
             .collect();
         for (step, operation) in OPERATIONS.iter().enumerate() {
+            if *operation == "run" {
+                self.floor(mode, &mut results.floor);
+            }
             for turn in 0..count {
                 let who = (turn + number + step) % count;
                 let samples = &mut results.operations[step][who];
@@ -98,6 +111,14 @@ impl Bench<'_> {
             }
             self.scratch.drop_bundle(runtime, &life.id);
         }
+    }
+
+    fn floor(&self, mode: Mode, samples: &mut Samples) {
+        let Some(floor) = self.floor.filter(|_| mode != Mode::Memory && !samples.hopeless()) else { return };
+        if mode == Mode::Paused {
+            sleep(PAUSE);
+        }
+        samples.add(floor.run(self.scratch));
     }
 
     fn measure(&self, mode: Mode) -> Measure {

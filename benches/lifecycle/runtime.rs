@@ -98,7 +98,7 @@ pub(crate) fn call_quietly(program: &Path, root: &Path, args: &[&OsStr]) {
 }
 
 /// Runs a command; returns the milliseconds it took, or what it said when it failed.
-fn timed(command: &mut Command, errors: &Path) -> Result<f64, String> {
+pub(crate) fn timed(command: &mut Command, errors: &Path) -> Result<f64, String> {
     let file = File::create(errors).map_err(|e| format!("{}: {e}", errors.display()))?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
     let begin = Instant::now();
@@ -196,7 +196,8 @@ fn collect_pids(cgroup: &Path, pids: &mut Vec<u32>) {
     }
 }
 
-fn status_field(text: &str, name: &str) -> Option<u64> {
+/// The number after a name at the beginning of a line.
+pub(crate) fn status_field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }

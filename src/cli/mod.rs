@@ -43,6 +43,9 @@ const FAILURE: u8 = 1;
 /// Exit status of errors of our own in `exec`, apart from those of the program: as runc has it.
 const EXEC_FAILURE: u8 = 255;
 
+/// Commands that put processes into containers, from where our executable can be reached.
+const ENTERING: [&str; 4] = ["create", "run", "exec", "restore"];
+
 /// OCI runtime for Linux containers, WebAssembly and microVMs
 #[derive(Debug, Parser)]
 #[command(name = "magikrun", disable_version_flag = true, max_term_width = 110)]
@@ -134,6 +137,10 @@ pub fn main_with(libkrun: Libkrun) -> u8 {
     }
     if let Some(status) = crate::pod::role() {
         return status;
+    }
+    // Before the command line is parsed, which would have to be done again; `dispatch` does it for all the others.
+    if std::env::args_os().skip(1).any(|arg| arg.to_str().is_some_and(|arg| ENTERING.contains(&arg))) {
+        let _ = crate::platform::selfexe::protect();
     }
     let cli = match parse() {
         Ok(cli) => cli,

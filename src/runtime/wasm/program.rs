@@ -67,9 +67,8 @@ impl Program {
     }
 
     fn with(compile: Compiler, config: &WasmLimits, settings: Settings, source: &Source) -> Result<Self> {
-        let bytes = source.read(settings.limits.module_size)?;
         let what = source.path.display().to_string();
-        let (code, kind) = obtain(compile, &store(config), &bytes, &what, &settings)?;
+        let (code, kind) = obtain(compile, &store(config), source, &what, &settings)?;
         if settings.http.is_some() != (kind == Kind::Proxy) {
             crate::bail!(InvalidBundle, "cannot run '{what}': {}", mismatch(kind));
         }
@@ -96,27 +95,51 @@ type Compiler = fn(&Engine, &[u8], &str) -> Result<(File, Kind)>;
 fn obtain(
     compile: Compiler,
     store: &Store,
-    bytes: &[u8],
+    source: &Source,
     what: &str,
     settings: &Settings,
 ) -> Result<(File, Kind)> {
     let engine = engine::compiling(settings.code)?;
-    let key = engine::key(&engine, &Digest::of(bytes));
-    if let Some(Stored { code, kind }) = store.get(&key) {
+    let limit = settings.limits.module_size;
+    let metadata = source.metadata()?;
+    if metadata.len() <= limit
+        && let Some(digest) = store.known(&metadata)
+        && let Some(Stored { code, kind }) = store.get(&engine::key(&engine, &digest))
+    {
+        return Ok((code, kind));
+    }
+    let bytes = source.read(limit)?;
+    let digest = Digest::of(&bytes);
+    let key = engine::key(&engine, &digest);
+    let found = compiled(compile, store, &engine, &key, &bytes, what)?;
+    store.remember(&metadata, &digest);
+    Ok(found)
+}
+
+/// The code of a module: from the store, or compiled and kept there.
+fn compiled(
+    compile: Compiler,
+    store: &Store,
+    engine: &Engine,
+    key: &Digest,
+    bytes: &[u8],
+    what: &str,
+) -> Result<(File, Kind)> {
+    if let Some(Stored { code, kind }) = store.get(key) {
         return Ok((code, kind));
     }
     // One compiles, the others wait for what it stores.
-    let _lock = store.lock(&key);
-    if let Some(Stored { code, kind }) = store.get(&key) {
+    let _lock = store.lock(key);
+    if let Some(Stored { code, kind }) = store.get(key) {
         return Ok((code, kind));
     }
-    let (code, kind) = compile(&engine, bytes, what)?;
+    let (code, kind) = compile(engine, bytes, what)?;
     let stored =
-        std::fs::read(path_of(&code)).map_err(Error::from).and_then(|code| store.put(&key, &code, kind));
+        std::fs::read(path_of(&code)).map_err(Error::from).and_then(|code| store.put(key, &code, kind));
     if let Err(e) = stored {
         tracing::warn!("the compiled code of '{what}' is not kept: {e}");
     }
-    if let Some(Stored { code, kind }) = store.get(&key) {
+    if let Some(Stored { code, kind }) = store.get(key) {
         return Ok((code, kind));
     }
     Ok((memory::seal(code)?, kind))

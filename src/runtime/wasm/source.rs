@@ -4,7 +4,7 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use oci_spec::runtime::{Mount, Process, Spec};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
@@ -161,11 +161,20 @@ impl Source {
         self.has_magic() || self.path.extension().is_some_and(|extension| extension == "wat")
     }
 
+    fn cannot(&self) -> String {
+        format!("cannot read '{}'", self.path.display())
+    }
+
+    /// What the file system says of it.
+    pub fn metadata(&self) -> Result<Metadata> {
+        self.file.metadata().context(|| self.cannot())
+    }
+
     /// Reads it, if it has at most `limit` bytes.
     pub fn read(&self, limit: u64) -> Result<Vec<u8>> {
-        let cannot = || format!("cannot read '{}'", self.path.display());
+        let cannot = || self.cannot();
         let mut bytes = Vec::new();
-        let length = self.file.metadata().context(cannot)?.len();
+        let length = self.metadata()?.len();
         if length <= limit {
             bytes.reserve_exact(length as usize + 1);
             (&self.file).take(limit + 1).read_to_end(&mut bytes).context(cannot)?;

@@ -5,6 +5,9 @@
 //! used only if nobody but the user of this process could have put it there, and only with the digest that it had then. What
 //! does not pass is compiled again and replaced. Files are published by rename and never changed afterwards: so a digest that
 //! was verified holds until the next boot, for as long as the file is the same and unchanged (`verified.rs`).
+//!
+//! `ROOT/index/DEVICE-INODE~module` remembers the digest of a module in the same way: reading and hashing it takes longer than all
+//! else for a module of some megabytes.
 
 use super::program::Kind;
 use super::verified::Verified;
@@ -19,10 +22,10 @@ use rustix::fs::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
-use std::fs::{DirBuilder, DirEntry, File};
+use std::fs::{DirBuilder, DirEntry, File, Metadata};
 use std::io::{Read as _, Seek as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::{Duration, SystemTime};
@@ -51,6 +54,13 @@ struct Entry {
     kind: Kind,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     verified: Option<Verified>,
+}
+
+/// What is remembered of a module's file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Known {
+    digest: String,
+    verified: Verified,
 }
 
 /// Compiled code from the store.
@@ -122,6 +132,29 @@ impl Store {
         }
         note_use(&index, key);
         Ok(Some(Stored { code, kind: entry.kind }))
+    }
+
+    /// The digest of a module that was read before and has not changed since, so that a start need not read all of it again.
+    pub fn known(&self, module: &Metadata) -> Option<Digest> {
+        let now = identity(module)?;
+        let index = self.open_index().ok()?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(openat(&index, known_name(module), flags, Mode::empty()).ok()?);
+        require_own(&file, "an entry of the store").ok()?;
+        let mut text = Vec::new();
+        (&file).take(MAX_ENTRY).read_to_end(&mut text).ok()?;
+        let known: Known = serde_json::from_slice(&text).ok()?;
+        if known.verified == now { Digest::from_str(&known.digest).ok() } else { None }
+    }
+
+    /// Remembers the digest of a module. `module` is what was said of its file before it was read.
+    pub fn remember(&self, module: &Metadata, digest: &Digest) {
+        let Some(verified) = identity(module) else { return };
+        let known = Known { digest: digest.to_string(), verified };
+        // Without it the module is read again.
+        let _ = self
+            .open_index()
+            .and_then(|index| atomic::write_at(&index, &known_name(module), &serde_json::to_vec(&known)?));
     }
 
     fn open_index(&self) -> Result<OwnedFd> {
@@ -209,6 +242,17 @@ impl Store {
             }
         }
     }
+}
+
+/// The file as it is now. None where another file may later have the same device and inode number: file systems without a device of
+/// their own (overlay, tmpfs) pass their numbers on.
+fn identity(module: &Metadata) -> Option<Verified> {
+    (rustix::fs::major(module.dev()) != 0).then(|| Verified::now(module)).flatten()
+}
+
+/// The tilde makes it one of the names that are removed when they are old.
+fn known_name(module: &Metadata) -> String {
+    format!("{:x}-{:x}~module", module.dev(), module.ino())
 }
 
 fn modified(file: &DirEntry) -> SystemTime {
@@ -334,6 +378,31 @@ mod tests {
         std::fs::write(&blob, b"evil").unwrap();
         File::options().write(true).open(&blob).unwrap().set_modified(modified).unwrap();
         assert!(store.get(&key).is_none());
+    }
+
+    #[test]
+    fn a_module_is_read_again_when_it_has_changed() {
+        let (tmp, store) = store(1000);
+        let key = Digest::of(b"key");
+        store.put(&key, b"code", Kind::Command).unwrap();
+        let path = tmp.path().join("module");
+        std::fs::write(&path, b"one").unwrap();
+        let of = || std::fs::metadata(&path).unwrap();
+        if rustix::fs::major(of().dev()) == 0 {
+            // On a file system without a device nothing is remembered.
+            store.remember(&of(), &key);
+            assert!(store.known(&of()).is_none());
+            return;
+        }
+        store.remember(&of(), &Digest::of(b"one"));
+        assert!(store.known(&of()).is_none(), "not while a change could go unseen");
+        std::thread::sleep(Duration::from_millis(3100));
+        store.remember(&of(), &Digest::of(b"one"));
+        assert_eq!(store.known(&of()), Some(Digest::of(b"one")));
+        let modified = of().modified().unwrap();
+        std::fs::write(&path, b"two").unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+        assert!(store.known(&of()).is_none());
     }
 
     #[test]

@@ -5,12 +5,15 @@ use super::outcome::Outcome;
 use crate::error::{Context as _, Result};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
+use hyper::rt::{Sleep, Timer};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -24,6 +27,35 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 const MAX_CONNECTIONS: usize = 1024;
 /// How long to wait after a connection could not be accepted.
 const RETRY: Duration = Duration::from_millis(10);
+
+/// How long a client may take for the head of a request: the places are few.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The executor's clock, as the HTTP library wants it.
+#[derive(Debug, Clone, Copy)]
+struct Clock;
+
+struct Nap(Pin<Box<tokio::time::Sleep>>);
+
+impl Future for Nap {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl Sleep for Nap {}
+
+impl Timer for Clock {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        Box::pin(Nap(Box::pin(tokio::time::sleep(duration))))
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        Box::pin(Nap(Box::pin(tokio::time::sleep_until(deadline.into()))))
+    }
+}
 
 /// Opens the socket that a component is served on.
 pub fn listen(address: SocketAddr) -> Result<TcpListener> {
@@ -69,7 +101,9 @@ pub async fn serve(
         tokio::task::spawn(async move {
             let service = service_fn(|request| Arc::clone(&server).answer(request));
             // What goes wrong with a connection is between the client and the network.
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(client), service).await;
+            let mut http = http1::Builder::new();
+            http.timer(Clock).header_read_timeout(HEAD_TIMEOUT);
+            let _ = http.serve_connection(TokioIo::new(client), service).await;
             drop(place);
         });
     }

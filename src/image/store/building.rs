@@ -77,7 +77,13 @@ impl Building {
     }
 }
 
-/// True for a bundle of which nobody will ever make use: it is not finished, its maker is dead, and so is its container.
+/// True for a bundle that is not finished, and may never be.
+pub(super) fn is_marked(bundle: &Path) -> bool {
+    bundle.join(MARK).exists()
+}
+
+/// True for a bundle of which nobody will ever make use: it is not finished, its maker is dead, and so is its container. Call with
+/// the store locked exclusively.
 pub(super) fn is_dead(bundle: &Path) -> bool {
     let Ok(mark) = File::open(bundle.join(MARK)) else { return false };
     if flock(&mark, FlockOperation::NonBlockingLockExclusive).is_err() {

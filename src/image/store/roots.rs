@@ -34,19 +34,18 @@ impl ImageStore {
     /// Removes bundles of our own of which nobody will make use.
     pub(super) fn clean_bundles(&self) -> Result<()> {
         let all = names(&self.root().join("bundles"))?;
-        for path in all.iter().map(|name| self.root().join("bundles").join(name)) {
-            let own = std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
-            let dead = || {
-                building::is_dead(&path) || std::fs::read_dir(&path).is_ok_and(|mut all| all.next().is_none())
-            };
-            if own && dead() {
-                let _exclusive = self.lock_exclusive()?;
-                if dead() {
-                    tree::remove(&path)?;
-                }
-            }
+        let own = |path: &PathBuf| std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
+        let empty = |path: &Path| std::fs::read_dir(path).is_ok_and(|mut all| all.next().is_none());
+        let paths = all.iter().map(|name| self.root().join("bundles").join(name)).filter(own);
+        let unfinished: Vec<PathBuf> =
+            paths.filter(|path| building::is_marked(path) || empty(path)).collect();
+        if unfinished.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        // To ask whether a mark is locked is to lock it for a moment, in which nobody may begin to make the bundle.
+        let _exclusive = self.lock_exclusive()?;
+        let dead = |path: &&PathBuf| building::is_dead(path) || empty(path);
+        unfinished.iter().filter(dead).try_for_each(|path| tree::remove(path))
     }
 
     /// An empty directory, for overlays that need one layer more.

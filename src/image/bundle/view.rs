@@ -45,6 +45,14 @@ pub fn read(layers: &[Layer], directory: &str, name: &str) -> Result<Option<Stri
     Ok(Some(String::from_utf8_lossy(&data).into_owned()))
 }
 
+/// What the layer does not have, or only a link that leads nowhere; that it could not be asked is an error.
+fn absent(e: Errno) -> Result<Found> {
+    match e {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG => Ok(Found::Nothing),
+        e => Err(Error::from(e).wrap("cannot look into a layer")),
+    }
+}
+
 fn look(layer: &Layer, directory: &str, name: &str) -> Result<Found> {
     let root = open(&layer.path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let parent = match openat2(
@@ -57,12 +65,15 @@ fn look(layer: &Layer, directory: &str, name: &str) -> Result<Found> {
         Ok(parent) => parent,
         // A whiteout, or a file in its place.
         Err(Errno::NOTDIR) => return Ok(Found::Hidden),
-        Err(_) => return Ok(Found::Nothing),
+        Err(e) => return absent(e),
     };
     let path = format!("{directory}/{name}");
-    if let Ok(file) = openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), INSIDE) {
-        let regular = FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::RegularFile;
-        return Ok(if regular { Found::File(file) } else { Found::Hidden });
+    match openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), INSIDE) {
+        Ok(file) => {
+            let regular = FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::RegularFile;
+            return Ok(if regular { Found::File(file) } else { Found::Hidden });
+        }
+        Err(e) => drop(absent(e)?),
     }
     let mut value = [0u8; 1];
     let opaque = fgetxattr(&parent, c"user.overlay.opaque", &mut value).is_ok() && value == *b"y";

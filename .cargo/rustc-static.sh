@@ -5,15 +5,20 @@
 # (no relocations at start): about a millisecond less for every command. Flags set for the whole build would reach
 # procedural macros and build scripts too, where +crt-static fails, so they are added here, for the
 # final crate alone.
-name= type=
+name= type= ordered=
 prev=
 for arg in "$@"; do
     case $prev in
         --crate-name) name=$arg ;;
         --crate-type) type=$arg ;;
     esac
+    # What cargo says with `lto = "fat"`: a release, whose functions are worth an order.
+    [ "$prev $arg" != "-C lto=fat" ] || ordered=yes
     prev=$arg
 done
+[ "$name:$type:$ordered" != magikrun:bin:yes ] || set -- "$@" "-Clinker=${0%/*}/ordered-cc.sh"
+# For tools/order.py, which needs the names of functions.
+[ -z "${MAGIKRUN_SYMBOLS:-}" ] || [ "$name:$type" != magikrun:bin ] || set -- "$@" -Cstrip=none
 case $name:$type in
     magikrun:bin | vminit:bin | containerd_shim_magikrun_v2:bin) exec "$@" -Ctarget-feature=+crt-static -Crelocation-model=static ;;
     *) exec "$@" ;;

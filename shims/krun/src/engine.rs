@@ -1,9 +1,11 @@
 //! The engine: from the library's description of a machine to libkrun's calls.
 
 use crate::ffi::{self, Context};
+use magikrun::error::Context as _;
 use magikrun::runtime::krun::engine::{self as runtime, Machine, MachineConfig, ROOTFS};
 use magikrun::runtime::krun::settings::Network;
 use magikrun::{Error, ErrorKind, Result};
+use std::fs::OpenOptions;
 
 /// The guest's kernel, as libkrun looks for it.
 const KERNEL: &str = "libkrunfw.so.5";
@@ -51,18 +53,22 @@ impl Machine for Vm {
 impl Vm {
     fn configure(&self, config: &MachineConfig) -> Result<()> {
         let context = &self.0;
+        let console = format!("/proc/self/fd/{}", config.console);
+        // What libkrun says is heard where the guest is, and not among the output of the program.
+        let log = OpenOptions::new().write(true).open(&console).context(|| "cannot open the console")?;
+        context.log_to(log.into())?;
         context.set_size(config.settings.cpus, config.settings.ram_mib)?;
         context.set_virtual_root(config.init, &[(vm_protocol::spec::PATH, config.spec)], &DIRECTORIES)?;
         context.share(ROOTFS, &config.rootfs)?;
         context.clear_environment()?;
         context.set_vsock(vm_protocol::PORT, &config.control, config.settings.network == Network::Tsi)?;
-        context.set_console(&format!("/proc/self/fd/{}", config.console))?;
-        let console = context.add_console()?;
+        context.set_console(&console)?;
+        let streams = context.add_console()?;
         if config.terminal {
-            context.add_terminal(console, TERMINAL, 1)?;
+            context.add_terminal(streams, TERMINAL, 1)?;
         } else {
             for (name, input, output) in STREAMS {
-                context.add_port(console, name, input, output)?;
+                context.add_port(streams, name, input, output)?;
             }
         }
         match config.passt {

@@ -7,7 +7,7 @@
 use magikrun::error::errno_text;
 use magikrun::{Error, ErrorKind, Result};
 use std::ffi::{CString, c_int};
-use std::os::fd::RawFd;
+use std::os::fd::{IntoRawFd as _, OwnedFd, RawFd};
 use std::ptr::null;
 
 #[cfg(feature = "bundled")]
@@ -17,8 +17,12 @@ use krun_sys as lib;
 
 /// Tag of the share that the guest's kernel takes as its root.
 const ROOT_TAG: &str = "/dev/root";
-/// Log errors only.
-const LOG_LEVEL: u32 = 1;
+/// Errors only, of libkrun's levels.
+const LOG_ERRORS: u32 = 1;
+/// No colours, whatever the log goes to.
+const LOG_STYLE_NEVER: u32 = 2;
+/// Whatever the environment asks for.
+const LOG_NO_ENVIRONMENT: u32 = 1;
 
 /// A configuration of libkrun's.
 #[derive(Debug)]
@@ -46,11 +50,16 @@ impl Context {
     /// A new configuration.
     pub fn new() -> Result<Self> {
         // SAFETY: no arguments.
+        check("context", unsafe { lib::krun_create_ctx() }).map(Self)
+    }
+
+    /// Sends what libkrun itself has to say to a descriptor, which it owns from now on. Once in a process.
+    pub fn log_to(&self, target: OwnedFd) -> Result<()> {
+        // SAFETY: numbers, and a descriptor that nobody else owns.
         let code = unsafe {
-            lib::krun_set_log_level(LOG_LEVEL);
-            lib::krun_create_ctx()
+            lib::krun_init_log(target.into_raw_fd(), LOG_ERRORS, LOG_STYLE_NEVER, LOG_NO_ENVIRONMENT)
         };
-        check("context", code).map(Self)
+        check("log", code).map(drop)
     }
 
     /// Processors and memory.

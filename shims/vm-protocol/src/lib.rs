@@ -22,6 +22,16 @@ pub const PORT: u32 = 1024;
 /// ([`message::Reply::Taken`]): what the guest keeps in memory for a program that does not read.
 pub const STDIN_WINDOW: usize = 128 << 10;
 
+/// Exit code of a virtual machine that ends without having told one, as when its kernel panics.
+pub const UNTOLD: u8 = 125;
+
+/// From an exit code to the status with which the monitor of the virtual machine ends, and back.
+///
+/// A monitor whose guest has told it nothing ends with status 0. That must not look like a program that has succeeded.
+pub fn exit_status(code: u8) -> u8 {
+    code ^ UNTOLD
+}
+
 /// The version that two sides can both speak.
 pub fn agree(theirs: &message::Hello) -> Option<u32> {
     let newest = VERSION.min(theirs.newest);
@@ -32,6 +42,12 @@ pub fn agree(theirs: &message::Hello) -> Option<u32> {
 mod tests {
     use super::*;
     use message::Hello;
+
+    #[test]
+    fn only_a_guest_that_says_so_has_succeeded() {
+        assert_eq!(exit_status(0), UNTOLD);
+        assert!((0..=255).all(|code| exit_status(exit_status(code)) == code));
+    }
 
     #[test]
     fn two_sides_speak_the_newest_version_that_both_know() {

@@ -151,9 +151,9 @@ pub fn listen_vsock(port: u32) -> Result<OwnedFd> {
     }
 }
 
-/// Tells libkrun the exit code of the virtual machine. `root` is its root file system.
-pub fn report_exit_code(root: impl AsFd, code: u8) -> Result<()> {
+/// Tells libkrun the status with which it is to end. `root` is the root file system of the virtual machine.
+pub fn report_exit_status(root: impl AsFd, status: u8) -> Result<()> {
     // SAFETY: this request takes an integer.
-    let ret = unsafe { libc::ioctl(root.as_fd().as_raw_fd(), KRUN_EXIT_CODE, libc::c_int::from(code)) };
+    let ret = unsafe { libc::ioctl(root.as_fd().as_raw_fd(), KRUN_EXIT_CODE, libc::c_int::from(status)) };
     check(ret.into()).map(drop)
 }

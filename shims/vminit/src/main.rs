@@ -85,7 +85,7 @@ fn main() -> ExitCode {
 /// Ends the virtual machine. Returns only when that fails: the kernel panics then, and ends it too.
 fn end_machine(root: Option<OwnedFd>, code: u8) {
     if let Some(root) = root
-        && let Err(e) = ffi::report_exit_code(&root, code)
+        && let Err(e) = ffi::report_exit_status(&root, vm_protocol::exit_status(code))
     {
         eprintln!("vminit: cannot report exit code {code}: {}", failure::text(&e));
     }

@@ -10,6 +10,7 @@ use crate::vm::Guest;
 use std::os::fd::AsRawFd as _;
 
 pub mod check;
+pub mod console;
 pub mod engine;
 pub mod guest;
 pub mod monitor_spec;

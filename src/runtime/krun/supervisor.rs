@@ -3,32 +3,32 @@
 //!
 //! It is one thread around one poll(2). The monitor is its child: libkrun ends the process that it runs in.
 
+use super::console::Console;
 use super::guest;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::clone::{self, Child};
 use crate::runtime::foreground::FAULTS;
 use crate::runtime::native::channel::{Channel, Message};
-use crate::vm::connection::{Connection, Received, reply_of, shown};
+use crate::vm::connection::{Connection, Received, reply_of};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::process::{WaitOptions, WaitStatus, wait};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use vm_protocol::message::{Reply, Request};
+use vm_protocol::{UNTOLD, exit_status};
 
 /// How often a guest that does not listen yet is asked again.
 const RETRY: Duration = Duration::from_millis(20);
 /// How long a guest may take to answer that it has passed a signal on; then it is ended.
 const SIGNAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How much of what the guest's console says last is kept, in bytes.
-const MAX_CONSOLE: usize = 4 << 10;
-/// How many of its lines an error shows.
-const CONSOLE_LINES: usize = 8;
 /// Exit code when the virtual machine itself has failed.
-const FAILURE: i32 = 125;
+const FAILURE: i32 = UNTOLD as i32;
+/// Status of a monitor that could not become the machine: what a guest that says nothing leaves it.
+const NO_MACHINE: i32 = 0;
 /// Offset of the exit code of a process that a signal ended.
 const SIGNAL_BASE: i32 = 128;
 
@@ -39,8 +39,8 @@ const OWN: [Signal; 4] = [Signal::SIGWINCH, Signal::SIGCHLD, Signal::SIGPIPE, Si
 /// What is supervised.
 #[derive(Debug)]
 pub struct Supervisor {
-    /// Read end of the guest's console.
-    pub console: OwnedFd,
+    /// The guest's console.
+    pub console: Console,
     /// The control socket.
     pub control: PathBuf,
     /// When the guest's program must run.
@@ -60,8 +60,10 @@ struct Running {
     /// Signals that the guest has not acknowledged, each with the time until when it must.
     sent: Vec<(Connection, Instant)>,
     early: Vec<i32>,
-    said: Vec<u8>,
-    console_open: bool,
+    /// The machine is ended for a reason that was told.
+    failed: bool,
+    /// The signal that has ended the machine, for no reason that is known.
+    killed: Option<i32>,
 }
 
 impl Supervisor {
@@ -81,7 +83,7 @@ impl Supervisor {
             let _ = before.thread_set_mask();
             let e = become_monitor();
             eprintln!("magikrun: {e}");
-            FAILURE
+            NO_MACHINE
         });
         let monitor = match monitor {
             Ok(monitor) => monitor,
@@ -95,8 +97,8 @@ impl Supervisor {
             ready: None,
             sent: Vec::new(),
             early: Vec::new(),
-            said: Vec::new(),
-            console_open: true,
+            failed: false,
+            killed: None,
         };
         running.supervise()
     }
@@ -124,7 +126,7 @@ impl Running {
     /// Waits until something happens and handles it; the exit code when the monitor has ended.
     fn turn(&mut self) -> Option<i32> {
         self.wait();
-        self.read_console();
+        self.supervisor.console.read();
         while let Ok(Some(info)) = self.signals.read_signal() {
             let number = i32::try_from(info.ssi_signo).unwrap_or(0);
             if number == libc::SIGCHLD {
@@ -142,9 +144,7 @@ impl Running {
 
     fn wait(&mut self) {
         let mut fds = vec![PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN)];
-        if self.console_open {
-            fds.push(PollFd::new(&self.supervisor.console, PollFlags::IN));
-        }
+        fds.extend(self.supervisor.console.wait_for());
         let connections = self.ready.iter().chain(self.sent.iter().map(|(connection, _)| connection));
         fds.extend(connections.map(|connection| PollFd::new(connection, PollFlags::IN)));
         // Without a question on its way to a guest that is to start, the next is asked soon.
@@ -161,27 +161,13 @@ impl Running {
         let _ = poll(&mut fds, timeout.as_ref());
     }
 
-    fn read_console(&mut self) {
-        let mut buffer = [0; MAX_CONSOLE];
-        while self.console_open {
-            match rustix::io::read(&self.supervisor.console, &mut buffer) {
-                Ok(0) => self.console_open = false,
-                Ok(length) => {
-                    self.said.extend_from_slice(&buffer[..length]);
-                    let surplus = self.said.len().saturating_sub(MAX_CONSOLE);
-                    self.said.drain(..surplus);
-                }
-                Err(_) => break,
-            }
-        }
-    }
-
     /// Reaps whatever has ended; the exit code of the monitor if it has.
     fn reap(&mut self) -> Option<i32> {
         let mut code = None;
         while let Ok(Some((pid, status))) = rustix::io::retry_on_intr(|| wait(WaitOptions::NOHANG)) {
             let pid = pid.as_raw_pid();
             if pid == self.monitor.pid {
+                self.killed = status.terminating_signal();
                 code = Some(code_of(status));
             } else if self.supervisor.passt.as_ref().is_some_and(|passt| passt.pid == pid) {
                 self.supervisor.passt = None;
@@ -193,20 +179,25 @@ impl Running {
 
     /// The exit code to end with, after whoever waits has heard why nothing runs.
     fn ended(&mut self, code: i32) -> i32 {
-        self.read_console();
+        self.supervisor.console.read();
+        if self.failed {
+            return FAILURE;
+        }
         if self.starter.is_some() {
             let e =
                 self.explain(format!("the virtual machine ended with code {code} before its program ran"));
             self.tell_starter(&e);
+        } else if let Some(signal) = self.killed {
+            eprintln!(
+                "magikrun: {}",
+                self.explain(format!("the virtual machine was killed by signal {signal}"))
+            );
         }
         code
     }
 
     fn explain(&self, what: String) -> Error {
-        let text = String::from_utf8_lossy(&self.said);
-        let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let last = &lines[lines.len().saturating_sub(CONSOLE_LINES)..];
-        let said = if last.is_empty() { "nothing".to_owned() } else { shown(&last.join("; ")) };
+        let said = self.supervisor.console.last_words();
         Error::new(ErrorKind::StartFailed, format!("{what}; the last that its console said: {said}"))
     }
 
@@ -218,6 +209,7 @@ impl Running {
 
     /// Ends the machine for a reason.
     fn fail(&mut self, e: Error) {
+        self.failed = true;
         match self.starter {
             Some(_) => self.tell_starter(&e),
             None => eprintln!("magikrun: {e}"),
@@ -305,6 +297,7 @@ impl Running {
 }
 
 fn code_of(status: WaitStatus) -> i32 {
+    let told = status.exit_status().map(|status| i32::from(exit_status(status as u8)));
     let signal = || status.terminating_signal().map(|signal| SIGNAL_BASE + signal);
-    status.exit_status().or_else(signal).unwrap_or(FAILURE)
+    told.or_else(signal).unwrap_or(FAILURE)
 }

@@ -116,7 +116,7 @@ impl Guest {
             passt: socket.as_ref().map(AsRawFd::as_raw_fd),
         };
         let supervisor = Supervisor {
-            console,
+            console: console.into(),
             control: PathBuf::from(&config.control),
             deadline: Instant::now() + self.start_timeout,
             passt,

@@ -40,14 +40,16 @@ pub fn pasta(namespace: &str, pid_file: &str, forwards: &[Forward], root: bool) 
 }
 
 /// The arguments of passt for a virtual machine whose end of the connection is descriptor `socket`, and which has this address and
-/// gateway. Every port of the network namespace that it runs in leads to the same port of the machine.
+/// gateway, of IPv4. These TCP and UDP ports of the network namespace that it runs in, as passt(1) names them, lead to the same ports
+/// of the machine.
 ///
 /// It stays in the foreground, so that whoever starts it knows when it ends.
-pub fn passt(socket: RawFd, address: &str, gateway: &str) -> Vec<String> {
+pub fn passt(socket: RawFd, address: &str, gateway: &str, (tcp, udp): (&str, &str)) -> Vec<String> {
     let socket = socket.to_string();
     let all = [
         "--foreground",
         "--quiet",
+        "--ipv4-only",
         "--fd",
         &socket,
         "--address",
@@ -57,7 +59,7 @@ pub fn passt(socket: RawFd, address: &str, gateway: &str) -> Vec<String> {
         "--gateway",
         gateway,
     ];
-    let ports = ["--no-map-gw", "-t", "all", "-u", "all"];
+    let ports = ["--no-map-gw", "-t", tcp, "-u", udp];
     all.into_iter().chain(ports).map(str::to_owned).collect()
 }
 
@@ -72,10 +74,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_gets_all_ports_of_its_namespace() {
+    fn a_machine_gets_ports_of_its_namespace() {
         assert_eq!(
-            passt(7, "10.0.2.15", "10.0.2.2").join(" "),
-            "--foreground --quiet --fd 7 --address 10.0.2.15 --netmask 24 --gateway 10.0.2.2 --no-map-gw -t all -u all"
+            passt(7, "10.0.2.15", "10.0.2.2", ("80", "none")).join(" "),
+            "--foreground --quiet --ipv4-only --fd 7 --address 10.0.2.15 --netmask 24 --gateway 10.0.2.2 --no-map-gw -t 80 -u none"
         );
     }
 

@@ -2,16 +2,19 @@
 
 use super::arguments::{Forward, passt, pasta};
 use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::platform::sys::clone::Child;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use crate::platform::sys::clone::{Child, CloneArgs, clone3};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, setrlimit};
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Where Debian has it; otherwise it is looked for on the search path.
 const PROGRAM: &str = "/usr/bin/pasta";
 /// The same for virtual machines.
 const MACHINES: &str = "/usr/bin/passt";
+/// Descriptors that passt needs to forward every port.
+const PASST_DESCRIPTORS: u64 = 1 << 18;
 
 /// A running pasta.
 #[derive(Debug)]
@@ -60,21 +63,43 @@ pub fn start(namespace: BorrowedFd<'_>, directory: &Path, forwards: &[Forward]) 
 }
 
 /// Starts passt for a virtual machine whose network device is the other end of `socket`; see [`passt`]. It is a child of this
-/// process and ends with the connection.
-pub fn connect(socket: OwnedFd, address: &str, gateway: &str) -> Result<Child> {
-    let program = if Path::new(MACHINES).exists() { MACHINES } else { "passt" };
-    let inherited = rustix::io::dup(&socket).map_err(Error::from)?;
-    drop(socket);
-    let spawned = Command::new(program)
-        .args(passt(inherited.as_raw_fd(), address, gateway))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .env_clear()
-        .spawn();
-    let pid = spawned.map_err(|e| cannot_execute("passt", e))?.id() as i32;
-    let cannot = || "cannot find the process of passt";
-    let id = Pid::from_raw(pid).ok_or_else(|| Error::new(ErrorKind::System, cannot()))?;
-    Ok(Child { pid, pidfd: pidfd_open(id, PidfdFlags::empty()).context(cannot)? })
+/// process, which has one thread, and ends with the connection.
+pub fn connect(socket: OwnedFd, address: &str, gateway: &str, ports: (&str, &str)) -> Result<Child> {
+    let program = find(MACHINES, "passt")?;
+    // In a mount namespace of its own: pivot_root(2) would change its root too, and have it read files of the container.
+    let args = CloneArgs { flags: libc::CLONE_NEWNS as u64, ..CloneArgs::default() };
+    clone3(&args, || {
+        raise_descriptor_limit();
+        let e = match rustix::io::dup(&socket) {
+            Ok(inherited) => Command::new(&program)
+                .args(passt(inherited.as_raw_fd(), address, gateway, ports))
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .env_clear()
+                .exec(),
+            Err(e) => e.into(),
+        };
+        eprintln!("magikrun: {}", cannot_execute("passt", e));
+        libc::EXIT_FAILURE
+    })
+}
+
+/// Every port that it forwards is a descriptor, and the limit that we were started with may be for a shell.
+fn raise_descriptor_limit() {
+    let limit = Some(PASST_DESCRIPTORS);
+    let wanted = Rlimit { current: limit, maximum: limit };
+    if getrlimit(Resource::Nofile).maximum.is_some_and(|most| most < PASST_DESCRIPTORS) {
+        let _ = setrlimit(Resource::Nofile, wanted);
+    }
+}
+
+/// A program at its usual place, or on the search path.
+fn find(usual: &str, name: &str) -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all =
+        std::iter::once(PathBuf::from(usual)).chain(std::env::split_paths(&path).map(|dir| dir.join(name)));
+    let mut found = all.filter(|path| path.is_absolute() && path.is_file());
+    found.next().ok_or_else(|| cannot_execute(name, std::io::ErrorKind::NotFound.into()))
 }
 
 fn cannot_execute(program: &str, e: std::io::Error) -> Error {

@@ -123,6 +123,7 @@ fn own_process(process: &oci::Process) -> Result<Process> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::krun::ports::Ports;
     use serde_json::{Value, json};
 
     fn guest(change: impl FnOnce(&mut Value)) -> Result<PodSpec> {
@@ -144,7 +145,7 @@ mod tests {
         });
         change(&mut config);
         let config: oci::Spec = serde_json::from_value(config).unwrap();
-        spec(&config, &Settings { cpus: 1, ram_mib: 128, network: Network::Passt })
+        spec(&config, &Settings { cpus: 1, ram_mib: 128, network: Network::Passt, ports: Ports::default() })
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod engine;
 pub mod guest;
 pub mod monitor_spec;
 pub mod network;
+pub mod ports;
 pub mod prepare;
 pub mod replace;
 pub mod settings;

@@ -1,7 +1,7 @@
 //! The network of a guest: passt in the network namespace of its container.
 
 use super::guest::{GATEWAY, address};
-use super::settings::Network;
+use super::settings::{Network, Settings};
 use crate::error::{Context as _, Result};
 use crate::passt;
 use crate::platform::sys::clone::Child;
@@ -11,31 +11,23 @@ use std::os::fd::OwnedFd;
 /// Starts what the network needs. In the network namespace of the container, and in the host's root.
 ///
 /// Returns passt and the socket that it is connected to. A namespace that leads nowhere has no use for it.
-pub fn start(network: Network) -> Result<Option<(Child, OwnedFd)>> {
-    if network != Network::Passt || !has_default_route() {
+pub fn start(settings: &Settings) -> Result<Option<(Child, OwnedFd)>> {
+    if settings.network != Network::Passt || !has_default_route() {
         return Ok(None);
     }
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .context(|| "cannot make a socket pair")?;
-    let child = passt::connect(theirs, address(), GATEWAY)?;
+    let child = passt::connect(theirs, address(), GATEWAY, (&settings.ports.tcp, &settings.ports.udp))?;
     Ok(Some((child, ours)))
 }
 
-/// Whether an interface leads out of this network namespace.
+/// Whether an interface leads out of this network namespace, for IPv4, which is what guests have.
 fn has_default_route() -> bool {
     // Interface, destination, gateway, flags, ...: a destination of 0 with a mask of 0, in hexadecimal.
     let routes = std::fs::read_to_string("/proc/thread-self/net/route").unwrap_or_default();
-    let v4 = routes.lines().skip(1).any(|line| {
+    routes.lines().skip(1).any(|line| {
         let fields: Vec<_> = line.split_whitespace().collect();
         fields.get(1) == Some(&"00000000") && fields.get(7) == Some(&"00000000")
-    });
-    // Destination and the length of its prefix first, the interface last.
-    let routes = std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
-    v4 || routes.lines().any(|line| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        fields.get(1) == Some(&"00")
-            && fields.first().is_some_and(|to| to.bytes().all(|b| b == b'0'))
-            && fields.last() != Some(&"lo")
     })
 }

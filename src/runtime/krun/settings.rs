@@ -2,6 +2,7 @@
 //!
 //! Annotations come from whoever starts the container; `.krun_vm.json` comes from the image and is never more than a wish.
 
+use super::ports::Ports;
 use crate::error::Result;
 use crate::limits::{MAX_VCPUS, MAX_VM_MEMORY_MIB};
 use oci_spec::runtime::{LinuxMemory, LinuxNamespaceType, LinuxResources, Spec};
@@ -16,6 +17,8 @@ const RAM: &str = "krun.ram_mib";
 const USE_PASST: &str = "krun.use_passt";
 /// Kind of network, our own annotation.
 const NETWORK: &str = "org.magikrun.krun.network";
+/// Ports that lead to the guest through passt, our own annotation.
+const PORTS: &str = "org.magikrun.krun.ports";
 /// Annotations of crun for what this backend cannot do.
 const REFUSED: [(&str, &str); 3] = [
     ("krun.gpu_flags", "a microVM has no graphics processor"),
@@ -24,8 +27,8 @@ const REFUSED: [(&str, &str); 3] = [
 ];
 
 /// All annotations of this backend: they change how a container is run.
-pub const ANNOTATIONS: [&str; 7] =
-    [CPUS, RAM, USE_PASST, NETWORK, "krun.gpu_flags", "krun.nested_virt", "krun.variant"];
+pub const ANNOTATIONS: [&str; 8] =
+    [CPUS, RAM, USE_PASST, NETWORK, PORTS, "krun.gpu_flags", "krun.nested_virt", "krun.variant"];
 
 /// Least memory of a guest, in MiB: its kernel and first process need about half of it.
 pub const MIN_RAM_MIB: u32 = 64;
@@ -77,6 +80,8 @@ pub struct Settings {
     pub ram_mib: u32,
     /// Network.
     pub network: Network,
+    /// What of it leads to the guest.
+    pub ports: Ports,
 }
 
 impl Settings {
@@ -107,6 +112,12 @@ impl Settings {
                 parse(RAM, annotation(RAM), u64::from(MIN_RAM_MIB), u64::from(MAX_VM_MEMORY_MIB))?,
             )?,
             network: network(spec, annotation(NETWORK), annotation(USE_PASST))?,
+            ports: match annotation(PORTS) {
+                Some(text) => text
+                    .parse()
+                    .or_else(|why| crate::bail!(InvalidBundle, "annotations: {PORTS}: '{text}' {why}"))?,
+                None => Ports::default(),
+            },
         })
     }
 }
@@ -250,6 +261,8 @@ mod tests {
         assert_eq!(of(json!({USE_PASST: "1", NETWORK: "none"})).unwrap(), Network::None);
         of(json!({USE_PASST: "perhaps"})).unwrap_err();
         of(json!({NETWORK: "bridge"})).unwrap_err();
+        let e = of(json!({PORTS: "http"})).unwrap_err();
+        assert!(e.message().contains("'http' must be"), "{e}");
         let host = json!({"ociVersion": "1.0.0", "linux": {}});
         let host = Settings::new(&serde_json::from_value(host).unwrap(), &Wish::default(), 1).unwrap();
         assert_eq!(host.network, Network::Tsi);

@@ -69,7 +69,7 @@ impl Guest {
 
     /// In the namespaces of the container, where the host's files can still be seen: starts its network.
     pub fn in_namespaces(&mut self) -> Result<()> {
-        self.passt = network::start(self.settings.network)?;
+        self.passt = network::start(&self.settings)?;
         Ok(())
     }
 

@@ -94,7 +94,6 @@ fn set_up(plan: &mut InitPlan<'_>, channel: &Channel, start: &StartSocket) -> Re
     channel.wait_for_go()?;
     rustix::process::setsid().context(|| "cannot make a session")?;
     enter_namespaces(plan)?;
-    plan.target.in_namespaces()?;
     plan.process.join_keyring()?;
     name_host(plan)?;
     make_root(plan, channel)?;
@@ -145,6 +144,7 @@ fn make_root(plan: &mut InitPlan<'_>, channel: &Channel) -> Result<()> {
         channel.send(&Message::Mounted)?;
         channel.wait_for_go()?;
     }
+    plan.target.in_namespaces()?;
     let state = || (plan.hook_state)(own_pid(), Status::Creating);
     if !plan.create_container.is_empty() {
         hooks::run(HookKind::CreateContainer, &plan.create_container, &state())?;

@@ -69,7 +69,7 @@ impl Target {
         }
     }
 
-    /// In the container's namespaces, with the files of the host.
+    /// In the container's namespaces, with the files of the host, when the hooks that set up a network have run.
     pub fn in_namespaces(&mut self) -> Result<()> {
         match self {
             Self::Nothing | Self::Native { .. } | Self::Wasm(_) => Ok(()),

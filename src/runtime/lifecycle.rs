@@ -296,6 +296,9 @@ pub fn guest_processes(host: &Host, id: &str) -> Result<Option<Vec<ProcessInfo>>
     let container = Container::open(host, id)?;
     match (container.record.backend, container.status()?) {
         (Backend::Krun, Status::Stopped | Status::Creating) => Err(signal::not_running()),
+        (Backend::Krun, Status::Paused) => {
+            crate::bail!(InvalidState, "cannot ask a microVM that is paused")
+        }
         (Backend::Krun, _) => {
             krun::guest_of(&container.dir).processes(krun::guest::NAME, ANSWER_TIMEOUT).map(Some)
         }

@@ -88,12 +88,12 @@ krun:
 	@tools/packages.sh $(BUILD_PACKAGES)
 	$(CARGO) build --release --locked --package magikrun-krun
 
-# Each on its own, so that the features of one are not those of the others, which would build everything twice.
+# Each on its own, so that the features of one are not those of the others, which would build everything twice. The last builds the
+# tests, and magikrun with them.
 microvm:
 	@tools/packages.sh $(BUILD_PACKAGES) $(VM_PACKAGES) binutils busybox-static passt
-	$(CARGO) build --locked --all-features
 	$(CARGO) build --locked --package magikrun-krun
-	$(CARGO) build --locked --package vminit
+	$(CARGO) build --locked --package vminit --bins --examples
 	$(CARGO) run --quiet --locked --package conformance -- microvm --programs $(TARGET_DIR)/debug
 
 run:
@@ -152,7 +152,8 @@ lint:
 	@tools/packages.sh $(BUILD_PACKAGES) python3
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --workspace --exclude magikrun-krun --all-targets --all-features -- -D warnings
-	$(CARGO) clippy --locked --test machine -- -D warnings
+	$(CARGO) clippy --locked --all-features --test machine --test microvm -- -D warnings
+	$(CARGO) clippy --locked --package magikrun-krun -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features
 	tools/deny.sh
 

@@ -20,6 +20,6 @@ done
 # For tools/order.py, which needs the names of functions.
 [ -z "${MAGIKRUN_SYMBOLS:-}" ] || [ "$name:$type" != magikrun:bin ] || set -- "$@" -Cstrip=none
 case $name:$type in
-    magikrun:bin | vminit:bin | containerd_shim_magikrun_v2:bin) exec "$@" -Ctarget-feature=+crt-static -Crelocation-model=static ;;
+    magikrun:bin | vminit:bin | hostile_guest:bin | containerd_shim_magikrun_v2:bin) exec "$@" -Ctarget-feature=+crt-static -Crelocation-model=static ;;
     *) exec "$@" ;;
 esac

@@ -16,10 +16,11 @@ use std::time::Duration;
 const TESTS: &str = "microvm";
 /// The guest's kernel, which the stable release does not have.
 const KERNEL_PACKAGE: &str = "libkrunfw5";
-/// The programs under test.
-const PROGRAMS: [&str; 3] = ["magikrun", "magikrun-krun", "vminit"];
-/// What else of this machine the tests need: the libraries of dynamic programs, and the network of guests.
-const NEEDS: [&str; 3] = ["/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/bin/passt"];
+/// The programs under test, and a guest that means harm.
+const PROGRAMS: [&str; 4] = ["magikrun", "magikrun-krun", "vminit", "examples/hostile_guest"];
+/// What else of this machine the tests need: the loader of dynamic programs, which is a link to the libraries, those, and the network of
+/// guests.
+const NEEDS: [&str; 3] = ["/lib64", "/lib/x86_64-linux-gnu", "/usr/bin/passt"];
 /// How long a guest may take to start in the emulated machine, in seconds.
 const START_TIMEOUT: u32 = 400;
 
@@ -33,6 +34,10 @@ pub(crate) struct Args {
     /// Only the tests whose name contains this
     #[arg(long)]
     only: Option<String>,
+
+    /// Prints what microVMs cost instead of running the tests
+    #[arg(long, conflicts_with_all = ["only", "shell"])]
+    figures: bool,
 
     /// A shell command to run instead of the tests, in the folder of the programs
     #[arg(long)]
@@ -49,14 +54,16 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         Release::open("sid")?.unpack(&[KERNEL_PACKAGE], folder)
     })?;
     let folder = tempfile::Builder::new().prefix("microvm-").tempdir()?;
-    gather(&args.programs, folder.path())?;
+    // With the tests cargo builds magikrun itself.
     let tests = own::test_program(TESTS)?;
+    gather(&args.programs, folder.path())?;
     let argv: Vec<OsString> = if let Some(text) = &args.shell {
         vec!["sh".into(), "-c".into(), text.into()]
     } else {
         let fixed = ["--test-threads=1", "--show-output"].map(OsString::from);
         std::iter::once(tests.clone().into())
             .chain(fixed)
+            .chain(args.figures.then(|| "--ignored".into()))
             .chain(args.only.clone().map(OsString::from))
             .collect()
     };
@@ -82,7 +89,8 @@ fn gather(from: &Path, to: &Path) -> Result<()> {
         if !source.exists() {
             return Err(anyhow!("there is no '{}': build it first, see the Makefile", source.display()));
         }
-        execute(Command::new("strip").arg("-o").arg(to.join(name)).arg(&source))
+        let target = to.join(source.file_name().unwrap_or_default());
+        execute(Command::new("strip").arg("-o").arg(target).arg(&source))
             .with_context(|| format!("cannot copy '{}'", source.display()))?;
     }
     fs::write(to.join("config.toml"), format!("[vm]\nstart_timeout = {START_TIMEOUT}\n"))?;

@@ -1,8 +1,10 @@
 //! What goes wrong is told, and leaves nothing behind.
 
-use crate::common::{Runtime, poll, signal};
-use crate::microvm;
+use crate::common::{Runtime, finish, signal, start};
+use crate::{children, microvm, programs};
+use rustix::process::Signal;
 use serde_json::json;
+use std::path::Path;
 
 #[test]
 fn what_cannot_run_is_told_as_for_an_ordinary_container() {
@@ -26,21 +28,46 @@ fn a_guest_that_does_not_get_ready_is_ended_at_the_deadline() {
     let bundle = microvm(&runtime, "true");
     let mut command = runtime.command(&["run", "--bundle", bundle.dir(), &bundle.id]);
     command.env("MAGIKRUN_CONFIG", config);
-    crate::common::finish(command, None).fails_with(1, &["does not run in time", "vm.start_timeout"]);
+    finish(command, None).fails_with(1, &["does not run in time", "vm.start_timeout"]);
     runtime.assert_nothing_left();
 }
 
 #[test]
 fn the_container_ends_when_the_machine_is_killed() {
     let runtime = Runtime::new();
-    let bundle = microvm(&runtime, "sleep 600");
-    let supervisor = runtime.detach(&bundle);
-    let children = format!("/proc/{supervisor}/task/{supervisor}/children");
-    let monitor = std::fs::read_to_string(children).expect("the children of the first process");
-    let monitor = monitor.split_whitespace().last().expect("a monitor").parse().expect("a pid");
-    signal(monitor, rustix::process::Signal::KILL);
-    runtime.wait_status(&bundle.id, "stopped");
+    let bundle = microvm(&runtime, "echo up; sleep 600");
+    let running = start(runtime.command(&["run", "--keep", "--bundle", bundle.dir(), &bundle.id]), None);
+    running.wait_stdout("up");
+    let monitor = *children(runtime.pid(&bundle.id)).last().expect("a monitor");
+    signal(monitor, Signal::KILL);
+    let output = running.finish().exits(137);
+    assert!(output.stderr.contains("the virtual machine was killed by signal 9"), "{}", output.stderr);
+    assert_eq!(runtime.status(&bundle.id), "stopped");
     runtime.ok(&["delete", &bundle.id]);
-    poll("nothing to be left", || runtime.processes().is_empty().then_some(()));
+    runtime.assert_nothing_left();
+}
+
+#[test]
+fn a_machine_that_does_not_take_a_signal_is_ended() {
+    let runtime = Runtime::new();
+    let bundle = microvm(&runtime, "echo up; sleep 600");
+    let running = start(runtime.command(&["run", "--bundle", bundle.dir(), &bundle.id]), None);
+    running.wait_stdout("up");
+    let monitor = *children(runtime.pid(&bundle.id)).last().expect("a monitor");
+    signal(monitor, Signal::STOP);
+    runtime.ok(&["kill", &bundle.id, "TERM"]);
+    let output = running.finish().exits(125);
+    assert!(output.stderr.contains("does not answer to a signal"), "{}", output.stderr);
+    runtime.assert_nothing_left();
+}
+
+#[test]
+fn a_guest_whose_first_process_dies_is_told_with_the_last_words_of_its_kernel() {
+    let runtime = Runtime::new();
+    let programs = programs(&runtime, Path::new("/bin/busybox"));
+    let bundle = microvm(&runtime, "true");
+    let mut command = std::process::Command::new(programs.join("magikrun"));
+    command.arg("--root").arg(runtime.root()).args(["run", "--bundle", bundle.dir(), &bundle.id]);
+    finish(command, None).fails_with(1, &["before its program ran", "Attempted to kill init"]);
     runtime.assert_nothing_left();
 }

@@ -1,6 +1,6 @@
 //! The life of a container that is a microVM.
 
-use crate::common::{ConsoleSocket, Runtime, finish};
+use crate::common::{ConsoleSocket, Runtime, finish, poll};
 use crate::microvm;
 use serde_json::json;
 
@@ -41,7 +41,8 @@ fn a_program_runs_on_a_kernel_of_its_own_as_the_user_that_it_is_to_be() {
 #[test]
 fn a_signal_ends_the_program_with_its_code_and_kill_ends_the_machine() {
     let runtime = Runtime::new();
-    let bundle = microvm(&runtime, "trap 'echo term; exit 7' TERM; echo up; while :; do sleep 1; done");
+    let bundle =
+        microvm(&runtime, "trap 'echo term; exit 7' TERM; echo up; while :; do usleep 200000; echo .; done");
     let mut create = runtime.command(&["create", "--bundle", bundle.dir(), &bundle.id]);
     let log = std::fs::File::create(runtime.path("out")).expect("a file");
     create.stdout(log);
@@ -49,25 +50,62 @@ fn a_signal_ends_the_program_with_its_code_and_kill_ends_the_machine() {
     assert_eq!(runtime.status(&bundle.id), "created");
     runtime.ok(&["start", &bundle.id]);
     assert_eq!(runtime.status(&bundle.id), "running");
+    let said = || std::fs::read_to_string(runtime.path("out")).expect("the output");
+    poll("the program to run", || said().contains("up").then_some(()));
     runtime.ok(&["pause", &bundle.id]);
     assert_eq!(runtime.status(&bundle.id), "paused");
+    let before = said();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(said(), before, "the program goes on although it is paused");
     runtime.ok(&["resume", &bundle.id]);
-    crate::common::poll("the program to run", || {
-        std::fs::read_to_string(runtime.path("out")).is_ok_and(|text| text.contains("up")).then_some(())
-    });
+    poll("the program to go on", || (said() != before).then_some(()));
     runtime.ok(&["kill", &bundle.id, "TERM"]);
     runtime.wait_status(&bundle.id, "stopped");
-    assert!(std::fs::read_to_string(runtime.path("out")).expect("the output").contains("term"));
+    assert!(said().contains("term"));
     runtime.ok(&["delete", &bundle.id]);
     let mut bundle = microvm(&runtime, "");
     bundle.args(&["sh", "-c", "kill -KILL $$"]);
     runtime.run(&bundle).exits(137);
-    let mut bundle = microvm(&runtime, "");
-    bundle.args(&["sleep", "600"]);
-    runtime.detach(&bundle);
+    runtime.assert_nothing_left();
+}
+
+#[test]
+fn a_machine_is_killed_and_deleted_in_every_state_and_hooks_run() {
+    let runtime = Runtime::new();
+    let bundle = microvm(&runtime, "true");
+    runtime.create(&bundle);
+    runtime.call(&["delete", &bundle.id]).fails_with(1, &["not stopped"]);
     runtime.ok(&["kill", &bundle.id, "KILL"]);
     runtime.wait_status(&bundle.id, "stopped");
     runtime.ok(&["delete", &bundle.id]);
+    runtime.create(&bundle);
+    runtime.ok(&["delete", "--force", &bundle.id]);
+    let mut bundle = microvm(&runtime, "sed -n 's/MemTotal: *//p' /proc/meminfo >/memory; sleep 600");
+    let trace = runtime.path("trace");
+    bundle.edit(|config| {
+        // The image's wish counts within the limit, where no annotation says more.
+        config["annotations"] = json!({"run.oci.handler": "krun"});
+        config["linux"]["resources"]["memory"] = json!({"limit": 512 << 20});
+        let hook = |name: &str| {
+            let script = format!("cat >/dev/null; echo {name} >>{}", trace.display());
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}])
+        };
+        config["hooks"] = json!({"createRuntime": hook("createRuntime"), "poststart": hook("poststart"),
+            "poststop": hook("poststop")});
+    });
+    std::fs::write(bundle.rootfs(".krun_vm.json"), r#"{"cpus": 1, "ram_mib": 160}"#).expect("a wish");
+    runtime.detach(&bundle);
+    let memory = poll("the guest to tell its memory", || {
+        let text = std::fs::read_to_string(bundle.rootfs("memory")).unwrap_or_default();
+        text.split_whitespace().next().and_then(|word| word.parse::<u32>().ok())
+    });
+    assert!((110 << 10..160 << 10).contains(&memory), "{memory} kB");
+    runtime.call(&["delete", &bundle.id]).fails_with(1, &["not stopped"]);
+    runtime.ok(&["kill", &bundle.id, "KILL"]);
+    runtime.wait_status(&bundle.id, "stopped");
+    runtime.ok(&["delete", &bundle.id]);
+    let trace = std::fs::read_to_string(trace).expect("the hooks' trace");
+    assert_eq!(trace, "createRuntime\npoststart\npoststop\n");
     runtime.assert_nothing_left();
 }
 

@@ -1,0 +1,109 @@
+//! Networks of guests, in a network namespace that leads nowhere but to itself.
+
+use crate::common::{Runtime, finish, is_alive, poll, readable, signal, start};
+use crate::{children, microvm};
+use serde_json::json;
+use std::io::Write as _;
+use std::process::{Child, Command, Stdio};
+
+/// Address of the namespace.
+const ADDRESS: &str = "192.0.2.1";
+/// Makes an interface with a default route, serves a file on port 9090, and stays until its input ends.
+const SET_UP: &str = "ip link set lo up && tunctl -t tap0 >/dev/null && ip link set tap0 up && \
+    ip addr add 192.0.2.1/24 dev tap0 && ip route add default via 192.0.2.2 && \
+    mkdir -p \"$1\" && echo of-the-host >\"$1/index.html\" && httpd -p 192.0.2.1:9090 -h \"$1\" && echo made && read end; \
+    kill $(pidof httpd)";
+
+/// A network namespace with a way out, and a server in it.
+struct Namespace(Child);
+
+impl Namespace {
+    fn new(runtime: &Runtime) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["-n", "sh", "-c", SET_UP, "sh"]).arg(runtime.path("served"));
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a network namespace");
+        let output = child.stdout.as_mut().expect("its output");
+        assert!(readable(&*output), "the network was not made");
+        let mut said = [0; 5];
+        std::io::Read::read_exact(output, &mut said).expect("the network is made");
+        assert_eq!(&said, b"made\n");
+        Self(child)
+    }
+
+    fn bundle(&self, runtime: &Runtime, script: &str) -> crate::common::Bundle {
+        let mut bundle = microvm(runtime, script);
+        let path = format!("/proc/{}/ns/net", self.0.id());
+        bundle.namespace("network", Some(json!({"type": "network", "path": path})));
+        bundle
+    }
+
+    /// What a server at this port of the namespace's address has.
+    fn fetch(&self, port: u16) -> String {
+        let mut command = Command::new("nsenter");
+        let url = format!("http://{ADDRESS}:{port}/");
+        command.args(["-t", &self.0.id().to_string(), "-n", "wget", "-qO-", &url]);
+        finish(command, None).success().stdout
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if let Some(mut input) = self.0.stdin.take() {
+            let _ = input.write_all(b"end\n");
+        }
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn passt_connects_a_guest_both_ways_and_the_machine_does_not_outlive_it() {
+    let runtime = Runtime::new();
+    let network = Namespace::new(&runtime);
+    let mut bundle = network.bundle(
+        &runtime,
+        "mkdir /tmp/www; echo of-the-guest >/tmp/www/index.html; httpd -p 80 -h /tmp/www; \
+         wget -qO- http://192.0.2.1:9090/; ls /sys/class/net; grep MemTotal /proc/meminfo; echo up; sleep 600",
+    );
+    bundle.edit(|config| {
+        config["annotations"] = json!({"run.oci.handler": "krun", "krun.use_passt": "1", "krun.cpus": "1"});
+        config["linux"]["resources"]["memory"] = json!({"limit": 256 << 20});
+    });
+    let running = start(runtime.command(&["run", "--bundle", bundle.dir(), &bundle.id]), None);
+    running.wait_stdout("up\n");
+    let said = running.stdout();
+    assert!(said.starts_with("of-the-host\n"), "{said}");
+    assert!(said.contains("eth0\n"), "{said}");
+    // The limit without what the monitor needs, and without what the guest's kernel keeps.
+    let memory = said.split_whitespace().find_map(|word| word.parse::<u32>().ok()).expect("memory in kB");
+    assert!((140 << 10..192 << 10).contains(&memory), "{said}");
+    assert_eq!(network.fetch(80), "of-the-guest\n");
+    let supervisor = runtime.pid(&bundle.id);
+    let is_passt = |pid: &i32| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("passt"))
+    };
+    let passt = children(supervisor).into_iter().find(is_passt).expect("passt");
+    signal(passt, rustix::process::Signal::KILL);
+    let output = running.finish().exits(125);
+    assert!(output.stderr.contains("passt has ended"), "{}", output.stderr);
+    poll("the machine to be gone", || (!is_alive(supervisor)).then_some(()));
+    runtime.assert_nothing_left();
+}
+
+#[test]
+fn the_sockets_of_a_guest_without_passt_are_made_on_the_host() {
+    let runtime = Runtime::new();
+    let network = Namespace::new(&runtime);
+    let mut bundle = network.bundle(&runtime, "wget -qO- http://192.0.2.1:9090/; ls /sys/class/net; nproc");
+    bundle.edit(|config| {
+        config["annotations"]["krun.use_passt"] = json!("0");
+        config["annotations"]["krun.cpus"] = json!("2");
+    });
+    let said = runtime.output(&bundle);
+    assert!(said.starts_with("of-the-host\n") && said.ends_with("\n2\n"), "{said}");
+    assert!(!said.contains("eth0"), "{said}");
+    bundle.edit(|config| config["annotations"]["org.magikrun.krun.network"] = json!("none"));
+    let output = runtime.run(&bundle);
+    assert!(!output.stdout.contains("of-the-host") && !output.stdout.contains("eth0"), "{}", output.stdout);
+    runtime.assert_nothing_left();
+}

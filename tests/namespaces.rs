@@ -160,3 +160,22 @@ fn a_duplicate_namespace_is_refused() {
     let _ = runtime.run(&bundle).fails_with(1, &["ipc"]);
     runtime.assert_nothing_left();
 }
+
+#[test]
+fn a_process_executed_in_a_container_that_was_made_in_a_chroot_is_in_its_root() {
+    let runtime = Runtime::new();
+    let bundle = runtime.sleeper();
+    fs::write(bundle.rootfs("inside"), "").expect("a file");
+    let chroot = runtime.path("chroot");
+    fs::create_dir(&chroot).expect("a directory");
+    let script = "mount --rbind / \"$0\" && mount --make-rprivate \"$0\" && exec chroot \"$0\" \"$@\"";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(&chroot);
+    command.arg(common::runtime_path()).arg("--root").arg(runtime.root());
+    command.args(["run", "--detach", "--bundle", bundle.dir(), &bundle.id]);
+    let _ = common::finish(command, None).success();
+    let exec = runtime.exec(&bundle.id, "test -e /inside && echo inside");
+    runtime.ok(&["delete", "--force", &bundle.id]);
+    assert_eq!(exec.stdout, "inside\n", "{}", exec.stderr);
+    runtime.assert_nothing_left();
+}

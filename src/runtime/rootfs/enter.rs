@@ -12,6 +12,7 @@ use rustix::mount::{
     move_mount, unmount,
 };
 use rustix::process::{chdir, chroot, fchdir, pivot_root};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::path::Path;
 
 /// Makes the prepared root the root of this process. The host's file system cannot be reached afterwards.
@@ -21,8 +22,18 @@ pub fn enter(plan: &RootfsPlan, prepared: &Prepared) -> Result<()> {
         fchdir(root).context(|| "cannot enter the root file system")?;
         return chroot(".").and_then(|()| chdir("/")).context(|| "cannot chroot");
     }
+    leave_chroot()?;
     if plan.context.no_pivot { move_root(root) } else { pivot(root) }?;
     prepared.late_read_only.iter().try_for_each(|late| make_read_only(late.mount.as_fd(), &late.path))
+}
+
+/// Makes the root of our mount namespace our own, which it is not where the caller is in a chroot: whoever joins the namespace
+/// later, as `exec` does, starts at that root, and must find the container there and not the host.
+fn leave_chroot() -> Result<()> {
+    let own = open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .context(|| "cannot open our mount namespace")?;
+    move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Mount))
+        .context(|| "cannot enter the root of our mount namespace")
 }
 
 /// pivot_root(2) with the new and the old root in one place: no directory in the image is needed.

@@ -63,6 +63,7 @@ fn main() -> ExitCode {
         Ok(Some(options)) => options,
         Ok(None) => {
             println!("vminit {}, protocol {}", env!("CARGO_PKG_VERSION"), vm_protocol::VERSION);
+            println!("commit: {}", env!("MAGIKRUN_COMMIT"));
             return ExitCode::SUCCESS;
         }
         Err(message) => {

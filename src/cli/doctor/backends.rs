@@ -43,13 +43,11 @@ pub const BACKENDS: [Backend; 7] = [
             "namespaces",
             "cgroups",
             "seccomp",
+            "seccomp profile",
             "overlayfs",
             "image store",
         ],
-        wants: &[
-            ("pasta", "no hostPort and no outgoing connections"),
-            ("seccomp profile", "no RuntimeDefault"),
-        ],
+        wants: &[("pasta", "no hostPort and no outgoing connections")],
     },
     Backend {
         name: "images",

@@ -2,6 +2,7 @@
 
 use super::check::Finding;
 use super::host::Host;
+use crate::platform::confinement::{OPERATORS, Profile};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -18,8 +19,6 @@ const LIBRARIES: [&str; 6] = [
 ];
 /// Where distributions and Kubernetes have plugins of CNI.
 const CNI: [&str; 3] = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
-/// The profile that `RuntimeDefault` means.
-const PROFILES: [&str; 2] = ["/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json"];
 
 /// A program of a Debian package.
 fn program(host: &Host, name: &str, package: &str) -> Finding {
@@ -78,13 +77,14 @@ pub fn cni(host: &Host) -> Finding {
     }
 }
 
-/// The seccomp profile that pods mean by `RuntimeDefault`.
+/// The seccomp profile of containers for which none is named, as of pods with `RuntimeDefault`.
 pub fn profile(host: &Host) -> Finding {
-    match PROFILES.iter().find(|path| host.has(path)) {
-        Some(path) => Finding::works(*path),
-        None => {
-            Finding::missing("no default profile").mend("apt-get install golang-github-containers-common")
-        }
+    if !host.has(OPERATORS) {
+        return Finding::works(format!("magikrun's own; {OPERATORS} would take its place"));
+    }
+    match Profile::read(&host.at(Path::new(OPERATORS))) {
+        Ok(_) => Finding::works(OPERATORS),
+        Err(e) => Finding::missing(e.message().to_owned()),
     }
 }
 

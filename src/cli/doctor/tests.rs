@@ -233,3 +233,14 @@ fn a_store_of_somebody_else_is_not_ones_own() {
     let host = Host { uid: machine.host.uid + 1, ..machine.host };
     assert!(programs::store(&host).mend.unwrap().starts_with("chown -R "));
 }
+
+#[test]
+fn the_seccomp_profile_is_ours_unless_the_operators_is_there_and_it_can_be_read() {
+    let machine = Machine::usual(true);
+    let profile = machine.check("seccomp profile");
+    assert!(profile.state == State::Works && profile.detail.starts_with("magikrun's own"), "{profile:?}");
+    machine.file("etc/containers/seccomp.json", "{}");
+    assert_eq!(machine.check("seccomp profile").detail, "/etc/containers/seccomp.json");
+    machine.file("etc/containers/seccomp.json", "{");
+    assert_eq!(machine.verdict("pods").missing, ["seccomp profile"]);
+}

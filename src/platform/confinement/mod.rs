@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::path::Path;
 
 /// Where the operator's own default is, as podman and CRI-O look for it.
-const OPERATORS: &str = "/etc/containers/seccomp.json";
+pub const OPERATORS: &str = "/etc/containers/seccomp.json";
 
 /// A profile.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,7 +2,7 @@
 
 use super::container_args::ContainerArgs;
 use super::print;
-use super::store::StoreArgs;
+use super::store::{StoreArgs, warn_of_platform};
 use crate::error::Result;
 use crate::image::{BundleBuilder, PullOptions, PullPolicy, RootMode};
 use std::path::PathBuf;
@@ -33,6 +33,7 @@ pub fn run(args: Args) -> Result<()> {
     let service = args.store.service()?;
     let options = PullOptions { policy: PullPolicy::IfMissing, ..PullOptions::default() };
     let image = service.pull_with(&args.image, &options)?;
+    warn_of_platform(&image);
     let mut config = args.container.config("", args.args)?;
     config.memory.get_or_insert(service.limits().default_memory);
     config.root = if args.mount { RootMode::Overlay } else { RootMode::Copy };

@@ -2,7 +2,7 @@
 
 use super::container_args::ContainerArgs;
 use super::create;
-use super::store::StoreArgs;
+use super::store::{StoreArgs, warn_of_platform};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{BundleBuilder, Image, ImageService, PullOptions, PullPolicy};
 use crate::platform::worker;
@@ -48,6 +48,7 @@ pub fn run(host: &Host, args: Args) -> Result<u8> {
     }
     let service = args.store.service()?;
     let image = image(&service, name).map_err(failed)?;
+    warn_of_platform(&image);
     let mut config = args.container.config(&create.id, args.args)?;
     config.memory.get_or_insert(service.limits().default_memory);
     let builder = BundleBuilder::with_storage(service.storage().clone())?;

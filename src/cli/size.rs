@@ -3,7 +3,7 @@
 /// Bytes given as a number with an optional unit: `1024`, `512k`, `64M`, `1.5g`, `10MiB`; `-1` is unlimited. Units are
 /// powers of 1024, as in runc.
 pub fn parse(text: &str) -> Result<i64, String> {
-    let wrong = || format!("invalid size: '{text}'");
+    let wrong = || format!("invalid size: '{text}' (a number, with k, m, g, t or p)");
     let trimmed = text.trim();
     if let Ok(number) = trimmed.parse::<i64>() {
         return if number >= -1 { Ok(number) } else { Err(wrong()) };

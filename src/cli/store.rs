@@ -1,8 +1,9 @@
 //! Which image store a command works with.
 
 use crate::error::Result;
-use crate::image::ImageService;
+use crate::image::platform::PlatformSpec;
 use crate::image::store::{STORE_VARIABLE, default_root};
+use crate::image::{Image, ImageService};
 use crate::storage::config::Config;
 use std::path::PathBuf;
 
@@ -25,6 +26,14 @@ impl StoreArgs {
         };
         let registries = config.registries();
         Ok(service.with_limits(config.limits).with_registries(registries))
+    }
+}
+
+/// Warns of an image for another machine: its programs cannot run but by an interpreter of the host.
+pub fn warn_of_platform(image: &Image) {
+    let platform = &image.record().platform;
+    if !platform.parse().is_ok_and(|it| PlatformSpec::host().rank(&it).is_some()) {
+        tracing::warn!("image '{}' is for {platform}, which this machine is not", image.name());
     }
 }
 

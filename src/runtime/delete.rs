@@ -31,7 +31,10 @@ pub fn delete(host: &Host, id: &str, force: bool) -> Result<()> {
         Status::Created => kill_and_wait(&container.record)?,
         _ if force => kill_and_wait(&container.record)?,
         status => {
-            crate::bail!(InvalidState, "cannot delete container {id} that is not stopped: {status}")
+            crate::bail!(
+                InvalidState,
+                "cannot delete container {id} that is not stopped: {status} (kill it first, or use --force)"
+            )
         }
     }
     destroy(host, &mut container)?;

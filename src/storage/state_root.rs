@@ -70,7 +70,10 @@ pub fn validate_id(id: &str) -> Result<()> {
     if id.is_empty() {
         bail_id("container id cannot be empty")
     } else if id == "." || id == ".." || !id.chars().all(allowed) {
-        bail_id("invalid container ID format")
+        bail_id(&format!(
+            "invalid container ID format: '{}' (letters, digits, '_', '+', '-' and '.')",
+            id.escape_default()
+        ))
     } else if id.len() > MAX_CONTAINER_ID_LEN {
         bail_id(&format!(
             "invalid container ID format: {} bytes are more than {MAX_CONTAINER_ID_LEN}",
@@ -83,6 +86,15 @@ pub fn validate_id(id: &str) -> Result<()> {
 
 fn bail_id(message: &str) -> Result<()> {
     Err(Error::new(ErrorKind::InvalidContainerId, message))
+}
+
+/// Says what helps somebody without privileges, whose state root is another.
+fn with_help(e: Error) -> Error {
+    if e.errno() != Some(libc::EACCES) {
+        return e;
+    }
+    let message = format!("{e} (set XDG_RUNTIME_DIR, or name a directory of your own with --root)");
+    Error::from_parts(e.kind(), message, e.errno())
 }
 
 /// The error, in the words of runc, for a container that does not exist.
@@ -143,7 +155,8 @@ impl StateRoot {
             Ok(root) => Ok(Some(Overview::new(root, self.ids()?))),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e)
-                .or_kind(ErrorKind::Storage, || format!("cannot open state root '{}'", self.path.display())),
+                .or_kind(ErrorKind::Storage, || format!("cannot open state root '{}'", self.path.display()))
+                .map_err(with_help),
         }
     }
 
@@ -158,9 +171,11 @@ impl StateRoot {
             Ok(entries) => entries,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => {
-                return Err(e).or_kind(ErrorKind::Storage, || {
-                    format!("cannot read state root '{}'", self.path.display())
-                });
+                return Err(e)
+                    .or_kind(ErrorKind::Storage, || {
+                        format!("cannot read state root '{}'", self.path.display())
+                    })
+                    .map_err(with_help);
             }
         };
         let mut names = Vec::new();
@@ -281,12 +296,9 @@ impl StateRoot {
         if let Ok(dir) = open_dir(&self.path) {
             return Ok(dir);
         }
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.path)
-            .or_kind(ErrorKind::Storage, cannot)?;
-        open_dir(&self.path).or_kind(ErrorKind::Storage, cannot)
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path);
+        let made = made.map_err(Error::from).and_then(|()| open_dir(&self.path).map_err(Error::from));
+        made.or_kind(ErrorKind::Storage, cannot).map_err(with_help)
     }
 }
 

@@ -5,6 +5,7 @@ mod fields;
 mod findings;
 mod quantity;
 mod sift;
+mod similar;
 pub mod types;
 
 pub use findings::{Finding, Findings, Level};

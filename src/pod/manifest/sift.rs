@@ -1,8 +1,9 @@
 //! Sorting the fields of a manifest into what is used, what has no effect and what is refused.
 
 use super::fields::Rule::{Harmless, List, Object, Refused, Value as Plain};
-use super::fields::Type;
+use super::fields::{Rule, Type};
 use super::findings::Findings;
+use super::similar;
 use serde_json::{Map, Value};
 
 /// Types of which an object holds exactly one of these fields; with `true` it may also hold none.
@@ -23,9 +24,13 @@ pub fn sift(object: &mut Map<String, Value>, table: &Type, path: &str, findings:
     for name in names {
         let at = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         let rule = table.fields.iter().find(|(known, _)| *known == name).map(|(_, rule)| rule);
-        let keep = match object.get_mut(&name) {
-            None | Some(Value::Null) => false,
-            Some(value) => keep(value, rule, &at, findings),
+        let keep = match (object.get_mut(&name), rule) {
+            (None | Some(Value::Null), _) => false,
+            (Some(value), Some(rule)) => keep(value, rule, &at, findings),
+            (Some(_), None) => {
+                findings.error(&at, unknown(&name, table));
+                false
+            }
         };
         if !keep {
             object.remove(&name);
@@ -33,16 +38,16 @@ pub fn sift(object: &mut Map<String, Value>, table: &Type, path: &str, findings:
     }
 }
 
-fn keep(value: &mut Value, rule: Option<&super::fields::Rule>, at: &str, findings: &mut Findings) -> bool {
+fn keep(value: &mut Value, rule: &Rule, at: &str, findings: &mut Findings) -> bool {
     match rule {
-        Some(Plain) => true,
-        Some(Object(inner)) => {
+        Plain => true,
+        Object(inner) => {
             if let Value::Object(map) = value {
                 sift(map, inner, at, findings);
             }
             true
         }
-        Some(List(inner)) => {
+        List(inner) => {
             for (number, item) in value.as_array_mut().into_iter().flatten().enumerate() {
                 if let Value::Object(map) = item {
                     sift(map, inner, &format!("{at}[{number}]"), findings);
@@ -50,19 +55,22 @@ fn keep(value: &mut Value, rule: Option<&super::fields::Rule>, at: &str, finding
             }
             true
         }
-        Some(Harmless(_) | Refused(_)) if is_default(value) => false,
-        Some(Harmless(why)) => {
+        Harmless(_) | Refused(_) if is_default(value) => false,
+        Harmless(why) => {
             findings.warn(at, format!("has no effect: {why}"));
             false
         }
-        Some(Refused(why)) => {
+        Refused(why) => {
             findings.error(at, format!("not supported: {why}"));
             false
         }
-        None => {
-            findings.error(at, "unknown field");
-            false
-        }
+    }
+}
+
+fn unknown(name: &str, table: &Type) -> String {
+    match similar::nearest(name, table.fields.iter().map(|(known, _)| *known)) {
+        Some(known) => format!("unknown field (is '{known}' meant?)"),
+        None => "unknown field".to_owned(),
     }
 }
 

@@ -32,7 +32,10 @@ pub fn mounts() -> Result<Vec<Mount>> {
     let read = |path: &str| small_file::read(path).context(|| format!("cannot read '{path}'"));
     let mounts = parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
     if mounts.is_empty() {
-        return Err(Error::new(ErrorKind::NotSupported, "no cgroup hierarchy is mounted"));
+        return Err(Error::new(
+            ErrorKind::NotSupported,
+            "no cgroup hierarchy is mounted (mount -t cgroup2 none /sys/fs/cgroup, or use --cgroup-manager disabled)",
+        ));
     }
     Ok(mounts)
 }

@@ -22,6 +22,8 @@ if [ ! -e "$root/etc/debian_version" ]; then
     mmdebstrap --quiet --variant=minbase --include=ca-certificates,curl,clang,lld,wasi-libc,libclang-rt-14-dev-wasm32 \
         bookworm "$root"
 fi
+# What every installed Debian has, and a minimal root file system lacks.
+echo "127.0.0.1 localhost" > "$root/etc/hosts"
 cp "$package" "$root/root/magikrun.deb"
 sed -n '/^## Pull and run/,$p' "$here/../README.md" > "$root/root/README.md"
 install -m 0755 "$here/walk/readme.sh" "$here/walk/mistakes.sh" "$root/root"
@@ -36,6 +38,11 @@ umoci init --layout "$work/layout"
 umoci new --image "$work/layout:box"
 umoci insert --image "$work/layout:box" "$work/files" /
 umoci config --image "$work/layout:box" --config.cmd sh --config.env PATH=/bin
+# The same for another machine, with a program that says so of itself: its ELF header has the number of AArch64.
+umoci new --image "$work/layout:arm"
+printf '\267' | dd of="$work/files/bin/busybox" bs=1 seek=18 conv=notrunc status=none
+umoci insert --image "$work/layout:arm" "$work/files" /
+umoci config --image "$work/layout:arm" --architecture arm64 --config.cmd sh --config.env PATH=/bin
 
 export WORK="$work" ROOT="$root"
 exec_in() {
@@ -51,6 +58,8 @@ exec_in '
     mount --rbind /dev "$ROOT/dev"
     mount -t tmpfs tmpfs "$ROOT/run"
     mount -t tmpfs tmpfs "$ROOT/tmp"
+    mkdir -p "$ROOT/var/lib/magikrun"
+    mount -t tmpfs tmpfs "$ROOT/var/lib/magikrun"
     printf "version: 0.1\nstorage: {filesystem: {rootdirectory: %s/registry}}\nhttp: {addr: \"127.0.0.1:5000\"}\n" "$WORK" \
         > "$WORK/registry.yml"
     OTEL_TRACES_EXPORTER=none docker-registry serve "$WORK/registry.yml" > "$WORK/registry.log" 2>&1 &
@@ -60,6 +69,7 @@ exec_in '
         [ "$tries" -lt 50 ] || exit 1
         sleep 0.2
     done 2> "$WORK/waiting.log"
+    skopeo copy --quiet --dest-tls-verify=false "oci:$WORK/layout:arm" docker://127.0.0.1:5000/library/other-machine:latest
     inside() { env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LANG=C.UTF-8 chroot "$ROOT" sh -eu -c "cd /root; $1"; }
     inside "dpkg --install magikrun.deb"
     inside ./readme.sh

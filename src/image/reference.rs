@@ -239,7 +239,7 @@ impl FromStr for Location {
             Some(("oci", rest)) => file(rest).map(|(path, name)| Self::OciLayout(path, name)),
             Some(("oci-archive", rest)) => file(rest).map(|(path, name)| Self::OciArchive(path, name)),
             Some(("docker-archive", rest)) => file(rest).map(|(path, name)| Self::DockerArchive(path, name)),
-            Some(("wasm", path)) if path.is_empty() => Err(invalid(text, "the path is empty")),
+            Some(("wasm", "")) => Err(invalid(text, "the path is empty")),
             // A tag of an image that is called `wasm` has no slash and no such end.
             Some(("wasm", path)) if path.contains('/') || is_module_name(path) => {
                 Ok(Self::WasmModule(path.into()))

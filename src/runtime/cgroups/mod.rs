@@ -2,6 +2,7 @@
 //! container at once. v1, v2 and hybrid hosts; by ourselves or through systemd.
 
 mod devices;
+mod freezer;
 mod fs;
 mod host;
 mod limits;
@@ -28,6 +29,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use systemd::{Property, Unit, properties_of_annotations};
 
 /// Number of SIGKILL.
@@ -338,8 +340,9 @@ impl Cgroup {
             Version::V2 => {
                 fs::write(&place.directory.join("cgroup.freeze"), "1")?;
                 let events = place.directory.join("cgroup.events");
+                let begin = Instant::now();
                 fs::wait_until("freezing the container", Some(&events), || {
-                    Ok(fs::read(&events)?.lines().any(|line| line == "frozen 1"))
+                    freezer::is_frozen(&place.directory, begin)
                 })
             }
         };

@@ -99,7 +99,7 @@ fn a_machine_is_killed_and_deleted_in_every_state_and_hooks_run() {
         let text = std::fs::read_to_string(bundle.rootfs("memory")).unwrap_or_default();
         text.split_whitespace().next().and_then(|word| word.parse::<u32>().ok())
     });
-    assert!((110 << 10..160 << 10).contains(&memory), "{memory} kB");
+    assert!((140 << 10..192 << 10).contains(&memory), "{memory} kB");
     runtime.call(&["delete", &bundle.id]).fails_with(1, &["not stopped"]);
     runtime.ok(&["kill", &bundle.id, "KILL"]);
     runtime.wait_status(&bundle.id, "stopped");

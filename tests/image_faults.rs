@@ -17,9 +17,7 @@ const DISKS: usize = 10;
 const NAME: &str = "localhost/image:1";
 
 fn random() -> fastrand::Rng {
-    let given = std::env::var("MAGIKRUN_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed =
-        given.unwrap_or_else(|| std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_secs()));
+    let seed = common::faults::fresh_seed();
     println!("seed {seed}");
     fastrand::Rng::with_seed(seed)
 }

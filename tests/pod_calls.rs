@@ -8,6 +8,7 @@ mod common;
 #[allow(dead_code, reason = "its output is wanted by other tests")]
 mod tracer;
 
+use common::faults::{full, seed};
 use common::pods::{WAIT, container, manifest};
 use common::{Pods, names_in, poll};
 use std::collections::BTreeSet;
@@ -96,8 +97,7 @@ impl Subject {
 }
 
 fn at_every_point(what: &str, act: impl Fn(usize, Point) -> Option<Act>) {
-    let full = std::env::var("MAGIKRUN_FAULTS").is_ok_and(|value| value == "full");
-    let seed = std::env::var("MAGIKRUN_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let (full, seed) = (full(), seed());
     println!("{what}: seed {seed}");
     let subject = Subject::new();
     let mut points = subject.points();

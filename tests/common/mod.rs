@@ -9,6 +9,7 @@ mod cgroup;
 mod console;
 mod containerd;
 mod engine;
+pub mod faults;
 mod layout;
 pub mod pods;
 mod process;

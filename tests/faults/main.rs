@@ -11,6 +11,7 @@ mod operation;
 mod tracer;
 
 use common::Runtime;
+use common::faults::{full, seed};
 use operation::Operation;
 use std::collections::BTreeSet;
 use tracer::{Act, Point};
@@ -48,15 +49,6 @@ fn error(number: usize, point: Point) -> i32 {
         libc::EPERM if point.call == libc::SYS_mknodat as u64 => libc::EIO,
         error => error,
     }
-}
-
-fn full() -> bool {
-    std::env::var("MAGIKRUN_FAULTS").is_ok_and(|value| value == "full")
-}
-
-fn seed() -> u64 {
-    let given = std::env::var("MAGIKRUN_SEED").ok().and_then(|seed| seed.parse().ok());
-    given.unwrap_or(1)
 }
 
 /// The points of an operation at which something is done in this run of the tests.

@@ -9,6 +9,7 @@ mod mutate;
 #[path = "../../fuzz/src/targets.rs"]
 mod targets;
 
+use common::faults::fresh_seed as seed;
 use common::{Runtime, finish};
 use magikrun::storage::config::Limits;
 use mutate::Mutator;
@@ -23,11 +24,6 @@ const BUNDLES: usize = 120;
 
 fn work(amount: usize) -> usize {
     amount * std::env::var("MAGIKRUN_FUZZ").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1)
-}
-
-fn seed() -> u64 {
-    let given = std::env::var("MAGIKRUN_SEED").ok().and_then(|seed| seed.parse().ok());
-    given.unwrap_or_else(|| std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_secs()))
 }
 
 /// The committed inputs of a target.

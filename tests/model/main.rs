@@ -8,6 +8,7 @@ mod common;
 mod history;
 mod machine;
 
+use common::faults::fresh_seed as seed;
 use common::{Bundle, Runtime};
 use history::Entry;
 use machine::{Answer, Operation};
@@ -24,11 +25,6 @@ const OPERATIONS: usize = 6;
 
 fn containers() -> usize {
     if std::env::var("MAGIKRUN_MODEL").is_ok_and(|value| value == "full") { 2000 } else { 150 }
-}
-
-fn seed() -> u64 {
-    let given = std::env::var("MAGIKRUN_SEED").ok().and_then(|seed| seed.parse().ok());
-    given.unwrap_or_else(|| std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_secs()))
 }
 
 /// A container that is shared.

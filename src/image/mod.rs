@@ -39,4 +39,5 @@ pub use bundle::{Bundle, BundleBuilder, OciContainerConfig, RootMode, Seccomp, i
 pub use image::Image;
 pub use reference::{Location, Reference};
 pub use service::{ImageService, PullOptions, PullPolicy};
+pub use source::Secret;
 pub use store::{ImageRecord, ImageStore};

@@ -7,7 +7,7 @@ use crate::image::progress::{Progress, Silent};
 use crate::image::pull::Pull;
 use crate::image::push;
 use crate::image::reference::{Location, Reference};
-use crate::image::source::{DockerArchive, OciArchive, OciLayout, Registry, Source, WasmModule};
+use crate::image::source::{DockerArchive, OciArchive, OciLayout, Registry, Secret, Source, WasmModule};
 use crate::image::store::{Damage, ImageRecord, ImageStore, Pruned, Verify, default_root};
 use crate::storage::config::{Limits, Registries};
 use std::path::Path;
@@ -35,6 +35,8 @@ pub struct PullOptions<'a> {
     pub parallel: usize,
     /// Hears how far it is.
     pub progress: Option<&'a dyn Progress>,
+    /// Credentials that are looked at before those of this user.
+    pub secrets: &'a [Secret],
 }
 
 /// Images: pulling, listing, removing.
@@ -113,7 +115,7 @@ impl ImageService {
     }
 
     fn pull_from(&self, location: &Location, options: &PullOptions<'_>) -> Result<ImageRecord> {
-        let source = open(location, &self.registries)?;
+        let source = open(location, &self.registries, options.secrets)?;
         let platform = options.platform.clone().unwrap_or_else(PlatformSpec::host);
         let pull = Pull {
             store: &self.store,
@@ -196,12 +198,12 @@ fn may_pull(e: &Error, policy: PullPolicy) -> bool {
         && matches!(e.kind(), ImageNotFound | BlobNotFound | DigestMismatch | Usage)
 }
 
-fn open(location: &Location, registries: &Registries) -> Result<Box<dyn Source>> {
+fn open(location: &Location, registries: &Registries, secrets: &[Secret]) -> Result<Box<dyn Source>> {
     Ok(match location {
         Location::OciLayout(path, name) => Box::new(OciLayout::open(path, name.as_deref())?),
         Location::OciArchive(path, name) => Box::new(OciArchive::open(path, name.as_deref())?),
         Location::DockerArchive(path, name) => Box::new(DockerArchive::open(path, name.as_deref())?),
         Location::WasmModule(path) => Box::new(WasmModule::open(path)?),
-        Location::Registry(reference) => Box::new(Registry::open(reference, registries)?),
+        Location::Registry(reference) => Box::new(Registry::open(reference, registries, secrets)?),
     })
 }

@@ -58,6 +58,7 @@ pub fn run(service: &ImageService, args: &Args) -> Result<()> {
             platform: platform.clone(),
             parallel: args.parallel,
             progress: Some(&bars),
+            secrets: &[],
         };
         let image = service.pull_with(name, &options)?;
         precompile(service, &image, |text| bars.note(text));

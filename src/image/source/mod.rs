@@ -10,7 +10,7 @@ pub use archive::OciArchive;
 pub use docker::DockerArchive;
 pub use layout::{OciLayout, REF_NAME};
 pub use module::WasmModule;
-pub use registry::{Registry, Target, auth_files, check_login};
+pub use registry::{Registry, Secret, Target, auth_files, check_login};
 
 use crate::error::Result;
 use crate::image::reference::Reference;

@@ -80,6 +80,8 @@ struct AuthFile {
 struct Auth {
     auth: Option<String>,
     identitytoken: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
 }
 
 /// What a helper answers.
@@ -104,6 +106,20 @@ pub fn find(reference: &Reference) -> Result<Option<Credentials>> {
                     return Ok(Some(found));
                 }
             }
+        }
+    }
+    Ok(None)
+}
+
+/// The credentials for a repository in the text of such a file, which came with what is pulled: programs that it names are not run.
+pub fn given(text: &[u8], reference: &Reference, origin: &str) -> Result<Option<Credentials>> {
+    let file: AuthFile = serde_json::from_slice(text)
+        .or_kind(ErrorKind::ImagePullFailed, || format!("cannot read credentials from {origin}"))?;
+    for key in keys(reference) {
+        if let Some((_, auth)) = file.auths.iter().find(|(name, _)| normal(name) == key)
+            && let Some(found) = of_auth(auth, origin.to_owned())?
+        {
+            return Ok(Some(found));
         }
     }
     Ok(None)
@@ -169,6 +185,9 @@ fn in_file(file: &AuthFile, reference: &Reference, path: &Path) -> Result<Option
 fn of_auth(auth: &Auth, origin: String) -> Result<Option<Credentials>> {
     if let Some(token) = auth.identitytoken.as_ref().filter(|token| !token.is_empty()) {
         return Ok(Some(Credentials::new(TOKEN_USER, token, origin)));
+    }
+    if let (Some(user), Some(password), None) = (&auth.username, &auth.password, &auth.auth) {
+        return Ok(Some(Credentials::new(user, password, origin)));
     }
     let Some(encoded) = auth.auth.as_ref().filter(|auth| !auth.is_empty()) else { return Ok(None) };
     let malformed = || Error::new(ErrorKind::ImagePullFailed, format!("malformed credentials in {origin}"));

@@ -30,6 +30,21 @@ use ureq::http::Method;
 /// Header with the digest of a manifest.
 const DIGEST: &str = "docker-content-digest";
 
+/// Credentials that come with what is pulled.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// A file as docker's `config.json`.
+    pub text: Vec<u8>,
+    /// What it is called in messages.
+    pub origin: String,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secret of {}", self.origin)
+    }
+}
+
 /// A repository in a registry, or in the mirrors that stand in for it.
 #[derive(Debug)]
 pub struct Registry {
@@ -40,11 +55,21 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The repository of an image, to pull from. Nothing is sent yet.
-    pub fn open(reference: &Reference, how: &Registries) -> Result<Self> {
+    /// The repository of an image, to pull from, with credentials of `secrets` if one has any: files as docker's `config.json`. They
+    /// are for the registry itself, not for mirrors. Nothing is sent yet.
+    pub fn open(reference: &Reference, how: &Registries, secrets: &[Secret]) -> Result<Self> {
+        let mut found =
+            secrets.iter().map(|secret| credentials::given(&secret.text, reference, &secret.origin));
+        let given = found.find_map(Result::transpose).transpose()?;
         let clients = endpoint::find(reference, &how.mirrors)?
             .into_iter()
-            .map(|endpoint| Arc::new(Client::new(endpoint, reference, "pull", how.patience)))
+            .map(|endpoint| {
+                let client = Client::new(endpoint, reference, "pull", how.patience);
+                match &given {
+                    Some(given) if !client.is_mirror() => Arc::new(client.with_credentials(given.clone())),
+                    _ => Arc::new(client),
+                }
+            })
             .collect();
         Ok(Self { reference: reference.clone(), clients, current: AtomicUsize::new(0) })
     }

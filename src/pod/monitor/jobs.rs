@@ -243,7 +243,15 @@ impl Monitor<'_> {
             (ProbeKind::Liveness, true) => {}
             (ProbeKind::Liveness, false) if member.plan.role == Role::Sidecar => member.signal(libc::SIGKILL),
             (kind, false) => {
-                let what = if kind == ProbeKind::Startup { "startup" } else { "liveness" };
+                let (what, probe) = if kind == ProbeKind::Startup {
+                    ("startup", &member.plan.startup)
+                } else {
+                    ("liveness", &member.plan.liveness)
+                };
+                let grace = probe.as_ref().and_then(|probe| probe.grace);
+                if let Some(grace) = grace {
+                    self.ask_to_stop(grace);
+                }
                 let message = format!("the {what} probe of container '{name}' has failed: {why}");
                 self.fail(Error::new(ErrorKind::StartFailed, message));
             }

@@ -70,6 +70,7 @@ mod tests {
             timeout: 1,
             success: 2,
             failure: 3,
+            grace: None,
         };
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);

@@ -275,6 +275,8 @@ pub struct ProbePlan {
     pub success: u32,
     /// So many bad ones in a row are failure.
     pub failure: u32,
+    /// Seconds between SIGTERM and SIGKILL when it ends the pod; none for the pod's.
+    pub grace: Option<u32>,
 }
 
 /// A mount of a volume.

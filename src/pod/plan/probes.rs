@@ -13,6 +13,7 @@ pub fn probe(probe: &Probe, container: &Container) -> Result<ProbePlan> {
         timeout: probe.timeout_seconds.unwrap_or(1),
         success: probe.success_threshold.unwrap_or(1),
         failure: probe.failure_threshold.unwrap_or(3),
+        grace: probe.termination_grace_period_seconds,
     })
 }
 

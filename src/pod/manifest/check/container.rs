@@ -227,11 +227,15 @@ fn check_probe(
         ("failureThreshold", probe.failure_threshold),
         ("periodSeconds", probe.period_seconds),
         ("successThreshold", probe.success_threshold),
+        ("terminationGracePeriodSeconds", probe.termination_grace_period_seconds),
         ("timeoutSeconds", probe.timeout_seconds),
     ] {
         if value == Some(0) {
             findings.error(&format!("{path}.{name}"), "must be at least 1");
         }
+    }
+    if !only_one_success && probe.termination_grace_period_seconds.is_some() {
+        findings.error(&format!("{path}.terminationGracePeriodSeconds"), "a readiness probe ends nothing");
     }
     if only_one_success && probe.success_threshold.is_some_and(|n| n > 1) {
         findings.error(&format!("{path}.successThreshold"), "must be 1");

@@ -258,6 +258,32 @@ fn credentials_and_certificates_are_those_of_podman() {
     }
 }
 
+#[test]
+fn a_pod_pulls_with_the_secrets_of_its_manifest_and_runs_no_program_that_they_name() {
+    let runtime = Runtime::new();
+    let server = RegistryServer::start(&runtime.path("registry"), RegistryAuth::Password);
+    let image = server.name("app:1");
+    server.skopeo(&layout(&runtime, Compression::Zstd).image("1"), &format!("docker://{image}"));
+    trust(&runtime, &server);
+    let name = format!("{}-secret", runtime.name());
+    let run = |auths: serde_json::Value| {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+            "restartPolicy": "Never", "imagePullSecrets": [{"name": "s"}], "containers": [{"name": "a", "image": image}]}});
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"},
+            "type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": auths.to_string()}});
+        let file = runtime.file("pod.json", format!("{pod}{secret}"));
+        let parent = format!("/{}", runtime.name());
+        call(&runtime, None, &["pod", "run", "--cgroup-parent", &parent, file.to_str().unwrap()])
+    };
+    let _ = run(json!({"auths": {}})).fails_with(1, &["container 'a'", "credentials"]);
+    let _ =
+        run(json!({"credHelpers": {&server.host: "mkt"}})).fails_with(1, &["container 'a'", "credentials"]);
+    let wrong = json!({"auths": {&server.host: {"username": "alice", "password": "wrong"}}});
+    let _ = run(wrong).fails_with(1, &["user 'alice'", "secret 's' of the manifest"]);
+    run(json!({"auths": {&server.host: {"username": "alice", "password": "open:sesame"}}})).success();
+    call(&runtime, None, &["pod", "delete", "--force", &name]).success();
+}
+
 /// How the test's own server answers a path: a status, headers, a body.
 type Answers = HashMap<String, Vec<(u16, Vec<(String, String)>, Vec<u8>)>>;
 

@@ -3,10 +3,11 @@
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::image::bundle::MODULE;
 use crate::image::{
-    BundleBuilder, Image, ImageService, OciContainerConfig, PullOptions, PullPolicy, Seccomp, image_mount,
+    BundleBuilder, Image, ImageService, OciContainerConfig, PullOptions, PullPolicy, Seccomp, Secret,
+    image_mount,
 };
-use crate::pod::manifest::PodSpec;
 use crate::pod::manifest::types::{self, VolumeSource};
+use crate::pod::manifest::{PULL_SECRET_KEY, PodSpec};
 use crate::pod::plan::{ContainerPlan, ImageFacts, PodPlan, VolumeKind};
 use oci_spec::runtime::Mount;
 use std::collections::BTreeMap;
@@ -23,14 +24,17 @@ impl Images {
     pub fn pull(service: &ImageService, pods: &[PodSpec]) -> Result<Self> {
         let builder = BundleBuilder::with_storage(service.storage().clone())?;
         let mut images = Self::default();
-        for (what, reference, policy) in pods.iter().flat_map(wanted) {
-            if images.all.contains_key(&reference) {
-                continue;
+        for pod in pods {
+            let secrets = secrets(pod);
+            for (what, reference, policy) in wanted(pod) {
+                if images.all.contains_key(&reference) {
+                    continue;
+                }
+                let options = PullOptions { policy, secrets: &secrets, ..PullOptions::default() };
+                let image = service.pull_with(&reference, &options).context(|| what.clone())?;
+                let facts = facts(&builder, &image).context(|| what)?;
+                images.all.insert(reference, (image, facts));
             }
-            let options = PullOptions { policy, ..PullOptions::default() };
-            let image = service.pull_with(&reference, &options).context(|| what.clone())?;
-            let facts = facts(&builder, &image).context(|| what)?;
-            images.all.insert(reference, (image, facts));
         }
         Ok(images)
     }
@@ -97,6 +101,15 @@ impl Images {
         }
         Ok(mounts)
     }
+}
+
+/// The credentials for registries that a manifest has for its pod.
+fn secrets(pod: &PodSpec) -> Vec<Secret> {
+    let all = pod.spec.image_pull_secrets.iter().filter_map(|reference| {
+        let text = pod.secrets.get(&reference.name)?.values.get(PULL_SECRET_KEY)?.clone();
+        Some(Secret { text, origin: format!("secret '{}' of the manifest", reference.name) })
+    });
+    all.collect()
 }
 
 /// The images that a pod needs: what for, their references, and when the registry is asked.

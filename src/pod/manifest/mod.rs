@@ -21,6 +21,9 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use types::{DataObject, Metadata, Spec};
 
+/// Key of the credentials for registries in a secret of the type `kubernetes.io/dockerconfigjson`.
+pub const PULL_SECRET_KEY: &str = ".dockerconfigjson";
+
 /// The content of a config map or a secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Data {

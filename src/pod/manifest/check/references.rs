@@ -2,7 +2,7 @@
 
 use crate::pod::manifest::findings::Findings;
 use crate::pod::manifest::types::{Container, DataVolume, EnvSource, KeyRef, Projection, VolumeSource};
-use crate::pod::manifest::{Data, PodSpec};
+use crate::pod::manifest::{Data, PULL_SECRET_KEY, PodSpec};
 use std::collections::BTreeMap;
 
 /// Checks that every config map, secret and key that is not optional is there.
@@ -41,6 +41,9 @@ pub fn references(pod: &PodSpec, findings: &mut Findings) {
             None => findings.error(&path, format!("there is no secret '{}' in the manifest", reference.name)),
             Some(data) if data.secret_type != "kubernetes.io/dockerconfigjson" => {
                 findings.error(&path, "must be a secret of type kubernetes.io/dockerconfigjson");
+            }
+            Some(data) if !data.values.contains_key(PULL_SECRET_KEY) => {
+                findings.error(&path, format!("secret '{}' has no key '{PULL_SECRET_KEY}'", reference.name));
             }
             Some(_) => {}
         }

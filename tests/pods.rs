@@ -5,6 +5,7 @@ use common::pods::{IMAGE, WAIT, container, manifest};
 use common::{Pods, poll, start};
 use serde_json::Value;
 use std::fs;
+use std::path::Path;
 
 #[test]
 fn a_pod_of_three_containers_shares_a_volume_runs_and_is_gone() {
@@ -57,11 +58,9 @@ fn a_pod_of_three_containers_shares_a_volume_runs_and_is_gone() {
     pods.assert_nothing_left();
 }
 
-#[test]
-fn variables_files_and_volumes_come_from_the_manifest() {
-    let pods = Pods::new();
-    let name = pods.name("config");
-    let manifest = format!(
+/// A manifest with every kind of variable and volume; one of these is the directory `host`.
+fn with_everything(name: &str, host: &Path) -> String {
+    format!(
         "
 apiVersion: v1
 kind: Pod
@@ -117,8 +116,15 @@ metadata: {{name: s}}
 stringData: {{password: hunter2}}
 ",
         wait = WAIT.replace('\'', "''"),
-        host = pods.runtime.path("host-dir").display(),
-    );
+        host = host.display(),
+    )
+}
+
+#[test]
+fn variables_files_and_volumes_come_from_the_manifest() {
+    let pods = Pods::new();
+    let name = pods.name("config");
+    let manifest = with_everything(&name, &pods.runtime.path("host-dir"));
     let id = pods.start(&manifest);
     let sh = |script: &str| pods.sh(&id, "app", script);
     pods.wait_log(&id, "app", "hello image $(X)");
@@ -450,7 +456,7 @@ fn validate_tells_everything_and_does_nothing() {
 #[test]
 fn every_example_does_what_it_says() {
     let pods = Pods::new();
-    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pods");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pods");
     let names = common::names_in(&directory);
     assert!(names.len() >= 40, "{}", names.len());
     for file in names {

@@ -1,7 +1,7 @@
 //! Pods under faults: whatever is killed or missing, and whenever, either nothing is left or a pod that is entirely there.
 mod common;
 
-use common::pods::{WAIT, at_once, container, infra, manifest, monitor};
+use common::pods::{WAIT, at_once, container, infra, manifest, monitor, pasta};
 use common::{DEADLINE, Pods, finish, is_alive, names_in, poll, signal, start};
 use rustix::process::Signal;
 use std::process::Command;
@@ -214,7 +214,7 @@ fn pids(pods: &Pods) -> Vec<i32> {
 }
 
 #[test]
-fn a_monitor_that_is_killed_before_the_commit_leaves_nothing() {
+fn whoever_of_a_pod_is_killed_before_the_commit_nothing_is_left() {
     let pods = Pods::new();
     let name = pods.name("early");
     let spec = format!(
@@ -222,14 +222,15 @@ fn a_monitor_that_is_killed_before_the_commit_leaves_nothing() {
         container("i", "sleep 600", ""),
         container("a", WAIT, "")
     );
-    for victim in ["monitor", "infra", "both"] {
-        let running = start(pods.run_command(&[], &manifest(&name, &spec)), None);
+    for victim in ["monitor", "infra", "pasta", "both"] {
+        let running = start(pods.run_command(&["--network", "pasta"], &manifest(&name, &spec)), None);
         let its_monitor = poll("the monitor", || monitor(&name));
         let its_infra = poll("the infra container", || infra(&name));
         poll("the init container", || pids(&pods).first().copied());
         match victim {
             "monitor" => signal(its_monitor, Signal::KILL),
             "infra" => signal(its_infra, Signal::KILL),
+            "pasta" => signal(pasta(&name).expect("pasta"), Signal::KILL),
             _ => {
                 signal(running.pid(), Signal::KILL);
                 signal(its_monitor, Signal::KILL);
@@ -249,8 +250,7 @@ fn a_monitor_that_is_killed_before_the_commit_leaves_nothing() {
 #[test]
 fn many_pods_at_once_run_and_are_gone() {
     let pods = Pods::new();
-    let full = std::env::var("MAGIKRUN_FAULTS").is_ok_and(|value| value == "full");
-    let count = if full { 200 } else { 24 };
+    let count = if common::faults::full() { 200 } else { 24 };
     let names: Vec<String> = (0..count).map(|number| pods.name(&format!("many{number}"))).collect();
     // So many loops that wait would be the load of the test.
     let quiet = "trap 'exit 0' TERM; sleep 600 & wait";

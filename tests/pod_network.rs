@@ -1,7 +1,7 @@
 //! The networks of pods, and what extends their infra containers.
 mod common;
 
-use common::pods::{WAIT, container, manifest};
+use common::pods::{WAIT, container, manifest, pasta};
 use common::{Pods, poll, require_program};
 use rustix::process::Signal;
 use std::io::{Read as _, Write as _};
@@ -120,9 +120,7 @@ fn a_pod_that_loses_pasta_has_failed() {
     let pods = Pods::new();
     let (name, port) = (pods.name("pasta"), free_port());
     let id = pods.start(&manifest(&name, &server(port)));
-    let file = pods.runtime.root().join("~pods/running").join(&id).join("pasta.pid");
-    let pid = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
-    common::signal(pid, Signal::KILL);
+    common::signal(pasta(&name).unwrap(), Signal::KILL);
     let status = pods.wait_phase(&id, "Failed");
     assert!(status["reason"].as_str().unwrap().contains("pasta"), "{status}");
     pods.ok(&["delete", &id]);

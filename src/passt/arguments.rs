@@ -15,15 +15,17 @@ pub struct Forward {
     pub udp: bool,
 }
 
-/// The arguments of pasta for the network namespace at `namespace`. It writes its pid to `pid_file` once it is ready.
+/// The arguments of pasta for the network namespace at `namespace`. It stays in the foreground, and writes its pid to `pid_file`
+/// once it is ready.
 ///
 /// Nothing of the namespace is forwarded to the host's loopback device: what listens there is not for pods. As `root`, it must
 /// stay root, since only root may enter a namespace that root has made; it confines itself all the same.
 pub fn pasta(namespace: &str, pid_file: &str, forwards: &[Forward], root: bool) -> Vec<String> {
-    let mut all: Vec<String> = ["--config-net", "--quiet", "--no-map-gw", "-T", "none", "-U", "none"]
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
+    let mut all: Vec<String> =
+        ["--foreground", "--config-net", "--quiet", "--no-map-gw", "-T", "none", "-U", "none"]
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
     all.extend(["--pid".to_owned(), pid_file.to_owned()]);
     for (option, udp) in [("-t", false), ("-u", true)] {
         let specs: Vec<String> = forwards.iter().filter(|f| f.udp == udp).map(spec).collect();
@@ -92,12 +94,12 @@ mod tests {
         let text = |forwards: &[Forward], root| pasta("/n", "/p", forwards, root).join(" ");
         assert_eq!(
             text(&[forward(None, false), forward(Some("192.0.2.1"), true)], true),
-            "--config-net --quiet --no-map-gw -T none -U none --pid /p -t 8080:80 -u 192.0.2.1/8080:80 \
+            "--foreground --config-net --quiet --no-map-gw -T none -U none --pid /p -t 8080:80 -u 192.0.2.1/8080:80 \
              --netns-only --runas 0:0 --netns /n"
         );
         assert_eq!(
             text(&[], false),
-            "--config-net --quiet --no-map-gw -T none -U none --pid /p -t none -u none --netns /n"
+            "--foreground --config-net --quiet --no-map-gw -T none -U none --pid /p -t none -u none --netns /n"
         );
     }
 }

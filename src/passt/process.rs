@@ -4,6 +4,8 @@ use super::arguments::{Forward, passt, pasta};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::clone::{Child, CloneArgs, clone3};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, setrlimit};
+use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -16,50 +18,51 @@ const MACHINES: &str = "/usr/bin/passt";
 /// Descriptors that passt needs to forward every port.
 const PASST_DESCRIPTORS: u64 = 1 << 18;
 
-/// A running pasta.
+/// A running pasta, a child of this process.
 #[derive(Debug)]
 pub struct Pasta {
     /// Its process id.
     pub pid: i32,
     /// Its process.
     pub pidfd: OwnedFd,
+    /// What it has to say, as long as it can: must be read, or it waits.
+    pub output: Option<File>,
 }
 
-/// Connects a network namespace, and returns when it is connected. `directory` is for the pid file.
+/// Connects a network namespace, and returns when it is connected.
 ///
-/// The process goes to the background by itself, so the caller, if it is a child subreaper, becomes its parent.
-pub fn start(namespace: BorrowedFd<'_>, directory: &Path, forwards: &[Forward]) -> Result<Pasta> {
+/// The namespace and the way back are descriptors 0 and 1, which pasta closes none of; by process, opening the namespace takes a
+/// capability that it drops first.
+pub fn start(namespace: BorrowedFd<'_>, forwards: &[Forward]) -> Result<Pasta> {
     let program = if Path::new(PROGRAM).exists() { PROGRAM } else { "pasta" };
-    let pid_file = directory.join("pasta.pid");
-    // By descriptor: opening the namespace by process takes a capability that pasta drops first.
-    let inherited = rustix::io::dup(namespace).map_err(Error::from)?;
-    let path = format!("/proc/self/fd/{}", inherited.as_raw_fd());
     let root = rustix::process::geteuid().is_root();
-    let output = Command::new(program)
-        .args(pasta(&path, &pid_file.to_string_lossy(), forwards, root))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
+    let mut child = Command::new(program)
+        .args(pasta("/proc/self/fd/0", "/proc/self/fd/1", forwards, root))
+        .stdin(namespace.try_clone_to_owned()?)
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .env_clear()
-        .output();
-    drop(inherited);
-    let output = output.map_err(|e| cannot_execute("pasta", e))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let lines = said.lines().map(str::trim).filter(|l| !l.is_empty() && !l.contains("to syslog"));
+        .spawn()
+        .map_err(|e| cannot_execute("pasta", e))?;
+    let pid = child.id() as i32;
+    let (Some(mut ready), Some(output)) = (child.stdout.take(), child.stderr.take()) else {
+        crate::bail!(System, "pasta has no standard streams");
+    };
+    let mut output = File::from(OwnedFd::from(output));
+    // Its pid as it sees it itself, or the end of what it can say.
+    if ready.read(&mut [0u8; 32]).unwrap_or(0) == 0 {
+        let mut said = String::new();
+        let _ = output.read_to_string(&mut said);
+        let _ = child.wait();
+        let lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
         let text = lines.collect::<Vec<_>>().join("; ");
         crate::bail!(StartFailed, "cannot connect the pod's network: pasta: {text}");
     }
     let cannot = || "cannot find the process of pasta";
-    let text = std::fs::read_to_string(&pid_file).context(cannot)?;
-    let pid = text
-        .trim()
-        .parse()
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or_else(|| Error::new(ErrorKind::System, cannot()))?;
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).context(cannot)?;
-    Ok(Pasta { pid: pid.as_raw_pid(), pidfd })
+    let id = Pid::from_raw(pid).ok_or_else(|| Error::new(ErrorKind::System, cannot()))?;
+    let pidfd = pidfd_open(id, PidfdFlags::empty()).context(cannot)?;
+    rustix::io::ioctl_fionbio(&output, true)?;
+    Ok(Pasta { pid, pidfd, output: Some(output) })
 }
 
 /// Starts passt for a virtual machine whose network device is the other end of `socket`; see [`passt`]. It is a child of this

@@ -3,7 +3,9 @@
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::small_file;
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Uid};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::process::Command;
 
@@ -73,6 +75,34 @@ pub fn become_root() -> Result<()> {
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).context(cannot)
 }
 
+/// What a child that was made in a new user namespace waits at until its ids are mapped.
+#[derive(Debug)]
+pub struct Gate {
+    closed: OwnedFd,
+    opener: OwnedFd,
+}
+
+impl Gate {
+    /// A closed gate, made before the child.
+    pub fn new() -> Result<Self> {
+        let (closed, opener) = pipe_with(PipeFlags::CLOEXEC).context(|| "cannot make a pipe")?;
+        Ok(Self { closed, opener })
+    }
+
+    /// In the child: waits until the ids are mapped, and becomes root of the namespace. Fails when the parent is gone.
+    pub fn pass(&self) -> Result<()> {
+        // The copy of the parent's end would keep the pipe open for ever.
+        let _ = nix::unistd::close(self.opener.as_raw_fd());
+        rustix::io::retry_on_intr(|| rustix::io::read(&self.closed, &mut [0u8]))?;
+        become_root()
+    }
+
+    /// In the parent: maps the ids of the namespace that process `pid` was made in, and lets it go on; see [`write_mappings`].
+    pub fn open(self, pid: i32, mappings: &IdMappings, rootless: bool) -> Result<()> {
+        write_mappings(pid, &mappings.uids, &mappings.gids, rootless)
+    }
+}
+
 /// True if our user ids are mapped: user_namespaces(7).
 pub fn is_nested() -> bool {
     let Ok(map) = small_file::read("/proc/self/uid_map") else { return false };
@@ -108,6 +138,23 @@ impl IdMappings {
     }
 }
 
+/// True if the user namespace that we are in has this user and this group.
+pub fn has_id(id: u32) -> bool {
+    ["uid_map", "gid_map"].into_iter().all(|file| {
+        let text = small_file::read(format!("/proc/self/{file}")).unwrap_or_default();
+        maps(&text, id)
+    })
+}
+
+/// True if the text of `/proc/PID/uid_map` has an id.
+fn maps(text: &str, id: u32) -> bool {
+    text.lines().any(|line| {
+        let mut fields = line.split_whitespace().map(|field| field.parse::<u64>().unwrap_or_default());
+        let (first, count) = (fields.next().unwrap_or_default(), fields.nth(1).unwrap_or_default());
+        (first..first + count).contains(&u64::from(id))
+    })
+}
+
 fn has_helpers() -> bool {
     let path = std::env::var("PATH").unwrap_or_default();
     let found = |name: &str| path.split(':').any(|directory| Path::new(directory).join(name).is_file());
@@ -132,6 +179,11 @@ fn lent(text: &str, names: &[String]) -> Vec<(u32, u32)> {
         (names.iter().any(|known| known == name && !known.is_empty()) && count > 0).then_some((first, count))
     };
     text.lines().filter_map(range).collect()
+}
+
+/// The ranges (first id, count) that a file like `/etc/subuid` lends to a user of this name.
+pub fn lent_to(file: &str, name: &str) -> Vec<(u32, u32)> {
+    lent(&std::fs::read_to_string(file).unwrap_or_default(), &[name.to_owned()])
 }
 
 /// How many ids the text of subuid(5) or subgid(5) lends to a user of these names.
@@ -165,5 +217,13 @@ mod tests {
         assert_eq!(map, [(0, 1000, 1), (1, 100_000, 65536), (65537, 300_000, 10)]);
         assert_eq!(lent(":5:5", &[String::new()]), []);
         assert_eq!(lent_ids(text, &["me".to_owned(), "1000".to_owned()]), 65546);
+    }
+
+    #[test]
+    fn a_namespace_has_the_ids_that_its_map_names() {
+        let text = "         0       1000          1\n         1     100000      65536\n";
+        assert!([0, 1, 65536].into_iter().all(|id| maps(text, id)));
+        assert!(!maps(text, 65537) && !maps("", 0));
+        assert!(maps("0 0 4294967295\n", 4_294_967_294));
     }
 }

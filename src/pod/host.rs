@@ -4,9 +4,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::ImageService;
 use crate::platform::confinement::Profile;
 use crate::platform::small_file;
+use crate::platform::userns::IdMappings;
 use crate::pod::images::Images;
 use crate::pod::manifest::PodSpec;
 use crate::pod::plan::Context;
+use crate::pod::plan::users::Users;
 use crate::pod::run::{CGROUP_PARENT, PodOptions};
 use crate::pod::store::PodStore;
 use crate::runtime::cgroups::Driver;
@@ -14,6 +16,7 @@ use crate::runtime::kernel_security::AppArmor;
 use crate::runtime::krun::engine::Libkrun;
 use crate::runtime::options::Host;
 use crate::storage::state_root::StateRoot;
+use oci_spec::runtime::LinuxIdMapping;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -53,10 +56,27 @@ impl PodHost {
                 "cannot run pods: their cgroups cannot be managed by systemd (use --cgroup-manager cgroupfs)"
             );
         }
-        if self.host.rootless {
-            crate::bail!(NotSupported, "cannot run pods: this version needs root for them");
-        }
         Ok(())
+    }
+
+    /// A user without privileges has cgroups below the own one at most.
+    fn cgroup_parent(&self, options: &PodOptions) -> String {
+        let parent = options.cgroup_parent.as_deref().unwrap_or(CGROUP_PARENT);
+        if self.host.rootless { parent.trim_start_matches('/').to_owned() } else { parent.to_owned() }
+    }
+
+    fn users(&self) -> Users {
+        if !self.host.rootless {
+            return Users::Host;
+        }
+        if rustix::process::geteuid().is_root() {
+            // In a namespace that somebody else has made: the kernel tells which ids are there.
+            return Users::OfUser { ids: u32::MAX };
+        }
+        let mappings = IdMappings::of_user();
+        let count =
+            |all: &[LinuxIdMapping]| all.iter().map(LinuxIdMapping::size).fold(0, u32::saturating_add);
+        Users::OfUser { ids: count(&mappings.uids).min(count(&mappings.gids)) }
     }
 
     /// What the plan of a pod depends on.
@@ -75,7 +95,8 @@ impl PodHost {
             .collect::<Result<_>>()?;
         Ok(Context {
             id: id.to_owned(),
-            cgroup_parent: options.cgroup_parent.clone().unwrap_or_else(|| CGROUP_PARENT.to_owned()),
+            cgroup_parent: self.cgroup_parent(options),
+            users: self.users(),
             network: options.network.clone(),
             images: images.facts(),
             node_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),

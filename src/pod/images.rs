@@ -8,6 +8,7 @@ use crate::image::{
 };
 use crate::pod::manifest::types::{self, VolumeSource};
 use crate::pod::manifest::{PULL_SECRET_KEY, PodSpec};
+use crate::pod::plan::users::IdRange;
 use crate::pod::plan::{ContainerPlan, ImageFacts, PodPlan, VolumeKind};
 use oci_spec::runtime::Mount;
 use std::collections::BTreeMap;
@@ -51,12 +52,13 @@ impl Images {
             .ok_or_else(|| Error::new(ErrorKind::BlobNotFound, format!("image '{reference}' was not pulled")))
     }
 
-    /// Makes the bundle of a container. Its configuration is called `base.json`: the monitor writes the final one.
+    /// Makes the bundle of a container of a pod, with the pod's own `ids` if it has any. Its configuration is called `base.json`: the
+    /// monitor writes the final one.
     pub fn build(
         &self,
         service: &ImageService,
-        pod: &PodPlan,
-        container: &ContainerPlan,
+        (pod, container): (&PodPlan, &ContainerPlan),
+        ids: Option<IdRange>,
         bundle: &Path,
     ) -> Result<()> {
         let builder = BundleBuilder::with_storage(service.storage().clone())?;
@@ -69,7 +71,11 @@ impl Images {
             seccomp: Seccomp::Unconfined,
             ..OciContainerConfig::default()
         };
-        builder.draft(self.image(&container.image)?, &config)?.write(bundle)?;
+        let mut draft = builder.draft(self.image(&container.image)?, &config)?;
+        if let Some(ids) = ids {
+            draft.map_ids(ids.mappings()?);
+        }
+        draft.write(bundle)?;
         // The store keeps the layers of an image as long as a configuration names them.
         std::fs::copy(bundle.join("config.json"), bundle.join("base.json"))
             .or_kind(ErrorKind::Storage, || {

@@ -27,6 +27,7 @@ pub mod operations;
 pub mod plan;
 mod process;
 pub mod protocol;
+mod ranges;
 pub mod record;
 mod run;
 pub mod store;

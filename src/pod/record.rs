@@ -1,6 +1,7 @@
 //! What is on disk of a pod: the record, written before anything of the pod exists, and the status, written by its monitor.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::pod::plan::users::IdRange;
 use crate::pod::plan::{PodPlan, PortPlan, Role};
 use crate::runtime::cgroups::Cgroup;
 use crate::runtime::process_id::ProcessId;
@@ -47,6 +48,9 @@ pub struct PodRecord {
     /// What it is found below, as `NAME.SUBDOMAIN`.
     #[serde(default)]
     pub subdomain: Option<String>,
+    /// The ids of the host that it has for its own.
+    #[serde(default)]
+    pub ids: Option<IdRange>,
     /// The group of pods that it is there with or not at all, until that is decided.
     #[serde(default)]
     pub group: Option<String>,

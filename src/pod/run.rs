@@ -7,6 +7,7 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::infra::wire::{Received, Wire, ready};
 use crate::platform::sys::clone::{Child, CloneArgs, clone3};
 use crate::platform::sys::random::unique_id;
+use crate::platform::userns::{Gate, IdMappings};
 use crate::pod::clean;
 use crate::pod::group::Group;
 use crate::pod::host::PodHost;
@@ -14,13 +15,17 @@ use crate::pod::images::Images;
 use crate::pod::manifest::PodSpec;
 use crate::pod::monitor::{self, Commit, Orders, Report};
 use crate::pod::operations;
+use crate::pod::plan::users::Users;
 use crate::pod::plan::{self, Network, PodPlan};
 use crate::pod::process::execute;
+use crate::pod::ranges;
 use crate::pod::record::{ContainerInfo, PodRecord, VERSION};
 use crate::runtime::cgroups::Cgroup;
 use crate::runtime::foreground::Foreground;
 use crate::runtime::native::init::close_foreign_descriptors;
+use crate::runtime::native::launch::kill_and_reap;
 use crate::runtime::state::now;
+use crate::storage::config::Config;
 use crate::storage::state_root::Lock;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::MemfdFlags;
@@ -170,11 +175,14 @@ impl Making {
     ) -> Result<Self> {
         let id = plan.id.clone();
         let (dir, lock) = host.store.reserve(&id, host.images.limits().max_pods)?;
-        let record = PodRecord { group: group.map(|group| group.id.clone()), ..record(host, &plan)? };
+        let mut record = PodRecord { group: group.map(|group| group.id.clone()), ..record(host, &plan)? };
         let begun = (|| {
+            if plan.users == Users::Own {
+                ranges::take(&host.store, &Config::load()?.pods, &mut record, &dir)?;
+            }
             record.save(&dir)?;
             host.store.take_name(&host.host, &record.namespace, &record.name, &id)?;
-            build_bundles(host, &plan, images, &record.data)?;
+            build_bundles(host, &plan, images, &record)?;
             let orders = Orders {
                 plan,
                 record: record.clone(),
@@ -238,14 +246,19 @@ fn interrupted(foreground: Option<&Foreground>) -> Result<bool> {
 
 fn record(host: &PodHost, plan: &PodPlan) -> Result<PodRecord> {
     let rootless = host.host.rootless;
-    let path = if rootless { plan.cgroup.trim_start_matches('/') } else { &plan.cgroup };
     Ok(PodRecord {
         version: VERSION,
         id: plan.id.clone(),
         name: plan.metadata.name.clone(),
         namespace: plan.metadata.namespace().to_owned(),
         created: now(),
-        cgroup: Cgroup::locate(host.host.cgroup_driver, Some(Path::new(path)), &plan.id, rootless, None)?,
+        cgroup: Cgroup::locate(
+            host.host.cgroup_driver,
+            Some(Path::new(&plan.cgroup)),
+            &plan.id,
+            rootless,
+            None,
+        )?,
         data: host.store.data(&plan.id),
         running: host.store.running(&plan.id),
         containers: ContainerInfo::of_plan(plan),
@@ -256,25 +269,27 @@ fn record(host: &PodHost, plan: &PodPlan) -> Result<PodRecord> {
             _ => None,
         },
         subdomain: plan.subdomain.clone(),
+        ids: None,
         group: None,
     })
 }
 
 /// Makes a bundle for each container; the monitor completes the configurations.
-fn build_bundles(host: &PodHost, plan: &PodPlan, images: &Images, data: &Path) -> Result<()> {
-    let bundles = data.join("bundles");
+fn build_bundles(host: &PodHost, plan: &PodPlan, images: &Images, record: &PodRecord) -> Result<()> {
+    let bundles = record.data.join("bundles");
     std::fs::create_dir_all(&bundles)
         .or_kind(ErrorKind::Storage, || format!("cannot make '{}'", bundles.display()))?;
     for container in &plan.containers {
         let bundle = bundles.join(&container.name);
         images
-            .build(&host.images, plan, container, &bundle)
+            .build(&host.images, (plan, container), record.ids, &bundle)
             .context(|| format!("container '{}'", container.name))?;
     }
     Ok(())
 }
 
-/// Executes this program again as the monitor of a pod.
+/// Executes this program again as the monitor of a pod. Without privileges it is root of a user namespace, where it has those over
+/// whatever it makes.
 fn spawn(orders: &Orders, lock: &Lock, foreground: &Foreground) -> Result<(Wire, Child)> {
     let (ours, theirs) = Wire::pair()?;
     let memory =
@@ -283,15 +298,21 @@ fn spawn(orders: &Orders, lock: &Lock, foreground: &Foreground) -> Result<(Wire,
     file.write_all(&serde_json::to_vec(orders)?)?;
     file.rewind()?;
     let label = format!("pod:{}", orders.record.name);
-    let child = clone3(&CloneArgs::default(), || {
+    let gate = (!rustix::process::geteuid().is_root()).then(Gate::new).transpose()?;
+    let flags = gate.as_ref().map_or(0, |_| libc::CLONE_NEWUSER as u64);
+    let child = clone3(&CloneArgs { flags, ..CloneArgs::default() }, || {
         let needed = [theirs.as_fd().as_raw_fd(), file.as_raw_fd(), lock.as_fd().as_raw_fd()];
         let Err(e) = foreground
             .restore_in_child()
+            .and_then(|()| gate.as_ref().map_or(Ok(()), Gate::pass))
             .and_then(|()| rustix::process::setsid().map(drop).map_err(Error::from))
             .and_then(|()| close_foreign_descriptors(0, &needed))
             .and_then(|()| execute(monitor::PROCESS_NAME, &[&theirs, &file, lock], &label));
         let _ = theirs.send(&Report::Failed { kind: e.kind(), message: e.message().to_owned() });
         1
     })?;
+    if let Some(gate) = gate {
+        gate.open(child.pid, &IdMappings::of_user(), true).inspect_err(|_| kill_and_reap(&child))?;
+    }
     Ok((ours, child))
 }

@@ -7,6 +7,7 @@
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::pod::attachment;
 use crate::pod::clean;
+use crate::pod::plan::users::IdRange;
 use crate::pod::record::{PodPhase, PodRecord, PodStatus};
 use crate::runtime::options::Host;
 use crate::storage::state_root::{Lock, StateDir, StateRoot};
@@ -143,6 +144,22 @@ impl PodStore {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The ids of the host that pods have for their own, those too that are just being made or removed.
+    pub fn ranges(&self) -> Result<Vec<IdRange>> {
+        let mut ranges = Vec::new();
+        for id in self.pods.ids()? {
+            if let Ok(dir) = self.pods.open(&id) {
+                ranges.extend(PodRecord::load(&dir)?.and_then(|record| record.ids));
+            }
+        }
+        for id in self.pods.half_made_ids()? {
+            if let Some(dir) = self.pods.open_leftover(&id)? {
+                ranges.extend(PodRecord::load(&dir)?.and_then(|record| record.ids));
+            }
+        }
+        Ok(ranges)
     }
 
     /// Opens a pod by its id, its name (in the namespace `default`), or `NAMESPACE/NAME`.

@@ -29,6 +29,8 @@ pub struct Config {
     pub wasm: WasmLimits,
     /// Table `[cni]`.
     pub cni: CniConfig,
+    /// Table `[pods]`.
+    pub pods: PodConfig,
     /// Table `[stores]`.
     pub stores: Stores,
     /// Table `[annotations]`.
@@ -87,6 +89,16 @@ impl Default for CniConfig {
             plugin_dirs: vec![PathBuf::from("/opt/cni/bin"), PathBuf::from("/usr/lib/cni")],
         }
     }
+}
+
+/// What pods may have of the host.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct PodConfig {
+    /// First of the user and group ids for pods with `hostUsers: false`; none: those of subuid(5).
+    pub first_id: Option<u32>,
+    /// How many there are.
+    pub ids: Option<u32>,
 }
 
 /// What microVMs may do at most.
@@ -212,6 +224,9 @@ impl Config {
         let document = toml::Deserializer::parse(text).map_err(|e| fault(text, None, &e))?;
         let config: Self = serde_path_to_error::deserialize(document)
             .map_err(|e| fault(text, Some(e.path().to_string()), e.inner()))?;
+        if config.pods.first_id.is_some() != config.pods.ids.is_some() {
+            return Err(Error::new(ErrorKind::Usage, "pods.first_id and pods.ids need each other"));
+        }
         for path in [&config.stores.state, &config.stores.images, &config.wasm.store].into_iter().flatten() {
             if !path.is_absolute() {
                 let cause = format!("the path '{}' of a store is not absolute", path.display());
@@ -254,6 +269,8 @@ mod tests {
         let moved = Config::parse("[cni]\nplugin_dirs = ['/plugins']\n").unwrap();
         assert_eq!(moved.cni.plugin_dirs, [Path::new("/plugins")]);
         assert_eq!(moved.cni.config_dirs, CniConfig::default().config_dirs);
+        assert!(Config::parse("[pods]\nfirst_id = 5\n").is_err());
+        assert_eq!(Config::parse("[pods]\nfirst_id = 5\nids = 7\n").unwrap().pods.ids, Some(7));
         let e = Config::parse("[limits]\nmax_container = 1\n").unwrap_err();
         assert!(e.message().starts_with("line 2: limits.max_container: unknown field"), "{e}");
     }

@@ -4,6 +4,7 @@ use super::{
     Compression, DEADLINE, Layer, Layout, Output, Runtime, finish, leftover_cgroups, names_in, poll, start,
 };
 use serde_json::{Value, json};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,9 +17,21 @@ pub const IMAGE: &str = "localhost/busybox:1";
 pub struct Pods {
     /// The runtime.
     pub runtime: Runtime,
-    /// A network namespace that stands for the host's, and the operator's configuration there.
-    host: Option<(String, PathBuf)>,
+    /// What every command is called by: its program and first arguments.
+    prefix: Vec<OsString>,
+    /// The operator's configuration.
+    config: Option<PathBuf>,
 }
+
+/// The user that pods without privileges are of: one that exists on every Debian and owns nothing.
+pub const USER: u32 = 65534;
+
+/// Runs its arguments as [`USER`], with these files in place of /etc/subuid and /etc/subgid, and a /dev/net/tun as hosts with users
+/// have it. In a mount namespace of its own: the host's files stay as they are.
+const AS_USER: &str = r#"
+    mount --bind "$1" /etc/subuid && mount --bind "$1" /etc/subgid && shift
+    mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200
+    exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@""#;
 
 impl Default for Pods {
     fn default() -> Self {
@@ -29,20 +42,46 @@ impl Default for Pods {
 impl Pods {
     /// A runtime without pods, with [`IMAGE`] in its store.
     pub fn new() -> Self {
+        Self::with(Runtime::new(), Vec::new())
+    }
+
+    /// The same for [`USER`], to whom these lines of subuid(5) lend ids, and with a shell script that sets more up before the user
+    /// takes over.
+    pub fn of_user(lent: &str, set_up: &str) -> Self {
         let runtime = Runtime::new();
-        let mut layout = Layout::new(&runtime.path("busybox"));
+        for path in [runtime.dir().to_owned(), runtime.root()] {
+            std::os::unix::fs::chown(path, Some(USER), Some(USER)).expect("the folder's owner");
+        }
+        // Where the program was built is nobody's business.
+        fs::copy(super::runtime_path(), runtime.path("magikrun")).expect("a copy of the runtime");
+        let lent = runtime.file("lent", lent);
+        let script = format!("{set_up}\n{AS_USER}");
+        let prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", &script, "sh"];
+        let mut prefix: Vec<OsString> = prefix.into_iter().map(OsString::from).collect();
+        prefix.push(lent.into());
+        Self::with(runtime, prefix)
+    }
+
+    fn with(runtime: Runtime, prefix: Vec<OsString>) -> Self {
+        let pods = Self { runtime, prefix, config: None };
+        let mut layout = Layout::new(&pods.runtime.path("busybox"));
         let settings =
             json!({"Env": ["PATH=/bin", "FROM=image"], "Cmd": ["sh", "-c", "echo default; sleep 600"]});
         layout.add("1", &[Layer::busybox().into_bytes()], Compression::None, &settings);
-        runtime.image(&["pull", &layout.image("1")]).success();
-        Self { runtime, host: None }
+        finish(pods.storage_command("image", &["pull", &layout.image("1")]), None).success();
+        pods
     }
 
     /// The same with every command in a network namespace of the test's own, which takes the place of the host's network, and with
     /// this configuration of the operator's.
     pub fn on_network_of(mut self, namespace: &str, config: &str) -> Self {
-        let config = self.runtime.file("config.toml", config);
-        self.host = Some((format!("--net=/run/netns/{namespace}"), config));
+        self.prefix = vec!["nsenter".into(), format!("--net=/run/netns/{namespace}").into()];
+        self.configured(config)
+    }
+
+    /// The same with this configuration of the operator's.
+    pub fn configured(mut self, config: &str) -> Self {
+        self.config = Some(self.runtime.file("config.toml", config));
         self
     }
 
@@ -53,15 +92,29 @@ impl Pods {
 
     /// `magikrun pod ARGS`, not started.
     pub fn command(&self, args: &[&str]) -> Command {
+        self.storage_command("pod", args)
+    }
+
+    fn storage_command(&self, command: &str, args: &[&str]) -> Command {
         let store = self.runtime.store();
-        let mut all = vec!["pod", "--storage", store.to_str().expect("a path in UTF-8")];
+        let mut all = vec![command, "--storage", store.to_str().expect("a path in UTF-8")];
         all.extend(args);
-        let command = self.runtime.command(&all);
-        let Some((namespace, config)) = &self.host else { return command };
-        let mut inside = Command::new(super::require_program("nsenter"));
-        inside.arg(namespace).arg(command.get_program()).args(command.get_args());
-        inside.env("MAGIKRUN_CONFIG", config);
-        inside
+        let plain = self.runtime.command(&all);
+        let copy = self.runtime.path("magikrun");
+        let program = if copy.exists() { copy.as_os_str() } else { plain.get_program() };
+        let mut command = match self.prefix.split_first() {
+            Some((first, rest)) => {
+                let mut inside = Command::new(first);
+                inside.args(rest).arg(program);
+                inside
+            }
+            None => Command::new(program),
+        };
+        command.args(plain.get_args());
+        if let Some(config) = &self.config {
+            command.env("MAGIKRUN_CONFIG", config);
+        }
+        command
     }
 
     /// `magikrun pod ARGS`.
@@ -198,6 +251,18 @@ pub fn monitor(name: &str) -> Option<i32> {
 /// The infra container of the pod with this name.
 pub fn infra(name: &str) -> Option<i32> {
     processes("magikrun-infra", name).first().copied()
+}
+
+/// The pasta of the pod with this name.
+pub fn pasta(name: &str) -> Option<i32> {
+    let monitor = monitor(name)?;
+    let children = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).ok()?;
+    // It executes the variant of itself that is the best for the processor; its arguments stay.
+    let is_it = |pid: &i32| {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split('\0').next().is_some_and(|program| program.ends_with("pasta"))
+    };
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(is_it)
 }
 
 fn processes(first: &str, name: &str) -> Vec<i32> {

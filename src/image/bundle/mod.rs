@@ -20,7 +20,7 @@ use crate::platform::confinement::Profile;
 use crate::platform::userns::IdMappings;
 use crate::storage::tree;
 use module::Module;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 use std::path::{Path, PathBuf};
 
 /// Name of the root file system's directory in a bundle.
@@ -176,6 +176,19 @@ impl Draft<'_> {
     /// The configuration, to be changed.
     pub fn spec_mut(&mut self) -> &mut Spec {
         &mut self.spec
+    }
+
+    /// Has the container in a user namespace with these ids of the host: what it writes to its root belongs to them.
+    pub fn map_ids(&mut self, mappings: IdMappings) {
+        let mut linux = self.spec.linux().clone().unwrap_or_default();
+        let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+        let mut user = LinuxNamespace::default();
+        user.set_typ(LinuxNamespaceType::User);
+        namespaces.push(user);
+        linux.set_namespaces(Some(namespaces));
+        linux.set_uid_mappings(Some(mappings.uids));
+        linux.set_gid_mappings(Some(mappings.gids));
+        self.spec.set_linux(Some(linux));
     }
 
     /// Makes the bundle in `directory`, which must be empty or not exist, or be what a process has left that died while it was

@@ -1,7 +1,9 @@
 //! Making and waiting for processes.
 
 use crate::error::{Context as _, Error, Result};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use crate::platform::small_file;
+use rustix::fs::{Mode, OFlags};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// `CLONE_INTO_CGROUP` of linux/sched.h; libc's constant does not fit its own type.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -24,6 +26,31 @@ pub struct Child {
     pub pid: i32,
     /// A descriptor that refers to the process even when the pid is reused; readable when it has exited.
     pub pidfd: OwnedFd,
+}
+
+/// The number of processes in the pid namespace that `/proc` shows, where that is another than the caller's: pidfd_open(2).
+#[derive(Debug)]
+pub struct ProcView(OwnedFd);
+
+impl ProcView {
+    /// The view of the `/proc` that there is now; it stays the same when this process enters another mount namespace.
+    pub fn open() -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open("/proc/self/fdinfo", flags, Mode::empty());
+        opened.map(Self).context(|| "cannot open '/proc/self/fdinfo'")
+    }
+
+    /// What the process id of a child is there.
+    pub fn pid_of(&self, child: &Child) -> Result<i32> {
+        let cannot = || "cannot find the pid of a process";
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let name = child.pidfd.as_raw_fd().to_string();
+        let file = rustix::fs::openat(&self.0, name, flags, Mode::empty()).context(cannot)?;
+        let text =
+            String::from_utf8_lossy(&small_file::read_open(file.as_fd()).context(cannot)?).into_owned();
+        let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+        pid.filter(|pid| *pid > 0).ok_or_else(|| Error::from_errno(libc::ESRCH)).context(cannot)
+    }
 }
 
 /// Makes a child that goes on with `child` in a copy of this process: fork(2). It exits with the status that `child` returns.

@@ -146,7 +146,11 @@ fn namespaces(spec: &Spec, findings: &mut Findings) {
         findings.error("spec.shareProcessNamespace", "cannot be true with hostPID");
     }
     if spec.host_users == Some(false) {
-        findings.error("spec.hostUsers", "not supported yet: pods share the user ids of the host");
+        let host =
+            [("hostNetwork", spec.host_network), ("hostPID", spec.host_pid), ("hostIPC", spec.host_ipc)];
+        for (name, _) in host.iter().filter(|(_, is_host)| *is_host) {
+            findings.error(&format!("spec.{name}"), "cannot be true when hostUsers is false");
+        }
     }
 }
 

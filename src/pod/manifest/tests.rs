@@ -56,9 +56,18 @@ stringData: {user: bob}
     assert_eq!(PodSpec::from_yaml(json).unwrap().spec.containers[0].image, "i");
 }
 
+/// Holds what is found in manifests against what must be.
+fn assert_found(all: &[(String, &str)]) {
+    for (manifest, expected) in all {
+        let found = messages(manifest);
+        assert!(found.iter().any(|m| m.contains(expected)), "{expected}\n{found:?}");
+        assert!(PodSpec::all_from_yaml(manifest).unwrap_err().message().contains(expected));
+    }
+}
+
 #[test]
-fn every_fault_is_named_with_its_place() {
-    for (manifest, expected) in [
+fn every_fault_of_a_container_is_named_with_its_place() {
+    assert_found(&[
         (pod("{containers: []}"), "Pod/web: spec.containers: must not be empty"),
         (with_container("image2: x"), "Pod/web: spec.containers[0].image2: unknown field"),
         (with_container("tty: true"), "Pod/web: spec.containers[0].tty: not supported"),
@@ -94,6 +103,12 @@ fn every_fault_is_named_with_its_place() {
         ),
         (with_container("securityContext: {capabilities: {add: [FLY]}}"), "unknown capability 'FLY'"),
         (with_container("securityContext: {runAsUser: 0, runAsNonRoot: true}"), "runAsUser: is 0"),
+    ]);
+}
+
+#[test]
+fn every_fault_of_a_pod_is_named_with_its_place() {
+    assert_found(&[
         (pod("{containers: [{name: A_b, image: i}]}"), "spec.containers[0].name: 'A_b' must be"),
         (
             pod("{containers: [{name: a, image: i}, {name: a, image: i}]}"),
@@ -111,7 +126,24 @@ fn every_fault_is_named_with_its_place() {
             ),
             "spec.initContainers[0].startupProbe: may only be set for a sidecar",
         ),
-        (pod("{containers: [{name: a, image: i}], hostUsers: false}"), "spec.hostUsers: not supported"),
+        (
+            pod("{containers: [{name: a, image: i}], hostUsers: false, hostIPC: true}"),
+            "spec.hostIPC: cannot be true when hostUsers is false",
+        ),
+        (
+            pod(
+                "{containers: [{name: a, image: i, volumeMounts: [{name: v, mountPath: /x, mountPropagation: Bidirectional}]}],
+                  volumes: [{name: v, hostPath: {path: /x}}]}",
+            ),
+            "mountPropagation: Bidirectional is for privileged containers only",
+        ),
+        (
+            pod(
+                "{containers: [{name: a, image: i, securityContext: {privileged: true},
+                  volumeMounts: [{name: v, mountPath: /x, mountPropagation: Bidirectional}]}], volumes: [{name: v}]}",
+            ),
+            "mountPropagation: Bidirectional is for hostPath volumes only",
+        ),
         (
             pod("{containers: [{name: a, image: i}], runtimeClassName: gvisor}"),
             "'gvisor' must be one of native",
@@ -133,11 +165,7 @@ fn every_fault_is_named_with_its_place() {
         ("apiVersion: apps/v1\nkind: Deployment\n".to_owned(), "'apps/v1 Deployment' is not supported"),
         ("kind: Pod\n".to_owned(), "document 1: apiVersion: must be set"),
         (String::new(), "the manifest holds no pod"),
-    ] {
-        let found = messages(&manifest);
-        assert!(found.iter().any(|m| m.contains(expected)), "{expected}\n{found:?}");
-        assert!(PodSpec::all_from_yaml(&manifest).unwrap_err().message().contains(expected));
-    }
+    ]);
 }
 
 #[test]

@@ -180,11 +180,25 @@ impl Monitor<'_> {
     fn write_config(&self, number: usize, bundle: &Path) -> Result<()> {
         use crate::storage::config_file::{read_json, write_json};
         let base = read_json(&bundle.join("base.json"))?;
-        let root = base["root"]["path"].as_str().unwrap_or("rootfs");
+        let mut root = base["root"]["path"].as_str().unwrap_or("rootfs");
+        if self.facts.ids.is_some() {
+            if base["mounts"][0]["destination"] != "/" {
+                crate::bail!(
+                    NotSupported,
+                    "spec.hostUsers: an image without layers has no files that could be mapped to other ids"
+                );
+            }
+            // The overlay needs a place that root of the pod can reach, in a mount namespace that has nothing else to do.
+            root = super::sandbox::REACHABLE;
+        }
         let mut spec = config::spec(self.plan(), &self.members[number].plan, &self.facts, root);
         if let (Some(mounts), Some(made)) = (spec["mounts"].as_array_mut(), base["mounts"].as_array()) {
             // The root, and volumes that are images.
             let overlays = made.iter().filter(|mount| mount["type"] == "overlay").cloned();
+            let overlays = overlays.map(|mut mount| {
+                config::map_ids(&mut mount, self.facts.ids);
+                mount
+            });
             let (root, volumes): (Vec<_>, Vec<_>) = overlays.partition(|mount| mount["destination"] == "/");
             mounts.splice(0..0, root);
             mounts.extend(volumes);

@@ -11,6 +11,7 @@ mod members;
 mod names;
 mod network;
 mod sandbox;
+mod sources;
 mod stop;
 mod tracker;
 mod turn;

@@ -6,9 +6,11 @@ use crate::error::{Context as _, Result};
 use crate::infra::message::ToInfra;
 use crate::passt::{self, Forward};
 use crate::pod::attachment;
+use crate::pod::plan::users::Users;
 use crate::pod::plan::{Network, PodPlan, PortPlan};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
+use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -60,10 +62,24 @@ impl Monitor<'_> {
         let Some(sandbox) = &mut self.sandbox else { return Ok(()) };
         let namespace =
             File::open(sandbox.path("net")).context(|| "cannot open the pod's network namespace")?;
-        let pasta = passt::start(namespace.as_fd(), &self.orders.record.running, &forwards)?;
+        let pasta = passt::start(namespace.as_fd(), &forwards)?;
         sandbox.cgroup.attach(pasta.pid)?;
         sandbox.pasta = Some(pasta);
         Ok(())
+    }
+
+    /// Notes what pasta has to say.
+    pub(super) fn hear_pasta(&mut self) {
+        let Some(pasta) = self.sandbox.as_mut().and_then(|sandbox| sandbox.pasta.as_mut()) else { return };
+        let mut buffer = [0u8; 4096];
+        match pasta.output.as_mut().map_or(Ok(0), |output| output.read(&mut buffer)) {
+            Ok(0) => pasta.output = None,
+            Ok(read) => {
+                let message = String::from_utf8_lossy(&buffer[..read]).trim().to_owned();
+                self.note(&serde_json::json!({"type": "network", "name": "pasta", "message": message}));
+            }
+            Err(_) => {}
+        }
     }
 
     /// Has the plugins take back what they made. Where that fails, whoever removes the pod tries again.
@@ -123,6 +139,9 @@ impl Monitor<'_> {
         }
         if plan.share_pid {
             namespaces.push(("pid", sandbox.path("pid")));
+        }
+        if plan.users == Users::Own {
+            namespaces.push(("user", sandbox.path("user")));
         }
         self.facts.namespaces = namespaces;
         (self.facts.pod_ip, self.facts.host_ip) = (pod_ip.clone(), host_ip.clone());

@@ -8,16 +8,22 @@ use crate::infra::{self, InfraEvent, PodInfo};
 use crate::passt;
 use crate::platform::sys::clone::{Child, CloneArgs, clone3};
 use crate::platform::sys::mount::{MountAttr, mount_setattr};
+use crate::platform::userns::{Gate, has_id};
+use crate::pod::plan::users::Users;
 use crate::pod::plan::{Network, PodPlan};
 use crate::pod::process::execute;
 use crate::runtime::cgroups::Cgroup;
 use crate::runtime::foreground::Foreground;
+use crate::runtime::native::launch::kill_and_reap;
 use crate::runtime::native::{network, sysctl};
 use crate::runtime::process_id::ProcessId;
 use crate::undo::Undo;
-use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
+use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::process::{Gid, Uid};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space,
+    move_into_thread_name_spaces,
+};
 use std::convert::Infallible;
 use std::fs::File;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -27,8 +33,11 @@ use std::path::{Path, PathBuf};
 /// User and group id of the infra container: nobody, who owns nothing.
 const NOBODY: u32 = 65534;
 
+/// A directory that every host has and everybody can reach; in a mount namespace of the pod's own something can be mounted over it.
+pub(super) const REACHABLE: &str = "/mnt";
+
 /// Where the extensions' directory is mounted in the infra container: the way to the directory itself is barred to nobody.
-const STATE_MOUNT: &str = "/mnt";
+const STATE_MOUNT: &str = REACHABLE;
 
 /// Name of the infra container's cgroup below that of the pod; it is in no name of a container.
 const CGROUP: &str = "@infra";
@@ -83,7 +92,7 @@ impl Monitor<'_> {
         let plan = self.plan();
         let mut cgroup = Cgroup::locate(
             self.host.cgroup_driver,
-            Some(&cgroup_path(&plan.cgroup, self.host.rootless)),
+            Some(&Path::new(&plan.cgroup).join(CGROUP)),
             &plan.id,
             self.host.rootless,
             None,
@@ -93,11 +102,16 @@ impl Monitor<'_> {
         // The pod is removed as a whole.
         undo.commit();
         let (wire, theirs) = Wire::pair()?;
-        let state = infra::state_directory(&self.orders.record.data);
-        make_state_directory(&state)?;
-        let infra = launch(plan, &cgroup, theirs, &state, self.foreground)?;
+        let state = self.open_state_directory()?;
+        let infra = self.launch(&cgroup, theirs, &state)?;
         if cgroup.clone_into()?.is_none() {
             cgroup.attach(infra.pid)?;
+        }
+        if plan.users.is_of_user() {
+            // From here on every child of this process is in the pid namespace of the infra container, and ends with it: there may be
+            // no cgroup to find them by.
+            move_into_thread_name_spaces(infra.pidfd.as_fd(), ThreadNameSpaceType::PROCESS_ID)
+                .context(|| "cannot enter the pod's pid namespace")?;
         }
         self.status.infra = Some(ProcessId::of(&infra)?);
         let pod = info(plan);
@@ -118,6 +132,43 @@ impl Monitor<'_> {
         self.note_facts()
     }
 
+    /// Makes the extensions' directory, and opens it as a mount of its own: who the infra container is cannot reach it by its path.
+    fn open_state_directory(&self) -> Result<OwnedFd> {
+        let path = infra::state_directory(&self.orders.record.data);
+        let cannot = || format!("cannot make '{}'", path.display());
+        std::fs::create_dir_all(&path).context(cannot)?;
+        let owner = self.orders.record.ids.map_or(NOBODY, |ids| ids.on_host(NOBODY));
+        if has_id(owner) {
+            std::os::unix::fs::chown(&path, Some(owner), Some(owner)).context(cannot)?;
+        }
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        open_tree(rustix::fs::CWD, &path, flags).context(cannot)
+    }
+
+    /// Makes the infra container, with a user namespace of its own where the pod has ids of its own.
+    fn launch(&self, cgroup: &Cgroup, wire: Wire, state: &OwnedFd) -> Result<Child> {
+        let plan = self.plan();
+        let kill = kill_file(cgroup)?;
+        let clone_into = cgroup.clone_into()?;
+        let ids = self.orders.record.ids;
+        let gate = ids.map(|_| Gate::new()).transpose()?;
+        let args = CloneArgs {
+            flags: namespaces(plan) as u64,
+            cgroup: clone_into.as_ref().map(AsFd::as_fd),
+            sibling: false,
+        };
+        let infra = clone3(&args, || {
+            let Err(e) = become_infra(plan, gate.as_ref(), &wire, &kill, state, self.foreground);
+            let _ = wire.send(&FromInfra::Failed(e.message().to_owned()));
+            1
+        })
+        .context(|| "cannot make the infra container")?;
+        if let (Some(gate), Some(ids)) = (gate, ids) {
+            gate.open(infra.pid, &ids.mappings()?, false).inspect_err(|_| kill_and_reap(&infra))?;
+        }
+        Ok(infra)
+    }
+
     pub(super) fn set_ready(&mut self, ready: bool) {
         if let Some(sandbox) = &mut self.sandbox {
             sandbox.ready = ready;
@@ -134,12 +185,6 @@ impl Monitor<'_> {
     }
 }
 
-/// The pod's cgroup as the runtime takes it: without privileges it is below our own.
-fn cgroup_path(pod: &str, rootless: bool) -> PathBuf {
-    let path = format!("{pod}/{CGROUP}");
-    PathBuf::from(if rootless { path.trim_start_matches('/') } else { &path })
-}
-
 fn info(plan: &PodPlan) -> PodInfo {
     PodInfo {
         id: plan.id.clone(),
@@ -151,43 +196,17 @@ fn info(plan: &PodPlan) -> PodInfo {
     }
 }
 
-fn make_state_directory(path: &Path) -> Result<()> {
-    let cannot = || format!("cannot make '{}'", path.display());
-    std::fs::create_dir_all(path).context(cannot)?;
-    if rustix::process::geteuid().is_root() {
-        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).context(cannot)?;
-    }
-    Ok(())
-}
-
-/// Makes the infra container.
-fn launch(
-    plan: &PodPlan,
-    cgroup: &Cgroup,
-    wire: Wire,
-    state: &Path,
-    foreground: &Foreground,
-) -> Result<Child> {
-    let mut flags = libc::CLONE_NEWUTS | libc::CLONE_NEWNS;
-    if plan.network.is_own() {
-        flags |= libc::CLONE_NEWNET;
-    }
-    if !plan.host_ipc {
-        flags |= libc::CLONE_NEWIPC;
-    }
-    if plan.share_pid {
-        flags |= libc::CLONE_NEWPID;
-    }
-    let kill = kill_file(cgroup)?;
-    let clone_into = cgroup.clone_into()?;
-    let args =
-        CloneArgs { flags: flags as u64, cgroup: clone_into.as_ref().map(AsFd::as_fd), sibling: false };
-    clone3(&args, || {
-        let Err(e) = become_infra(plan, &wire, &kill, state, foreground);
-        let _ = wire.send(&FromInfra::Failed(e.message().to_owned()));
-        1
-    })
-    .context(|| "cannot make the infra container")
+/// The namespaces that are made for the pod: `CLONE_NEW*` flags.
+fn namespaces(plan: &PodPlan) -> i32 {
+    let own = [
+        (plan.network.is_own(), libc::CLONE_NEWNET),
+        (!plan.host_ipc, libc::CLONE_NEWIPC),
+        (plan.share_pid || plan.users.is_of_user(), libc::CLONE_NEWPID),
+        (plan.users == Users::Own, libc::CLONE_NEWUSER),
+    ];
+    own.iter()
+        .filter(|(wanted, _)| *wanted)
+        .fold(libc::CLONE_NEWUTS | libc::CLONE_NEWNS, |all, (_, flag)| all | flag)
 }
 
 /// The file by which the whole pod can be killed at once, open for writing (Linux 5.14).
@@ -204,12 +223,14 @@ fn kill_file(cgroup: &Cgroup) -> Result<OwnedFd> {
 /// In the child: sets the namespaces up, gives all privileges away, and executes this program again.
 fn become_infra(
     plan: &PodPlan,
+    gate: Option<&Gate>,
     wire: &Wire,
     kill: &OwnedFd,
-    state: &Path,
+    state: &OwnedFd,
     foreground: &Foreground,
 ) -> Result<Infallible> {
     foreground.restore_in_child()?;
+    gate.map_or(Ok(()), Gate::pass)?;
     rustix::process::setsid().context(|| "cannot make a session")?;
     match &plan.network {
         Network::None | Network::Pasta | Network::Cni(_) => network::loopback_up()?,
@@ -233,11 +254,12 @@ fn become_infra(
 }
 
 /// Leaves nothing writable but the extensions' directory, and no privileges.
-fn confine(state: &Path) -> Result<()> {
+fn confine(state: &OwnedFd) -> Result<()> {
     let cannot = || "cannot make the infra container's file system read-only";
     let open =
         |path: &Path, flags| open_tree(rustix::fs::CWD, path, flags | OpenTreeFlags::OPEN_TREE_CLOEXEC);
-    rustix::mount::mount_bind(state, STATE_MOUNT).context(cannot)?;
+    move_mount(state, "", rustix::fs::CWD, STATE_MOUNT, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .context(cannot)?;
     let root = open(Path::new("/"), OpenTreeFlags::empty()).context(cannot)?;
     let private = rustix::mount::MountPropagationFlags::PRIVATE;
     let attr =
@@ -251,14 +273,18 @@ fn confine(state: &Path) -> Result<()> {
 
 fn become_nobody() -> Result<()> {
     let cannot = || "cannot give privileges away";
-    if rustix::process::geteuid().is_root() {
+    if rustix::process::geteuid().is_root() && has_id(NOBODY) {
         let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
         rustix::thread::set_thread_groups(&[]).context(cannot)?;
         rustix::thread::set_thread_res_gid(gid, gid, gid).context(cannot)?;
         // The kernel takes the capabilities away with the user id.
         rustix::thread::set_thread_res_uid(uid, uid, uid).context(cannot)?;
     }
-    rustix::thread::set_no_new_privs(true).context(cannot)
+    rustix::thread::set_no_new_privs(true).context(cannot)?;
+    // Of the user of a namespace that has no nobody too; without new privileges execve(2) gives root none back.
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    rustix::thread::set_capabilities(None, sets).context(cannot)
 }
 
 /// What the pod's name server listens on: a port that only root may have.

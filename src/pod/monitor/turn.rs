@@ -23,6 +23,7 @@ enum Source {
     Signals,
     Maker,
     Infra,
+    Pasta,
     Listener,
     Client(usize),
     Log(usize, Stream),
@@ -99,6 +100,9 @@ impl Monitor<'_> {
         }
         if let Some(sandbox) = &self.sandbox {
             add(Source::Infra, sandbox.wire.as_fd());
+            if let Some(output) = sandbox.pasta.as_ref().and_then(|pasta| pasta.output.as_ref()) {
+                add(Source::Pasta, output.as_fd());
+            }
         }
         for (number, wire) in self.clients.wires() {
             add(Source::Client(number), wire.as_fd());
@@ -120,6 +124,7 @@ impl Monitor<'_> {
     fn serve(&mut self, source: Source) -> Result<()> {
         match source {
             Source::Signals => self.signals()?,
+            Source::Pasta => self.hear_pasta(),
             Source::Listener => self.clients.accept(),
             Source::Client(number) => self.serve_client(number),
             Source::Log(member, stream) => self.members[member].read_log(stream),

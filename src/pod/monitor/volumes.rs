@@ -5,14 +5,15 @@ use super::Monitor;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::mount::{MountAttr, mount_setattr};
 use crate::platform::sys::security::unshare;
-use crate::pod::plan::config::{SHM_SIZE, environment, sub_path};
+use crate::platform::userns::{has_id, is_nested};
+use crate::pod::plan::config::{SHM_SIZE, TTY_GROUP};
+use crate::pod::plan::users::Users;
 use crate::pod::plan::{FilePlan, VolumeKind, VolumePlan};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2};
-use rustix::io::Errno;
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::mount::{MountFlags, OpenTreeFlags, open_tree};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,7 @@ impl Monitor<'_> {
     pub(super) fn make_volumes(&mut self) -> Result<()> {
         self.host_mounts = Some(own_mounts()?);
         let record = &self.orders.record;
+        (self.facts.ids, self.facts.has_tty_group) = (record.ids, has_id(TTY_GROUP));
         for directory in
             [record.running.join("etc"), record.running.join("volumes"), record.data.join("volumes")]
         {
@@ -32,10 +34,12 @@ impl Monitor<'_> {
         make_directory(&self.log_directory(), 0o700)?;
         if !self.plan().host_ipc {
             let shm = record.running.join("shm");
-            mount_memory(&shm, Some(SHM_SIZE), SHARED_MODE, None)?;
+            mount_memory(&shm, Some(SHM_SIZE), SHARED_MODE, self.owner(None))?;
             self.facts.shm = Some(shm.display().to_string());
         }
-        if self.members.iter().any(|member| member.plan.privileged) {
+        // A user namespace has no devices but those that every container has.
+        let on_host = self.plan().users == Users::Host;
+        if on_host && self.members.iter().any(|member| member.plan.privileged) {
             self.facts.devices = host_devices(Path::new("/dev"));
         }
         for volume in &self.plan().volumes {
@@ -69,7 +73,7 @@ impl Monitor<'_> {
     }
 
     /// Where a volume is.
-    fn place(&self, volume: &VolumePlan) -> PathBuf {
+    pub(super) fn place(&self, volume: &VolumePlan) -> PathBuf {
         let record = &self.orders.record;
         match &volume.source {
             // Those of images are part of each container's bundle.
@@ -83,16 +87,25 @@ impl Monitor<'_> {
         }
     }
 
+    /// Who owns what is made for the pod: its root, and a group that may write.
+    fn owner(&self, group: Option<u32>) -> Owner {
+        let ids = self.orders.record.ids;
+        let on_host = |id| ids.map_or(id, |ids| ids.on_host(id));
+        Owner { root: on_host(0), group: group.map(on_host) }
+    }
+
     fn make_volume(&self, volume: &VolumePlan) -> Result<()> {
         let (path, group) = (self.place(volume), self.plan().fs_group);
+        let owner = self.owner(group);
         match &volume.source {
             VolumeKind::Directory { mode } => {
                 make_directory(&path, *mode)?;
-                give_to_group(&path, group, *mode)
+                owner.give(&path)?;
+                give_to_group(&path, owner.group, *mode)
             }
-            VolumeKind::Memory { size, mode } => mount_memory(&path, *size, *mode, group),
+            VolumeKind::Memory { size, mode } => mount_memory(&path, *size, *mode, owner),
             VolumeKind::Image { .. } => Ok(()),
-            VolumeKind::Files(files) => write_files(&path, files, group),
+            VolumeKind::Files(files) => write_files(&path, files, owner),
             VolumeKind::Host { kind, .. } => check_host_path(&path, kind),
             VolumeKind::Claim { .. } => {
                 make_directory(&self.store.claims(), 0o711)?;
@@ -125,51 +138,38 @@ impl Monitor<'_> {
             std::fs::write(&path, text)
                 .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)))
                 .context(|| format!("cannot write '{}'", path.display()))?;
+            self.owner(None).give(&path)?;
         }
         self.facts.etc = etc.display().to_string();
         Ok(())
     }
+}
 
-    /// Finds out what each mount of a container mounts. A path below a volume is opened without leaving the volume, and mounted
-    /// by its descriptor: a container that has the volume could change the path meanwhile.
-    pub(super) fn resolve_sources(&mut self) -> Result<()> {
-        for member in &self.members {
-            let env = environment(&member.plan, &self.facts);
-            for mount in &member.plan.mounts {
-                let sub = sub_path(mount.sub_path.as_ref(), &env);
-                let key = (mount.volume.clone(), sub.clone());
-                let Some(volume) = self.orders.plan.volumes.iter().find(|volume| volume.name == mount.volume)
-                else {
-                    continue;
-                };
-                if self.facts.sources.contains_key(&key) || matches!(volume.source, VolumeKind::Image { .. })
-                {
-                    continue;
-                }
-                let path = self.place(volume);
-                let source = if sub.is_empty() {
-                    path.display().to_string()
-                } else {
-                    let opened = open_below(&path, &sub).context(|| {
-                        format!(
-                            "cannot find subPath '{sub}' in volume '{}' of container '{}'",
-                            volume.name, member.plan.name
-                        )
-                    })?;
-                    let source = format!("/proc/self/fd/{}", opened.as_raw_fd());
-                    self.opened.push(opened);
-                    source
-                };
-                self.facts.sources.insert(key, source);
-            }
+/// Who owns something that is made for a pod: ids of the host.
+#[derive(Clone, Copy)]
+struct Owner {
+    root: u32,
+    group: Option<u32>,
+}
+
+impl Owner {
+    /// Gives a file or directory to the pod's root, if that is another than ours.
+    fn give(self, path: &Path) -> Result<()> {
+        if self.root == 0 {
+            return Ok(());
         }
-        Ok(())
+        std::os::unix::fs::chown(path, Some(self.root), Some(self.root))
+            .context(|| format!("cannot give '{}' to user {}", path.display(), self.root))
     }
 }
 
 /// Leaves the host's mount namespace, which is returned, for a copy of it, where mounts of the host still show up.
 fn own_mounts() -> Result<OwnedFd> {
     let cannot = || "cannot make a mount namespace for the pod";
+    if is_nested() {
+        // The host's belongs to others, and could not be entered again: a copy stands for it.
+        unshare(libc::CLONE_NEWNS as u64).context(cannot)?;
+    }
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let host = rustix::fs::open("/proc/self/ns/mnt", flags, Mode::empty()).context(cannot)?;
     unshare(libc::CLONE_NEWNS as u64).context(cannot)?;
@@ -199,33 +199,35 @@ fn give_to_group(path: &Path, group: Option<u32>, mode: u32) -> Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode | 0o2770)).context(cannot)
 }
 
-fn mount_memory(path: &Path, size: Option<u64>, mode: u32, group: Option<u32>) -> Result<()> {
+fn mount_memory(path: &Path, size: Option<u64>, mode: u32, owner: Owner) -> Result<()> {
     make_directory(path, 0o700)?;
     let size = size.map(|bytes| format!("size={bytes},")).unwrap_or_default();
-    let group_options = group.map(|group| format!(",gid={group}")).unwrap_or_default();
-    let mode = if group.is_some() { mode | 0o2770 } else { mode };
-    let data = format!("{size}mode={mode:o}{group_options}");
+    let mode = if owner.group.is_some() { mode | 0o2770 } else { mode };
+    let data = format!("{size}mode={mode:o},uid={},gid={}", owner.root, owner.group.unwrap_or(owner.root));
     let data = std::ffi::CString::new(data).map_err(|_| Error::from_errno(libc::EINVAL))?;
     rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())
         .context(|| format!("cannot mount a tmpfs on '{}'", path.display()))
 }
 
-fn write_files(directory: &Path, files: &[FilePlan], group: Option<u32>) -> Result<()> {
+fn write_files(directory: &Path, files: &[FilePlan], owner: Owner) -> Result<()> {
     make_directory(directory, 0o755)?;
+    owner.give(directory)?;
     for file in files {
         let path = directory.join(&file.path);
         let cannot = || format!("cannot write '{}'", path.display());
         let parents = Path::new(&file.path).ancestors().skip(1).collect::<Vec<_>>();
         for parent in parents.into_iter().rev().filter(|parent| !parent.as_os_str().is_empty()) {
             make_directory(&directory.join(parent), 0o755)?;
+            owner.give(&directory.join(parent))?;
         }
         std::fs::write(&path, &file.content).context(cannot)?;
+        owner.give(&path)?;
         // A group that the pod's volumes belong to can read them.
-        let mode = if group.is_some() { file.mode | 0o040 } else { file.mode };
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).context(cannot)?;
-        if let Some(group) = group {
+        let mode = if owner.group.is_some() { file.mode | 0o040 } else { file.mode };
+        if let Some(group) = owner.group {
             std::os::unix::fs::chown(&path, None, Some(group)).context(cannot)?;
         }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).context(cannot)?;
     }
     Ok(())
 }
@@ -250,29 +252,6 @@ fn check_host_path(path: &Path, kind: &str) -> Result<()> {
         _ => true,
     };
     if right { Ok(()) } else { crate::bail!(InvalidManifest, "'{}' is not of type {kind}", path.display()) }
-}
-
-/// Opens a path below a directory without leaving it; what is missing is made, as directories.
-fn open_below(directory: &Path, path: &str) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let root = rustix::fs::open(directory, flags | OFlags::DIRECTORY, Mode::empty())?;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let open = |path: &Path| openat2(&root, path, flags, Mode::empty(), resolve);
-    match open(Path::new(path)) {
-        Err(Errno::NOENT) => {}
-        opened => return Ok(opened?),
-    }
-    let ancestors: Vec<&Path> = Path::new(path).ancestors().filter(|p| !p.as_os_str().is_empty()).collect();
-    for ancestor in ancestors.into_iter().rev() {
-        if open(ancestor).is_err_and(|e| e == Errno::NOENT) {
-            let parent = ancestor.parent().filter(|p| !p.as_os_str().is_empty());
-            let parent = parent.map_or_else(|| root.try_clone().map_err(Error::from), |p| Ok(open(p)?))?;
-            if let Some(name) = ancestor.file_name() {
-                mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
-            }
-        }
-    }
-    Ok(open(Path::new(path))?)
 }
 
 /// The devices of the host below `directory`, as the runtime specification has them. Terminals and what is mounted in /dev are
@@ -308,24 +287,6 @@ fn host_devices(directory: &Path) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_below_a_volume_never_leaves_it_and_is_made_when_missing() {
-        let tmp = tempfile::tempdir().unwrap();
-        let volume = tmp.path().join("volume");
-        std::fs::create_dir(&volume).unwrap();
-        std::os::unix::fs::symlink("/etc", volume.join("out")).unwrap();
-        std::os::unix::fs::symlink("..", volume.join("up")).unwrap();
-        std::os::unix::fs::symlink("a", volume.join("inside")).unwrap();
-        open_below(&volume, "a/b/c").unwrap();
-        assert!(volume.join("a/b/c").is_dir());
-        open_below(&volume, "inside/b/d").unwrap();
-        assert!(volume.join("a/b/d").is_dir());
-        for path in ["out", "out/passwd", "up/x", "a/../../x"] {
-            assert!(open_below(&volume, path).is_err(), "{path}");
-        }
-        assert!(!tmp.path().join("x").exists());
-    }
 
     #[test]
     fn a_path_of_the_host_must_be_what_it_is_said_to_be() {

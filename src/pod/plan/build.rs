@@ -1,9 +1,10 @@
 //! Planning a pod.
 
+use super::users::Users;
 use super::volumes::volume;
 use super::{
-    ContainerPlan, ImageFacts, MountPlan, Network, PodPlan, PortPlan, Role, SubPath, VolumePlan, dns, env,
-    probes, resources, security,
+    ContainerPlan, ImageFacts, MountPlan, Network, PodPlan, PortPlan, Propagation, Role, SubPath, VolumePlan,
+    dns, env, probes, resources, security,
 };
 use crate::error::Result;
 use crate::image::bundle::MODULE;
@@ -21,8 +22,10 @@ const MAX_HOSTNAME: usize = 64;
 pub struct Context {
     /// Id of the pod.
     pub id: String,
-    /// Cgroup that the pod's own is below.
+    /// Cgroup that the pod's own is below: absolute, or relative to that of who makes the pod.
     pub cgroup_parent: String,
+    /// Whose user and group ids pods have, unless a manifest asks for its own.
+    pub users: Users,
     /// Network asked for; none to follow from the manifest.
     pub network: Option<Network>,
     /// Facts of each image, by its reference in the manifest.
@@ -48,6 +51,7 @@ pub struct Context {
 /// Plans a pod.
 pub fn plan(pod: &PodSpec, context: &Context) -> Result<PodPlan> {
     let spec = &pod.spec;
+    check_privileges(pod, context)?;
     let ports = if spec.host_network { Vec::new() } else { ports(spec) };
     let network = network(pod, context, &ports)?;
     let containers = containers(pod, context)?;
@@ -60,7 +64,8 @@ pub fn plan(pod: &PodSpec, context: &Context) -> Result<PodPlan> {
         host_ipc: spec.host_ipc,
         sysctls: spec.security_context.sysctls.iter().map(|s| (s.name.clone(), s.value.clone())).collect(),
         cgroup: format!("{}/{}", context.cgroup_parent.trim_end_matches('/'), context.id),
-        resources: resources::pod(&spec.resources),
+        users: users(pod, context),
+        resources: resources::pod(&spec.resources, users(pod, context)),
         volumes: spec
             .volumes
             .iter()
@@ -79,6 +84,31 @@ pub fn plan(pod: &PodSpec, context: &Context) -> Result<PodPlan> {
         restart_policy: spec.restart_policy.unwrap_or(RestartPolicy::Always),
         extensions: context.extensions.clone(),
     })
+}
+
+/// Whose ids the pod has. Without privileges it is in a namespace of its user's in any case.
+fn users(pod: &PodSpec, context: &Context) -> Users {
+    match (context.users, pod.spec.host_users) {
+        (Users::Host, Some(false)) => Users::Own,
+        (users, _) => users,
+    }
+}
+
+/// What needs privileges over the host, and a user without them cannot have.
+fn check_privileges(pod: &PodSpec, context: &Context) -> Result<()> {
+    if !context.users.is_of_user() {
+        return Ok(());
+    }
+    if pod.spec.host_pid {
+        // Without a cgroup that could be killed, a pid namespace is what ends all processes of the pod together.
+        crate::bail!(NotSupported, "spec.hostPID: needs root");
+    }
+    let containers = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+    let mut mounts = containers.flat_map(|container| &container.volume_mounts);
+    if mounts.any(|mount| mount.mount_propagation.as_deref() == Some("Bidirectional")) {
+        crate::bail!(NotSupported, "mountPropagation Bidirectional: needs root");
+    }
+    Ok(())
 }
 
 /// A name that may be missing or empty.
@@ -123,6 +153,15 @@ fn network(pod: &PodSpec, context: &Context, ports: &[PortPlan]) -> Result<Netwo
     }
     if network == Network::Host && ports.iter().any(|port| port.host_port != port.container_port) {
         crate::bail!(NotSupported, "a hostPort on the host's network must be the containerPort");
+    }
+    if users(pod, context) == Users::Own && matches!(network, Network::Path(_)) {
+        crate::bail!(
+            NotSupported,
+            "spec.hostUsers: a pod with user ids of its own cannot enter an existing network namespace"
+        );
+    }
+    if context.users.is_of_user() && matches!(network, Network::Cni(_)) {
+        crate::bail!(NotSupported, "the plugins of CNI networks need root; use the network 'pasta'");
     }
     if network == Network::Host && pod.spec.security_context.sysctls.iter().any(|s| s.name.starts_with("net"))
     {
@@ -169,7 +208,8 @@ fn container(pod: &PodSpec, container: &Container, role: Role, context: &Context
             container.image
         );
     }
-    let user = security::user(pod, container, &image)?;
+    let users = users(pod, context);
+    let user = security::user(pod, container, &image, users)?;
     let escalation = container.security_context.allow_privilege_escalation;
     let privileged = container.security_context.privileged;
     Ok(ContainerPlan {
@@ -197,7 +237,7 @@ fn container(pod: &PodSpec, container: &Container, role: Role, context: &Context
         apparmor: security::apparmor(pod, container),
         selinux: security::selinux(pod, container),
         mounts: container.volume_mounts.iter().map(mount).collect(),
-        resources: resources::container(container, context.default_memory),
+        resources: resources::container(container, context.default_memory, users),
         startup: container.startup_probe.as_ref().map(|p| probes::probe(p, container)).transpose()?,
         readiness: container.readiness_probe.as_ref().map(|p| probes::probe(p, container)).transpose()?,
         liveness: container.liveness_probe.as_ref().map(|p| probes::probe(p, container)).transpose()?,
@@ -248,7 +288,11 @@ fn mount(mount: &Mount) -> MountPlan {
         sub_path: text.or(template),
         read_only: mount.read_only,
         recursive_read_only: mount.recursive_read_only.as_deref().is_some_and(|r| r != "Disabled"),
-        from_host: mount.mount_propagation.as_deref() == Some("HostToContainer"),
+        propagation: match mount.mount_propagation.as_deref() {
+            Some("HostToContainer") => Propagation::FromHost,
+            Some("Bidirectional") => Propagation::Both,
+            _ => Propagation::None,
+        },
     }
 }
 

@@ -2,14 +2,25 @@
 //! running sandbox is.
 
 use super::env::expand;
-use super::{ContainerPlan, EnvValue, PodPlan, SubPath};
+use super::users::{IdRange, Users};
+use super::{ContainerPlan, EnvValue, MountPlan, Network, PodPlan, Propagation, SubPath, VolumeKind};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// Version of the runtime specification that the configuration follows.
 const OCI_VERSION: &str = "1.2.0";
+/// Number of the group `tty`.
+pub const TTY_GROUP: u32 = 5;
 /// Size of the pod's shared memory, in bytes: 64 MiB, as everywhere.
 pub const SHM_SIZE: u64 = 64 << 20;
+
+/// What tells sources of mounts apart: the volume, the path in it, and whether mounts are passed on to the host.
+pub type SourceKey = (String, String, bool);
+
+/// The key of a mount, whose path in the volume is `sub`.
+pub fn source_key(mount: &MountPlan, sub: &str) -> SourceKey {
+    (mount.volume.clone(), sub.to_owned(), mount.propagation == Propagation::Both)
+}
 
 /// What is known once the sandbox runs.
 #[derive(Debug, Default)]
@@ -24,8 +35,12 @@ pub struct Facts {
     pub etc: String,
     /// Directory of the pod's shared memory; none for that of the host.
     pub shm: Option<String>,
-    /// What to mount for each mount of the plan, by volume and path in it.
-    pub sources: BTreeMap<(String, String), String>,
+    /// What to mount for each mount of the plan.
+    pub sources: BTreeMap<SourceKey, String>,
+    /// The ids of the host that the pod has for its own.
+    pub ids: Option<IdRange>,
+    /// The pod has a group with the number of `tty`, which terminals belong to.
+    pub has_tty_group: bool,
     /// Devices of the host, `linux.devices` of the specification, for privileged containers.
     pub devices: Vec<Value>,
 }
@@ -104,21 +119,7 @@ fn annotations(pod: &PodPlan, container: &ContainerPlan) -> Map<String, Value> {
 }
 
 fn mounts(pod: &PodPlan, container: &ContainerPlan, facts: &Facts, env: &[(String, String)]) -> Vec<Value> {
-    let plain = ["nosuid", "noexec", "nodev"];
-    let access = if container.privileged { "rw" } else { "ro" };
-    let mut all = vec![
-        json!({"destination": "/proc", "type": "proc", "source": "proc", "options": plain}),
-        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]}),
-        json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
-            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
-        json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": plain}),
-        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs",
-            "options": ["nosuid", "noexec", "nodev", access]}),
-        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-            "options": ["nosuid", "noexec", "nodev", "relatime", access]}),
-        bind("/dev/shm", facts.shm.as_deref().unwrap_or("/dev/shm"), &["bind", "nosuid", "noexec", "nodev"]),
-    ];
+    let mut all = file_systems(pod, container, facts);
     for name in ["hosts", "hostname", "resolv.conf"] {
         let target = format!("/etc/{name}");
         if !container.mounts.iter().any(|mount| mount.target == target) {
@@ -129,16 +130,75 @@ fn mounts(pod: &PodPlan, container: &ContainerPlan, facts: &Facts, env: &[(Strin
     let mut volumes: Vec<_> = container.mounts.iter().collect();
     volumes.sort_by_key(|mount| mount.target.matches('/').count());
     for mount in volumes {
-        let key = (mount.volume.clone(), sub_path(mount.sub_path.as_ref(), env));
+        let key = source_key(mount, &sub_path(mount.sub_path.as_ref(), env));
         let Some(source) = facts.sources.get(&key) else { continue };
-        let mut options = vec!["rbind", if mount.from_host { "rslave" } else { "rprivate" }];
+        let propagation = match mount.propagation {
+            Propagation::None => "rprivate",
+            Propagation::FromHost => "rslave",
+            Propagation::Both => "rshared",
+        };
+        let mut options = vec!["rbind", propagation];
         if mount.recursive_read_only {
             options.push("rro");
         }
         options.push(if mount.read_only || is_read_only(pod, &mount.volume) { "ro" } else { "rw" });
-        all.push(bind(&mount.target, source, &options));
+        let mut value = bind(&mount.target, source, &options);
+        if outlives(pod, &mount.volume) {
+            map_ids(&mut value, facts.ids);
+        }
+        all.push(value);
     }
     all
+}
+
+/// What every container has: `/proc`, `/dev` and `/sys`. In a user namespace the kernel mounts what shows a namespace only where
+/// that belongs to it; what shows the host's is bound.
+fn file_systems(pod: &PodPlan, container: &ContainerPlan, facts: &Facts) -> Vec<Value> {
+    let plain = ["nosuid", "noexec", "nodev"];
+    let access = if container.privileged { "rw" } else { "ro" };
+    let nested = pod.users != Users::Host;
+    let mut pts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    if facts.has_tty_group {
+        pts.push("gid=5");
+    }
+    let mut all = vec![
+        json!({"destination": "/proc", "type": "proc", "source": "proc", "options": plain}),
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]}),
+        json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts}),
+    ];
+    all.push(if nested && pod.host_ipc {
+        bind("/dev/mqueue", "/dev/mqueue", &["bind", "nosuid", "noexec", "nodev"])
+    } else {
+        json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": plain})
+    });
+    all.push(if nested && pod.network == Network::Host {
+        bind("/sys", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"])
+    } else {
+        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs",
+            "options": ["nosuid", "noexec", "nodev", access]})
+    });
+    // A user may have no cgroup to show.
+    if !pod.users.is_of_user() {
+        all.push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", "relatime", access]}));
+    }
+    let shm = facts.shm.as_deref().unwrap_or("/dev/shm");
+    all.push(bind("/dev/shm", shm, &["bind", "nosuid", "noexec", "nodev"]));
+    all
+}
+
+/// Has a mount show the files of the host's ids with the pod's.
+pub fn map_ids(mount: &mut Value, ids: Option<IdRange>) {
+    if let Some(mapping) = ids.and_then(|ids| ids.mapping().ok()) {
+        (mount["uidMappings"], mount["gidMappings"]) = (json!([mapping]), json!([mapping]));
+    }
+}
+
+/// True for a volume whose files have the host's ids, since it is there without the pod too.
+fn outlives(pod: &PodPlan, name: &str) -> bool {
+    let mut volumes = pod.volumes.iter().filter(|volume| volume.name == name);
+    volumes.any(|volume| matches!(volume.source, VolumeKind::Host { .. } | VolumeKind::Claim { .. }))
 }
 
 fn bind(target: &str, source: &str, options: &[&str]) -> Value {
@@ -146,7 +206,6 @@ fn bind(target: &str, source: &str, options: &[&str]) -> Value {
 }
 
 fn is_read_only(pod: &PodPlan, name: &str) -> bool {
-    use super::VolumeKind;
     pod.volumes.iter().filter(|volume| volume.name == name).any(|volume| {
         matches!(volume.source, VolumeKind::Files(_) | VolumeKind::Claim { read_only: true, .. })
     })
@@ -167,6 +226,9 @@ fn linux(pod: &PodPlan, container: &ContainerPlan, facts: &Facts) -> Value {
     });
     if container.privileged {
         linux["devices"] = json!(facts.devices);
+    }
+    if container.mounts.iter().any(|mount| mount.propagation == Propagation::Both) {
+        linux["rootfsPropagation"] = json!("rshared");
     }
     if container.masked {
         linux["maskedPaths"] = json!([

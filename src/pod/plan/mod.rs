@@ -8,6 +8,7 @@ mod env;
 mod probes;
 mod resources;
 mod security;
+pub mod users;
 mod volumes;
 
 pub use build::{Context, plan};
@@ -97,7 +98,9 @@ pub struct PodPlan {
     pub host_ipc: bool,
     /// Kernel parameters of the pod's namespaces.
     pub sysctls: Vec<(String, String)>,
-    /// Path of the pod's cgroup; those of the containers are below.
+    /// Whose user and group ids it has.
+    pub users: users::Users,
+    /// Path of the pod's cgroup; those of the containers are below. Relative to where we are without privileges.
     pub cgroup: String,
     /// Limits of the pod as a whole, `linux.resources` of the runtime specification.
     pub resources: Value,
@@ -292,8 +295,20 @@ pub struct MountPlan {
     pub read_only: bool,
     /// Neither can what is mounted below.
     pub recursive_read_only: bool,
-    /// Later mounts of the host show up in the container.
-    pub from_host: bool,
+    /// Where later mounts show up.
+    pub propagation: Propagation,
+}
+
+/// Where what is mounted below a volume later shows up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    /// Where it is mounted.
+    #[default]
+    None,
+    /// Mounts of the host in the container too.
+    FromHost,
+    /// And those of the container on the host, and in other containers.
+    Both,
 }
 
 /// A path below a volume.

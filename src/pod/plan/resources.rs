@@ -1,6 +1,7 @@
 //! Limits and requests as settings of cgroups.
 
 use super::Context;
+use super::users::Users;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pod::manifest::PodSpec;
 use crate::pod::manifest::types::{Container, Quantity, Resources};
@@ -16,19 +17,21 @@ const SHARES_PER_CPU: i128 = 1024;
 /// Largest weight that the kernel takes.
 const MAX_SHARES: i128 = 262_144;
 
-/// Limits of a container. Memory is limited also where the manifest does not say so: to `default` bytes, unless that is 0.
-pub fn container(container: &Container, default: u64) -> Value {
+/// Limits of a container. Memory is limited also where the manifest does not say so: to `default` bytes, unless that is 0 or the user
+/// may have no cgroups.
+pub fn container(container: &Container, default: u64, users: Users) -> Value {
     let resources = &container.resources;
     let memory = resources.limits.get("memory").and_then(Quantity::value);
-    settings(resources, memory.or((default > 0).then_some(default)))
+    let default = (default > 0 && !users.is_of_user()).then_some(default);
+    settings(resources, memory.or(default), users)
 }
 
 /// Limits of a pod as a whole: none unless the manifest has them.
-pub fn pod(resources: &Resources) -> Value {
-    settings(resources, resources.limits.get("memory").and_then(Quantity::value))
+pub fn pod(resources: &Resources, users: Users) -> Value {
+    settings(resources, resources.limits.get("memory").and_then(Quantity::value), users)
 }
 
-fn settings(resources: &Resources, memory: Option<u64>) -> Value {
+fn settings(resources: &Resources, memory: Option<u64>, users: Users) -> Value {
     let mut all = Map::new();
     if let Some(bytes) = memory {
         all.insert("memory".to_owned(), json!({"limit": bytes}));
@@ -39,7 +42,8 @@ fn settings(resources: &Resources, memory: Option<u64>) -> Value {
         cpu.insert("period".to_owned(), json!(PERIOD as u64));
     }
     let request = resources.requests.get("cpu").or_else(|| resources.limits.get("cpu"));
-    if let Some(milli) = request.and_then(Quantity::milli) {
+    // A share is no limit: a user who may not set it does without.
+    if let Some(milli) = request.filter(|_| !users.is_of_user()).and_then(Quantity::milli) {
         let shares = (milli * SHARES_PER_CPU / 1000).clamp(MIN_SHARES, MAX_SHARES);
         cpu.insert("shares".to_owned(), json!(shares as u64));
     }

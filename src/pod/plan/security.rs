@@ -1,5 +1,6 @@
 //! Who a container is and what it may do.
 
+use super::users::Users;
 use super::{Context, ImageFacts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pod::manifest::PodSpec;
@@ -37,7 +38,7 @@ pub struct User {
 }
 
 /// The user of a container: what it asks for, else the pod, else the image.
-pub fn user(pod: &PodSpec, container: &Container, image: &ImageFacts) -> Result<User> {
+pub fn user(pod: &PodSpec, container: &Container, image: &ImageFacts, users: Users) -> Result<User> {
     let (own, shared) = (&container.security_context, &pod.spec.security_context);
     let given = own.run_as_user.or(shared.run_as_user);
     let uid = given.unwrap_or(image.uid);
@@ -48,11 +49,22 @@ pub fn user(pod: &PodSpec, container: &Container, image: &ImageFacts) -> Result<
         crate::bail!(InvalidManifest, "securityContext.runAsNonRoot is true, but the image runs as root");
     }
     let strict = shared.supplemental_groups_policy.as_deref() == Some("Strict");
-    let of_image = image.groups.iter().filter(|_| same && !strict);
+    // Who has one id alone may not have further groups: user_namespaces(7).
+    let alone = users.count() == Some(1);
+    let of_image = image.groups.iter().filter(|_| same && !strict && !alone);
     let mut groups: Vec<u32> =
         of_image.chain(&shared.supplemental_groups).chain(&shared.fs_group).copied().collect();
     groups.sort_unstable();
     groups.dedup();
+    let ids = users.count().unwrap_or(u32::MAX);
+    let most = if alone { None } else { Some(ids) };
+    let beyond = groups.iter().find(|group| most.is_none_or(|most| **group >= most));
+    if let Some(id) = [uid, gid].iter().find(|id| **id >= ids).or(beyond) {
+        crate::bail!(
+            NotSupported,
+            "securityContext: id {id} is not among the {ids} that the pod can have (/etc/subuid and /etc/subgid lend users more)"
+        );
+    }
     Ok(User { uid, gid, groups })
 }
 

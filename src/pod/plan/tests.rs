@@ -29,6 +29,11 @@ fn context() -> Context {
     }
 }
 
+fn planned_for(users: users::Users, spec: &str) -> Result<PodPlan, crate::Error> {
+    let manifest = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec: {spec}\n");
+    plan(&PodSpec::from_yaml(manifest)?, &Context { users, ..context() })
+}
+
 fn planned(spec: &str) -> Result<PodPlan, crate::Error> {
     let manifest = format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: web, labels: {{app: web}}}}\nspec: {spec}\n---\n\
@@ -231,8 +236,8 @@ fn a_configuration_joins_the_namespaces_and_mounts_the_volumes_parents_first() {
     )
     .unwrap();
     let sources = BTreeMap::from([
-        (("v".to_owned(), "s".to_owned()), "/src/s".to_owned()),
-        (("v".to_owned(), String::new()), "/src".to_owned()),
+        (("v".to_owned(), "s".to_owned(), false), "/src/s".to_owned()),
+        (("v".to_owned(), String::new(), false), "/src".to_owned()),
     ]);
     let facts = Facts {
         namespaces: vec![("network", "/proc/1/ns/net".to_owned())],
@@ -253,4 +258,58 @@ fn a_configuration_joins_the_namespaces_and_mounts_the_volumes_parents_first() {
     let parsed = crate::runtime::spec::parse(spec.to_string().as_bytes(), "config").unwrap();
     crate::runtime::validate::validate(&parsed, crate::runtime::kernel_security::KernelSecurity::probe)
         .unwrap();
+}
+
+#[test]
+fn a_user_without_privileges_has_ids_of_its_own_and_no_limits_that_nobody_asked_for() {
+    let of_user = |ids, spec: &str| planned_for(users::Users::OfUser { ids }, spec);
+    let plain = "{containers: [{name: a, image: root, command: [c], resources: {requests: {cpu: 1}}}]}";
+    assert_eq!(of_user(1, plain).unwrap().containers[0].resources, json!({}));
+    let image_user = "{containers: [{name: a, image: i}]}";
+    let e = of_user(1, image_user).unwrap_err();
+    assert!(e.message().contains("id 100 is not among the 1 that the pod can have"), "{e}");
+    assert_eq!(of_user(65537, image_user).unwrap().containers[0].groups, [102]);
+    let group = "{securityContext: {fsGroup: 0}, containers: [{name: a, image: root, command: [c]}]}";
+    assert!(of_user(1, group).is_err(), "one id has no further groups");
+    let host_pid = "{hostPID: true, containers: [{name: a, image: i}]}";
+    assert!(of_user(65537, host_pid).unwrap_err().message().contains("spec.hostPID: needs root"));
+}
+
+#[test]
+fn a_pod_with_ids_of_its_own_joins_their_namespace_and_has_volumes_of_the_host_mapped() {
+    let plan = planned(
+        "{hostUsers: false, containers: [{name: a, image: i, volumeMounts: [{name: v, mountPath: /v}, {name: h, mountPath: /h}]}],
+          volumes: [{name: v}, {name: h, hostPath: {path: /h}}]}",
+    )
+    .unwrap();
+    assert_eq!(plan.users, users::Users::Own);
+    let key = |name: &str| (name.to_owned(), String::new(), false);
+    let facts = Facts {
+        ids: Some(users::IdRange { first: 700_000 }),
+        sources: BTreeMap::from([(key("v"), "/src/v".to_owned()), (key("h"), "/h".to_owned())]),
+        ..Facts::default()
+    };
+    let spec = spec(&plan, &plan.containers[0], &facts, "rootfs");
+    let mount = |target: &str| {
+        spec["mounts"].as_array().unwrap().iter().find(|m| m["destination"] == target).unwrap().clone()
+    };
+    assert_eq!(mount("/h")["uidMappings"], json!([{"containerID": 0, "hostID": 700_000, "size": 65536}]));
+    assert_eq!(mount("/v")["uidMappings"], json!(null), "what is made for the pod belongs to it");
+}
+
+#[test]
+fn mounts_of_a_container_reach_the_host_only_where_that_is_asked_for() {
+    let plan = planned(
+        "{containers: [{name: a, image: i, securityContext: {privileged: true}, volumeMounts: [
+            {name: h, mountPath: /a, mountPropagation: Bidirectional}, {name: h, mountPath: /b, mountPropagation: HostToContainer}]}],
+          volumes: [{name: h, hostPath: {path: /h}}]}",
+    )
+    .unwrap();
+    let key = |shared| ("h".to_owned(), String::new(), shared);
+    let sources = BTreeMap::from([(key(true), "/shared".to_owned()), (key(false), "/h".to_owned())]);
+    let spec = spec(&plan, &plan.containers[0], &Facts { sources, ..Facts::default() }, "rootfs");
+    let mounts = spec["mounts"].as_array().unwrap();
+    let last: Vec<_> = mounts[mounts.len() - 2..].iter().map(|m| (&m["source"], &m["options"][1])).collect();
+    assert_eq!(last, [(&json!("/shared"), &json!("rshared")), (&json!("/h"), &json!("rslave"))]);
+    assert_eq!(spec["linux"]["rootfsPropagation"], "rshared");
 }

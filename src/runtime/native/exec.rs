@@ -1,7 +1,7 @@
 //! Executing a further process in a container.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::platform::sys::clone::{Child, CloneArgs, clone3};
+use crate::platform::sys::clone::{Child, CloneArgs, ProcView, clone3};
 use crate::platform::sys::signal;
 use crate::platform::userns::become_root;
 use crate::runtime::container::Container;
@@ -9,6 +9,7 @@ use crate::runtime::foreground::Foreground;
 use crate::runtime::native::channel::{self, Channel, Message};
 use crate::runtime::native::init::{close_foreign_descriptors, load_filter};
 use crate::runtime::native::launch::{drop_copy, hide, kill_and_reap};
+use crate::runtime::native::namespaces::children_elsewhere;
 use crate::runtime::native::process::ProcessPlan;
 use crate::runtime::native::program::Program;
 use crate::runtime::native::target::Target;
@@ -57,7 +58,10 @@ pub fn exec(container: &Container, spec: &Spec, plan: ExecPlan<'_>) -> Result<Ch
         crate::bail!(InvalidState, "cannot exec in a stopped container");
     }
     let linux = spec.linux().as_ref();
-    let namespaces = namespaces_of(linux);
+    let mut namespaces = namespaces_of(linux);
+    if container.record.rootless && is_in_another_user_namespace(init.pid)? {
+        namespaces |= ThreadNameSpaceType::USER;
+    }
     affinity::apply(plan.affinity.initial.as_ref())?;
     let (ours, theirs) = channel::pair()?;
     // Seen from inside the container from its first moment on, the process must not be traced or opened there.
@@ -87,6 +91,12 @@ fn namespaces_of(linux: Option<&Linux>) -> ThreadNameSpaceType {
     .fold(ThreadNameSpaceType::empty(), |all, one| all | one)
 }
 
+/// True where the container inherited a user namespace that we are not in: that of whoever made it.
+fn is_in_another_user_namespace(pid: i32) -> Result<bool> {
+    let read = |path: &str| std::fs::read_link(path).context(|| format!("cannot read '{path}'"));
+    Ok(read("/proc/self/ns/user")? != read(&format!("/proc/{pid}/ns/user"))?)
+}
+
 /// Makes the process, by way of an intermediate one that enters the namespaces first: a pid namespace is entered only by
 /// children, and what we enter ourselves we could not leave.
 fn make(
@@ -103,14 +113,19 @@ fn make(
     let (stage_ours, stage_theirs) = channel::pair()?;
     let args = CloneArgs { flags: 0, cgroup: clone_into.as_ref().map(AsFd::as_fd), sibling: false };
     let limits = plan.process.limits.clone();
+    let elsewhere = children_elsewhere();
     let stage = clone3(&args, || {
         drop_copy(ours);
         drop_copy(&stage_ours);
-        let made = stage_theirs.wait_for_go().and_then(|()| enter(init, namespaces)).and_then(|()| {
+        let made = stage_theirs.wait_for_go().and_then(|()| {
+            // Of the `/proc` that is ours, before the container's takes its place.
+            let view = elsewhere.then(ProcView::open).transpose()?;
+            enter(init, namespaces)?;
             let args = CloneArgs { sibling: true, ..CloneArgs::default() };
-            clone3(&args, || run(plan, &theirs))
+            let made = clone3(&args, || run(plan, &theirs))?;
+            view.map_or(Ok(made.pid), |view| view.pid_of(&made))
         });
-        match made.and_then(|made| stage_theirs.send(&Message::Made(made.pid))) {
+        match made.and_then(|pid| stage_theirs.send(&Message::Made(pid))) {
             Ok(()) => 0,
             Err(e) => {
                 stage_theirs.send_error(&e);

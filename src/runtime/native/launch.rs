@@ -1,7 +1,7 @@
 //! Making the first process of a container in its namespaces and its cgroup.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::platform::sys::clone::{Child, CloneArgs, clone3};
+use crate::platform::sys::clone::{Child, CloneArgs, ProcView, clone3};
 use crate::platform::userns::{become_root, write_mappings};
 use crate::runtime::native::channel::{self, Channel, Message};
 use crate::runtime::native::namespaces::{Namespaces, Route, UserNamespace};
@@ -149,5 +149,6 @@ fn make_sibling(
         flags |= libc::CLONE_NEWUSER as u64;
     }
     let made = clone3(&CloneArgs { flags, cgroup: None, sibling: true }, child)?;
-    channel.send(&Message::Made(made.pid))
+    let pid = if namespaces.children_elsewhere { ProcView::open()?.pid_of(&made)? } else { made.pid };
+    channel.send(&Message::Made(pid))
 }

@@ -64,6 +64,8 @@ pub struct Namespaces {
     pub user: UserNamespace,
     /// Other namespaces to join, in the configuration's order.
     pub join: Vec<Join>,
+    /// Our children are in another pid namespace than we, which the kernel lets only them divide further.
+    pub children_elsewhere: bool,
 }
 
 fn flag(kind: LinuxNamespaceType) -> u64 {
@@ -91,6 +93,7 @@ impl Namespaces {
             time_offsets: String::new(),
             user: UserNamespace::Inherited,
             join: Vec::new(),
+            children_elsewhere: children_elsewhere(),
         };
         for namespace in linux.namespaces().iter().flatten() {
             let path = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty());
@@ -143,7 +146,7 @@ impl Namespaces {
     /// Decides how the first process is made. `privileged`: we may enter any namespace and write any id mapping.
     pub fn route(&self, privileged: bool) -> Route {
         let early_join = self.join.iter().any(|join| join.kind == LinuxNamespaceType::Pid);
-        let before_child = early_join || self.new_time;
+        let before_child = early_join || self.new_time || self.children_elsewhere;
         match &self.user {
             UserNamespace::Inherited if before_child => Route::Intermediate { in_user_namespace: false },
             UserNamespace::Inherited => Route::Direct,
@@ -184,6 +187,12 @@ impl Join {
         move_into_link_name_space(self.fd.as_fd(), None)
             .context(|| format!("cannot join {} namespace '{}'", self.kind, self.path.display()))
     }
+}
+
+/// True if this process has chosen another pid namespace for its children: pid_namespaces(7).
+pub fn children_elsewhere() -> bool {
+    let read = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).ok();
+    read("pid") != read("pid_for_children")
 }
 
 fn open(kind: LinuxNamespaceType, path: PathBuf) -> Result<Join> {

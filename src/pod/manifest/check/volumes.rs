@@ -129,7 +129,33 @@ pub fn mounts(path: &str, container: &Container, spec: &Spec, findings: &mut Fin
         findings,
     );
     for (number, mount) in container.volume_mounts.iter().enumerate() {
-        check_mount(&format!("{path}.volumeMounts[{number}]"), mount, spec, findings);
+        let at = format!("{path}.volumeMounts[{number}]");
+        check_mount(&at, mount, spec, findings);
+        propagation(&format!("{at}.mountPropagation"), mount, container, spec, findings);
+    }
+}
+
+fn propagation(path: &str, mount: &Mount, container: &Container, spec: &Spec, findings: &mut Findings) {
+    let wanted = mount.mount_propagation.as_deref().unwrap_or("None");
+    one_of(path, wanted, &["None", "HostToContainer", "Bidirectional"], findings);
+    if wanted != "None"
+        && mount.recursive_read_only.as_deref().is_some_and(|recursive| recursive != "Disabled")
+    {
+        findings.error(path, "must be None with recursiveReadOnly");
+    }
+    if wanted != "Bidirectional" {
+        return;
+    }
+    let volume = spec.volumes.iter().find(|volume| volume.name == mount.name);
+    let of_host = volume.is_none_or(|volume| matches!(volume.source, Some(VolumeSource::HostPath(_))));
+    if !container.security_context.privileged {
+        findings.error(path, "Bidirectional is for privileged containers only");
+    }
+    if !of_host {
+        findings.error(path, "Bidirectional is for hostPath volumes only: others end with the pod");
+    }
+    if spec.host_users == Some(false) {
+        findings.error(path, "cannot be Bidirectional when hostUsers is false");
     }
 }
 
@@ -149,12 +175,6 @@ fn check_mount(path: &str, mount: &Mount, spec: &Spec, findings: &mut Findings) 
         if mount.sub_path_expr.is_some() {
             findings.error(&format!("{path}.subPathExpr"), "may not be set with subPath");
         }
-    }
-    let propagation = mount.mount_propagation.as_deref().unwrap_or("None");
-    let at = format!("{path}.mountPropagation");
-    one_of(&at, propagation, &["None", "HostToContainer", "Bidirectional"], findings);
-    if propagation == "Bidirectional" {
-        findings.error(&at, "not supported: the mounts of a pod end with it");
     }
     if let Some(recursive) = &mount.recursive_read_only {
         one_of(

@@ -22,10 +22,11 @@ fn only_shim(containerd: &Containerd) -> i32 {
     shims[0]
 }
 
-/// Private memory of a process in KiB. Its clean pages are those of the executable, which a second server shares.
+/// Private memory of a process in KiB: its anonymous pages. The others are those of the executable, which a second server shares, and
+/// which are dirty too as long as a new executable is not on the disk.
 fn private_memory(pid: i32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the maps of the shim");
-    let line = text.lines().find(|line| line.starts_with("Private_Dirty:")).expect("the dirty memory");
+    let line = text.lines().find(|line| line.starts_with("Anonymous:")).expect("the anonymous memory");
     line.split_whitespace().nth(1).unwrap().parse().expect("a number")
 }
 

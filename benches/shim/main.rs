@@ -5,7 +5,7 @@
 //! ```
 //!
 //! It needs root, busybox-static, containerd, runc and crun; a runtime that is not there is left out. `MAGIKRUN_BENCH_BINARY` and
-//! `MAGIKRUN_BENCH_SHIM` name ready programs to measure instead of those of the build. It runs where /sys/fs/cgroup is a cgroup v2
+//! `MAGIKRUN_BENCH_SHIM` name ready programs to measure instead of those of the build, `MAGIKRUN_BENCH_CRUN` another crun than that on PATH. It runs where /sys/fs/cgroup is a cgroup v2
 //! alone, as not every runtime accepts the hybrid layout. Everything is interleaved, and everything that it made is removed.
 
 #[path = "../../tests/common/mod.rs"]
@@ -18,7 +18,7 @@ mod stats;
 use common::{Containerd, Engine as _, IMAGE, Programs, Shim, runtime_path, shim_folder};
 use stats::Samples;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -72,11 +72,15 @@ fn subjects(programs: &Programs) -> Vec<Subject> {
         Subject { name: "magikrun", shim: Shim::Own, runtime: programs.runtime.clone() },
         Subject { name: "runc's with magikrun", shim: Shim::Runc, runtime: programs.runtime.clone() },
     ];
-    for (name, program) in [("runc's with runc", "runc"), ("runc's with crun", "crun")] {
-        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
-        let found =
-            path.split(':').map(|folder| PathBuf::from(folder).join(program)).find(|path| path.is_file());
-        subjects.extend(found.map(|runtime| Subject { name, shim: Shim::Runc, runtime }));
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
+    let find =
+        |program| path.split(':').map(|folder| Path::new(folder).join(program)).find(|path| path.is_file());
+    let crun = std::env::var_os("MAGIKRUN_BENCH_CRUN").map(PathBuf::from).or_else(|| find("crun"));
+    for (name, runtime) in [("runc's with runc", find("runc")), ("runc's with crun", crun)] {
+        match runtime {
+            Some(runtime) => subjects.push(Subject { name, shim: Shim::Runc, runtime }),
+            None => println!("{name}: not installed"),
+        }
     }
     subjects
 }

@@ -3,6 +3,7 @@
 //! Numbers of fields are those of `k8s.io/cri-api`, `runtime/v1/api.proto`.
 
 use crate::common::{self, Containerd, Shim, require_program, unique_name};
+use crate::sandbox::{HANDLER, has_sandboxers};
 use prost::Message;
 use std::collections::HashMap;
 use std::fs;
@@ -279,17 +280,26 @@ conf_dir = '{dir}/net.d'
 [plugins.'io.containerd.grpc.v1.cri'.containerd]
 snapshotter = 'native'
 default_runtime_name = 'magikrun'
-{}{}",
+{}{}{}",
         common::PAUSE_IMAGE,
-        handler(dir, "magikrun", "shim.toml"),
-        handler(dir, "magikrun-wasm", "shim-wasm.toml"),
+        handler("magikrun", &options("magikrun", &format!("{dir}/shim.toml"))),
+        handler("magikrun-wasm", &options("magikrun-wasm", &format!("{dir}/shim-wasm.toml"))),
+        // containerd 2.1 takes no options there.
+        if has_sandboxers() { handler(HANDLER, "sandboxer = 'shim'\n") } else { String::new() },
     )
 }
 
-/// A runtime of the CRI plugin, with the options in a file.
-fn handler(dir: &str, name: &str, options: &str) -> String {
-    let table = format!("plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.{name}");
-    format!(
-        "[{table}]\nruntime_type = 'io.containerd.magikrun.v2'\n[{table}.options]\nConfigPath = '{dir}/{options}'\n"
-    )
+/// The name of a runtime's table.
+fn table(name: &str) -> String {
+    format!("plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.{name}")
+}
+
+/// A runtime of the CRI plugin, with more settings.
+fn handler(name: &str, more: &str) -> String {
+    format!("[{}]\nruntime_type = 'io.containerd.magikrun.v2'\n{more}", table(name))
+}
+
+/// The options of a runtime, in a file.
+fn options(name: &str, path: &str) -> String {
+    format!("[{}.options]\nConfigPath = '{path}'\n", table(name))
 }

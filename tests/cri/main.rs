@@ -2,6 +2,7 @@
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
+mod sandbox;
 mod websocket;
 
 use client::{

@@ -38,7 +38,7 @@ pub fn start(flags: &Flags) -> Result<()> {
         return Err(Error::invalid("-namespace and -id are needed: containerd calls this program"));
     }
     let options = read_options()?;
-    let config = Config::read(Path::new("."))?;
+    let config = read_config(&options)?;
     let group = config.group().unwrap_or(&flags.id);
     let socket = socket_path(&flags.address, &flags.namespace, group);
     let address = format!("unix://{}", socket.display());
@@ -56,6 +56,16 @@ fn answer(address: &str, newest: Option<&str>) -> String {
     let Some(newest) = newest.and_then(|text| text.parse::<u32>().ok()) else { return address.to_owned() };
     let version = newest.clamp(VERSIONS.0, VERSIONS.1);
     serde_json::json!({"version": version, "address": address, "protocol": "ttrpc"}).to_string()
+}
+
+/// The configuration in the working directory. A sandbox has none: its server makes it, with the options that only this program gets.
+fn read_config(options: &Options) -> Result<Config> {
+    let bundle = Path::new(".");
+    if Config::exists(bundle) {
+        return Config::read(bundle);
+    }
+    options.save(bundle)?;
+    Ok(Config::default())
 }
 
 /// The runtime's options, which containerd writes to standard input.

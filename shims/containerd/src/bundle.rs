@@ -2,8 +2,9 @@
 
 use crate::error::{Context as _, Error, Result};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Annotations that name the group of containers which share a server: containerd's own, and the pod of the CRI.
 const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
@@ -20,6 +21,24 @@ const SIZE_LIMIT: u64 = 16 * 1024 * 1024;
 pub struct Config {
     annotations: HashMap<String, String>,
     linux: Linux,
+}
+
+/// A file or directory that the containers of a pod share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedFile {
+    /// Where it is on the host.
+    pub source: PathBuf,
+    /// Where containers see it.
+    pub destination: &'static str,
+}
+
+/// What a container gets beside what its bundle says.
+#[derive(Debug, Clone, Copy)]
+pub struct Additions<'a> {
+    /// The backend; empty for none.
+    pub backend: &'a str,
+    /// Files of its pod.
+    pub files: &'a [SharedFile],
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -48,6 +67,11 @@ fn read(bundle: &Path) -> Result<Vec<u8>> {
 }
 
 impl Config {
+    /// Whether a bundle has a configuration.
+    pub fn exists(bundle: &Path) -> bool {
+        bundle.join("config.json").exists()
+    }
+
     /// Reads the configuration of a bundle.
     pub fn read(bundle: &Path) -> Result<Self> {
         serde_json::from_slice(&read(bundle)?).context(|| "cannot read 'config.json'")
@@ -71,23 +95,46 @@ impl Config {
     }
 }
 
-/// Writes the backend that the options name into the configuration of a bundle.
-pub fn set_backend(bundle: &Path, config: &Config, backend: &str) -> Result<()> {
-    if backend.is_empty() || !config.takes_backend() {
+/// Writes what a container gets beside into the configuration of its bundle.
+pub fn complete(bundle: &Path, config: &Config, additions: Additions<'_>) -> Result<()> {
+    let backend = if config.takes_backend() { additions.backend } else { "" };
+    if backend.is_empty() && additions.files.is_empty() {
         return Ok(());
     }
-    let mut value: serde_json::Value = serde_json::from_slice(&read(bundle)?)?;
-    let annotations = value
+    let mut value: Value = serde_json::from_slice(&read(bundle)?)?;
+    let object = value
         .as_object_mut()
-        .ok_or_else(|| Error::invalid("cannot read 'config.json': it is not an object"))?
-        .entry("annotations")
-        .or_insert_with(|| serde_json::json!({}));
-    annotations[BACKEND] = backend.into();
+        .ok_or_else(|| Error::invalid("cannot read 'config.json': it is not an object"))?;
+    if !backend.is_empty() {
+        object.entry("annotations").or_insert_with(|| json!({}))[BACKEND] = backend.into();
+    }
+    if let Some(mounts) = object.entry("mounts").or_insert_with(|| json!([])).as_array_mut() {
+        additions.files.iter().for_each(|file| add_file(mounts, file));
+    }
     let path = bundle.join("config.json");
     let new = bundle.join(".config.json.new");
     std::fs::write(&new, value.to_string())
         .and_then(|()| std::fs::rename(&new, &path))
         .context(|| format!("cannot write '{}'", path.display()))
+}
+
+/// Mounts a file of the pod in place of a file system of the container's own, but not of what somebody else has bound there.
+fn add_file(mounts: &mut Vec<Value>, file: &SharedFile) {
+    let is_there = |mount: &Value| mount["destination"] == file.destination;
+    let is_bind = |mount: &Value| {
+        let options = mount["options"].as_array().into_iter().flatten();
+        mount["type"] == "bind" || options.into_iter().any(|option| option == "bind" || option == "rbind")
+    };
+    if mounts.iter().any(|mount| is_there(mount) && is_bind(mount)) {
+        return;
+    }
+    mounts.retain(|mount| !is_there(mount));
+    mounts.push(json!({
+        "destination": file.destination,
+        "type": "bind",
+        "source": file.source,
+        "options": ["rbind", "rprivate", "rw"],
+    }));
 }
 
 #[cfg(test)]
@@ -120,7 +167,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let backend = |text: &str| {
             std::fs::write(folder.path().join("config.json"), text).unwrap();
-            set_backend(folder.path(), &config(text), "wasm").unwrap();
+            let additions = Additions { backend: "wasm", files: &[] };
+            complete(folder.path(), &config(text), additions).unwrap();
             Config::read(folder.path()).unwrap().annotations.get(BACKEND).cloned()
         };
         assert_eq!(backend("{}").as_deref(), Some("wasm"));
@@ -130,5 +178,23 @@ mod tests {
             backend(&format!(r#"{{"annotations": {{"{BACKEND}": "krun"}}}}"#)).as_deref(),
             Some("krun")
         );
+    }
+
+    #[test]
+    fn files_of_a_pod_take_the_place_of_what_is_not_bound() {
+        let file = SharedFile { source: "/pod/shm".into(), destination: "/dev/shm" };
+        let sources = |text: &str| {
+            let mut mounts: Vec<Value> = serde_json::from_str(text).unwrap();
+            add_file(&mut mounts, &file);
+            let source = |mount: &Value| mount["source"].as_str().unwrap().to_owned();
+            mounts.iter().map(source).collect::<Vec<_>>()
+        };
+        assert_eq!(sources("[]"), ["/pod/shm"]);
+        let mount =
+            |kind: &str| format!(r#"[{{"destination": "/dev/shm", "type": "{kind}", "source": "x"}}]"#);
+        assert_eq!(sources(&mount("tmpfs")), ["/pod/shm"]);
+        assert_eq!(sources(&mount("bind")), ["x"]);
+        let bound = r#"[{"destination": "/dev/shm", "source": "y", "options": ["ro", "rbind"]}]"#;
+        assert_eq!(sources(bound), ["y"]);
     }
 }

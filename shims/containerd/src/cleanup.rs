@@ -6,8 +6,8 @@ use crate::events::timestamp;
 use crate::flags::Flags;
 use crate::options::Options;
 use crate::reaper::Reaper;
-use crate::rootfs;
 use crate::runtime::{Runtime, Streams, arguments};
+use crate::{rootfs, sandbox};
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::{Message as _, MessageField};
 use std::io::Write as _;
@@ -31,6 +31,7 @@ pub fn delete(flags: &Flags) -> Result<()> {
     let args = arguments([&"delete", &"--force", &flags.id]);
     runtime.run("OCI runtime delete failed", &args, Streams::null())?;
     rootfs::unmount_all(&bundle.join("rootfs"));
+    sandbox::clean(&bundle);
     print(&answer(&bundle.join(PID_FILE)))
 }
 

@@ -4,7 +4,7 @@ mod end;
 mod exec;
 mod init;
 
-use crate::bundle::{self, Config};
+use crate::bundle::{self, Additions, Config, SharedFile};
 use crate::cgroup;
 use crate::error::{Context as _, Error, Result};
 use crate::options::Options;
@@ -64,13 +64,17 @@ pub struct Report {
 }
 
 impl Container {
-    /// Makes a container. When that fails, nothing of it is left.
-    pub fn create(shim: &Arc<Shim>, request: &CreateTaskRequest) -> Result<Arc<Self>> {
-        let options = Options::from_any(request.options.as_ref())?;
+    /// Makes a container, with files of its pod. When that fails, nothing of it is left.
+    pub fn create(
+        shim: &Arc<Shim>,
+        request: &CreateTaskRequest,
+        options: Options,
+        files: &[SharedFile],
+    ) -> Result<Arc<Self>> {
         let bundle = PathBuf::from(&request.bundle);
         options.save(&bundle)?;
         let config = Config::read(&bundle)?;
-        bundle::set_backend(&bundle, &config, &options.backend)?;
+        bundle::complete(&bundle, &config, Additions { backend: &options.backend, files })?;
         let rootfs = rootfs::mount(&request.rootfs, &bundle.join("rootfs"))?;
         let wanted = Wanted {
             stdin: request.stdin.clone(),

@@ -23,6 +23,7 @@ mod relay;
 mod rootfs;
 mod rpc;
 mod runtime;
+mod sandbox;
 mod serve;
 mod service;
 mod stdio;
@@ -35,8 +36,12 @@ const NAME: &str = "io.containerd.magikrun.v2";
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
-    if words.next().is_some_and(|word| word == stdio::BECOME_LOGGER) {
+    let first = words.next().unwrap_or_default();
+    if first == stdio::BECOME_LOGGER {
         return failure(&stdio::become_logger(words));
+    }
+    if first == sandbox::BECOME_SANDBOX {
+        return sandbox::become_sandbox().map_or_else(|e| failure(&e), |()| ExitCode::SUCCESS);
     }
     let flags = match flags::parse(std::env::args_os()) {
         Ok(flags) => flags,

@@ -1,12 +1,16 @@
 //! The task API: each call is turned into an operation on a container, and its result into an answer.
 
 mod calls;
+mod sandbox;
 
+use crate::bundle::SharedFile;
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::events::{any, timestamp};
 use crate::metrics;
+use crate::options::Options;
 use crate::reaper::Exit;
+use crate::sandbox::Sandbox;
 use crate::serve::Shim;
 use crate::stdio::Wanted;
 use containerd_shim_protos::api;
@@ -24,6 +28,8 @@ type Containers = HashMap<String, Option<Arc<Container>>>;
 pub struct Service {
     shim: Arc<Shim>,
     containers: Mutex<Containers>,
+    /// What stands for the pod, if containerd has asked for it.
+    sandbox: Mutex<Option<Arc<Sandbox>>>,
     ending: Mutex<bool>,
     ended: Condvar,
 }
@@ -31,7 +37,8 @@ pub struct Service {
 impl Service {
     /// A service without containers.
     pub fn new(shim: Arc<Shim>) -> Self {
-        Self { shim, containers: Mutex::default(), ending: Mutex::new(false), ended: Condvar::new() }
+        let (containers, sandbox, ending) = (Mutex::default(), Mutex::default(), Mutex::new(false));
+        Self { shim, containers, sandbox, ending, ended: Condvar::new() }
     }
 
     /// What the containers share.
@@ -49,12 +56,21 @@ impl Service {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_sandbox(&self) -> MutexGuard<'_, Option<Arc<Sandbox>>> {
+        self.sandbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn container(&self, id: &str) -> Result<Arc<Container>> {
         let found = self.lock().get(id).cloned().flatten();
         found.ok_or_else(|| Error::not_found(format!("container {id}")))
     }
 
-    fn make(&self, request: &api::CreateTaskRequest) -> Result<Arc<Container>> {
+    fn make(
+        &self,
+        request: &api::CreateTaskRequest,
+        options: Options,
+        files: &[SharedFile],
+    ) -> Result<Arc<Container>> {
         let id = &request.id;
         match self.lock().entry(id.clone()) {
             std::collections::hash_map::Entry::Occupied(_) => {
@@ -62,7 +78,7 @@ impl Service {
             }
             std::collections::hash_map::Entry::Vacant(place) => drop(place.insert(None)),
         }
-        let made = Container::create(&self.shim, request);
+        let made = Container::create(&self.shim, request, options, files);
         let mut containers = self.lock();
         match &made {
             Ok(container) => drop(containers.insert(id.clone(), Some(Arc::clone(container)))),
@@ -101,7 +117,10 @@ impl Service {
     }
 
     fn create(&self, r: &api::CreateTaskRequest) -> Result<api::CreateTaskResponse> {
-        let container = self.make(r)?;
+        let options = Options::from_any(r.options.as_ref())?;
+        let sandbox = self.lock_sandbox().clone();
+        let files = sandbox.as_ref().map_or(&[][..], |sandbox| &sandbox.files);
+        let container = self.make(r, options, files)?;
         let pid = container.report("")?.pid.cast_unsigned();
         Ok(api::CreateTaskResponse { pid, ..Default::default() })
     }

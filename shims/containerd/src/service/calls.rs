@@ -1,6 +1,6 @@
 //! The calls of the task API by their names: those that take no time are answered by the thread that reads them, the others by one of their own.
 
-use super::Service;
+use super::{Service, sandbox};
 use crate::error::{Error, Result};
 use crate::events::timestamp;
 use crate::rpc::{self, Call, Handler};
@@ -14,6 +14,9 @@ const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task
 
 impl Handler for Service {
     fn handle(self: &Arc<Self>, request: Request, call: Call) {
+        if request.service == sandbox::NAME {
+            return self.handle_sandbox(request, call);
+        }
         if !SERVICES.contains(&request.service.as_str()) {
             return call.answer(Err(Error::unimplemented(request.service)));
         }
@@ -38,12 +41,15 @@ impl Handler for Service {
     }
 }
 
-fn parse<R: Message>(payload: &[u8]) -> Result<R> {
+pub(super) fn parse<R: Message>(payload: &[u8]) -> Result<R> {
     Ok(R::parse_from_bytes(payload)?)
 }
 
 /// Turns a payload into a request, and the answer into a payload.
-fn with<R: Message, A: Message>(payload: &[u8], operation: impl FnOnce(R) -> Result<A>) -> Result<Vec<u8>> {
+pub(super) fn with<R: Message, A: Message>(
+    payload: &[u8],
+    operation: impl FnOnce(R) -> Result<A>,
+) -> Result<Vec<u8>> {
     Ok(operation(parse(payload)?)?.write_to_bytes()?)
 }
 

@@ -58,3 +58,9 @@ fn main() -> magikrun::Result<()> {
     }
     infra.join().expect("the infra container ends")
 }
+
+#[cfg(test)]
+#[test]
+fn it_runs_to_its_end() {
+    main().unwrap();
+}

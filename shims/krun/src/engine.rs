@@ -56,7 +56,7 @@ impl Vm {
         let console = format!("/proc/self/fd/{}", config.console);
         // What libkrun says is heard where the guest is, and not among the output of the program.
         let log = OpenOptions::new().write(true).open(&console).context(|| "cannot open the console")?;
-        context.log_to(log.into())?;
+        ffi::log_to(log.into())?;
         context.set_size(config.settings.cpus, config.settings.ram_mib)?;
         context.set_virtual_root(config.init, &[(vm_protocol::spec::PATH, config.spec)], &DIRECTORIES)?;
         context.share(ROOTFS, &config.rootfs)?;

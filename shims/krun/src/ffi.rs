@@ -46,20 +46,19 @@ pub fn load(name: &str) -> bool {
     unsafe { !libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL).is_null() }
 }
 
+/// Sends what libkrun itself has to say to a descriptor, which it owns from now on. Once in a process.
+pub fn log_to(target: OwnedFd) -> Result<()> {
+    // SAFETY: numbers, and a descriptor that nobody else owns.
+    let code =
+        unsafe { lib::krun_init_log(target.into_raw_fd(), LOG_ERRORS, LOG_STYLE_NEVER, LOG_NO_ENVIRONMENT) };
+    check("log", code).map(drop)
+}
+
 impl Context {
     /// A new configuration.
     pub fn new() -> Result<Self> {
         // SAFETY: no arguments.
         check("context", unsafe { lib::krun_create_ctx() }).map(Self)
-    }
-
-    /// Sends what libkrun itself has to say to a descriptor, which it owns from now on. Once in a process.
-    pub fn log_to(&self, target: OwnedFd) -> Result<()> {
-        // SAFETY: numbers, and a descriptor that nobody else owns.
-        let code = unsafe {
-            lib::krun_init_log(target.into_raw_fd(), LOG_ERRORS, LOG_STYLE_NEVER, LOG_NO_ENVIRONMENT)
-        };
-        check("log", code).map(drop)
     }
 
     /// Processors and memory.

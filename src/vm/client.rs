@@ -122,6 +122,17 @@ impl Guest {
         }
     }
 
+    /// Starts a container that waits for that, and returns when its program is executed.
+    pub fn start(&self, container: &str, timeout: Duration) -> Result<()> {
+        self.done(&Request::Start { container: container.to_owned() }, timeout)
+    }
+
+    /// Asks for the output of a container until its end, which is told by [`Reply::Done`] after all of it.
+    pub fn follow(&self, container: &str, timeout: Duration) -> Result<Connection> {
+        let request = Request::Logs { container: container.to_owned(), follow: true };
+        self.connect(&request, Instant::now() + timeout, || false)
+    }
+
     /// Sends a signal.
     pub fn signal(&self, target: Target, signal: i32, all: bool, timeout: Duration) -> Result<()> {
         self.done(&Request::Signal { target, signal, all }, timeout)

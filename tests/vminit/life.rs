@@ -2,9 +2,10 @@
 
 use crate::common::{DEADLINE, poll};
 use crate::machine::{Machine, container, one};
-use magikrun::vm::protocol::message::{ContainerState, Target};
+use magikrun::vm::protocol::frame::Kind;
+use magikrun::vm::protocol::message::{ContainerState, Reply, Target};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn the_machine_ends_with_the_code_of_its_container() {
@@ -59,6 +60,33 @@ fn a_specification_that_makes_no_sense_ends_the_machine_with_a_reason() {
         assert!(e.message().contains(needle), "{e}");
         assert_eq!(machine.finish().code, 125);
     }
+}
+
+#[test]
+fn a_container_that_waits_for_it_is_started_on_request_and_again() {
+    let mut app = container("app", "n=$(cat /n 2>/dev/null); echo run$n; echo 2 >/n; exit 3");
+    app["stdio"] = json!("followed");
+    app["onRequest"] = json!(true);
+    let missing = json!({"name": "missing", "root": "@/missing", "onRequest": true, "process": {"args": ["nope"], "cwd": "/"}});
+    let machine = Machine::ready(json!({"version": 1, "containers": [app, missing], "end": "asked"}));
+    let state = || machine.guest().ping(DEADLINE).expect("a status").containers.swap_remove(0);
+    assert_eq!(state().state, ContainerState::Waiting);
+    for expected in ["run\n", "run2\n"] {
+        machine.guest().start("app", DEADLINE).expect("it starts");
+        let mut connection = machine.guest().follow("app", DEADLINE).expect("its output");
+        let mut said = Vec::new();
+        while let Some(frame) = connection.receive(Instant::now() + DEADLINE).expect("a frame") {
+            match frame.kind {
+                Kind::Stdout => said.extend(frame.body),
+                _ => assert_eq!(frame.parse(), Ok(Reply::Done)),
+            }
+        }
+        assert_eq!(String::from_utf8_lossy(&said), expected);
+        assert_eq!((state().state, state().exit_code), (ContainerState::Stopped, Some(3)));
+    }
+    let e = machine.guest().start("missing", DEADLINE).unwrap_err();
+    assert!(e.message().contains("nope"), "{e}");
+    assert_ne!(machine.finish().code, 0);
 }
 
 #[test]

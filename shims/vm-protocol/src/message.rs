@@ -28,10 +28,16 @@ impl Hello {
 pub enum Request {
     /// How it is; answered by [`Reply::Status`].
     Ping,
-    /// Answered by [`Reply::Status`] when every container has been started, or by [`Reply::Failed`] when one cannot be.
+    /// Answered by [`Reply::Status`] when every container has been started that is not to wait for a request, or by [`Reply::Failed`] when one cannot be.
     Ready,
     /// Answered by [`Reply::Status`] now and whenever something changes.
     Watch,
+    /// Start a container that waits for that, or one of these that has ended again; answered by [`Reply::Done`] when its program is
+    /// executed.
+    Start {
+        /// Name of the container.
+        container: String,
+    },
     /// Execute a process in a container; answered by [`Reply::Started`], data, and [`Reply::Exited`].
     Exec(Box<Exec>),
     /// Give a terminal another size; answered by [`Reply::Done`].

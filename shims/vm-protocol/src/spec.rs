@@ -91,6 +91,9 @@ pub struct Container {
     /// It must end with 0 before those after it are started.
     #[serde(default)]
     pub init: bool,
+    /// It is started by [`crate::message::Request::Start`] only.
+    #[serde(default)]
+    pub on_request: bool,
 }
 
 /// Where the standard streams of a container lead to.

@@ -34,6 +34,8 @@ pub fn make(name: &str, limits: &BTreeMap<String, String>) -> Result<Option<Cgro
     }
     let path = root.join(name);
     let cannot = || format!("cannot make the cgroup of container '{name}'");
+    // Of an earlier run of the container, if it could not be removed then.
+    let _ = std::fs::remove_dir(&path);
     std::fs::create_dir(&path).context(cannot)?;
     for (file, value) in limits {
         std::fs::write(path.join(file), value).context(|| format!("cannot set '{file}' to '{value}'"))?;

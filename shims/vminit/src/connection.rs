@@ -22,6 +22,8 @@ pub enum Role {
     Ready,
     /// It is told of changes; whether there is one to tell.
     Watch(bool),
+    /// It waits until the container with this index has executed its program.
+    Start(usize),
     /// It belongs to the exec with this number.
     Exec(u64),
     /// It gets the output of a container.

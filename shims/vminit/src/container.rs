@@ -43,8 +43,13 @@ impl Container {
         }
     }
 
-    /// Makes its first process.
+    /// Makes its first process. What is known of an earlier one is forgotten.
     pub fn start(&mut self, console: &Console) -> Result<()> {
+        if self.is_alive() {
+            let message = format!("container '{}' runs already", self.spec.name);
+            return Err(failure(FailureKind::InvalidState, message));
+        }
+        *self = Self::new(self.spec.clone());
         let (ours, theirs) = match (self.spec.stdio, self.spec.process.terminal) {
             (Stdio::Console, true) => (OurStdio::default(), ChildStdio::Terminal(console.terminal()?)),
             (Stdio::Console, false) => stdio::pipes(true)?,
@@ -64,6 +69,11 @@ impl Container {
         self.first.as_ref().filter(|first| first.is_started() && first.code.is_none()).ok_or_else(|| {
             failure(FailureKind::InvalidState, format!("container '{}' is not running", self.spec.name))
         })
+    }
+
+    /// Whether its program was executed.
+    pub fn is_started(&self) -> bool {
+        self.first.as_ref().is_some_and(Running::is_started)
     }
 
     /// Whether a process of it exists.

@@ -112,10 +112,7 @@ impl Guest {
     pub(crate) fn status(&self) -> Status {
         let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let ready = !self.containers.is_empty()
-            && self
-                .containers
-                .iter()
-                .all(|container| container.first.as_ref().is_some_and(Running::is_started));
+            && self.containers.iter().all(|container| container.spec.on_request || container.is_started());
         Status {
             ready,
             uptime: uptime.tv_sec as u64 * 1000 + uptime.tv_nsec as u64 / 1_000_000,

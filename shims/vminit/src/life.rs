@@ -2,7 +2,7 @@
 
 use crate::connection::Connection;
 use crate::container::Container;
-use crate::failure::failure;
+use crate::failure::{Result, failure};
 use crate::guest::{Ending, Guest};
 use std::time::{Duration, Instant};
 use vm_protocol::message::{Failure, FailureKind};
@@ -99,10 +99,24 @@ impl Guest {
         }
     }
 
+    /// Starts a container that was asked for.
+    pub(crate) fn start_requested(&mut self, index: usize) -> Result<()> {
+        let container = &mut self.containers[index];
+        let name = &container.spec.name;
+        if !container.spec.on_request || self.stopping.is_some() {
+            let message = format!("container '{name}' cannot be started now");
+            return Err(failure(FailureKind::InvalidState, message));
+        }
+        container.start(&self.console)
+    }
+
     fn start_next(&mut self) {
         for index in 0..self.containers.len() {
             let container = &mut self.containers[index];
             let init = container.spec.init;
+            if container.spec.on_request {
+                continue;
+            }
             if container.first.is_none()
                 && let Err(e) = container.start(&self.console)
             {

@@ -180,7 +180,10 @@ impl Root {
             )
         };
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let source = rustix::fs::open(mount.source.as_str(), flags, Mode::empty()).context(cannot)?;
+        // No links: whoever can write to a volume could lead a path below it elsewhere.
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let source =
+            openat2(rustix::fs::CWD, mount.source.as_str(), flags, Mode::empty(), resolve).context(cannot)?;
         let stat = fstat(&source).context(cannot)?;
         let target = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => self.make_directory(path),

@@ -81,6 +81,11 @@ impl Guest {
         let role = match &request {
             Request::Ready => Some(Role::Ready),
             Request::Watch => Some(Role::Watch(true)),
+            Request::Start { container } => {
+                let index = find(&self.containers, container)?;
+                self.start_requested(index)?;
+                Some(Role::Start(index))
+            }
             Request::Logs { container, follow } => {
                 let container = find(&self.containers, container)?;
                 self.containers[container].followed |= *follow;
@@ -126,9 +131,11 @@ impl Guest {
                 }
                 Ok(Reply::Done)
             }
-            Request::Ready | Request::Watch | Request::Logs { .. } | Request::Exec(_) => {
-                Err(invalid("this request is no question"))
-            }
+            Request::Ready
+            | Request::Watch
+            | Request::Start { .. }
+            | Request::Logs { .. }
+            | Request::Exec(_) => Err(invalid("this request is no question")),
         }
     }
 

@@ -14,7 +14,7 @@ impl Guest {
         for connection in self.connections.values_mut() {
             connection.send();
             match connection.role {
-                Role::Ready | Role::Watch(_) if failed.is_some() => {
+                Role::Ready | Role::Watch(_) | Role::Start(_) if failed.is_some() => {
                     failed.iter().for_each(|failure| connection.fail(failure.clone()));
                     told = true;
                 }
@@ -22,6 +22,7 @@ impl Guest {
                     connection.finish(&status);
                     told = true;
                 }
+                Role::Start(index) if self.containers[index].is_started() => connection.finish(&Reply::Done),
                 Role::Watch(true) if connection.is_flushed() => {
                     connection.reply(&status);
                     connection.role = Role::Watch(false);

@@ -480,3 +480,11 @@ fn every_example_does_what_it_says() {
     }
     pods.assert_nothing_left();
 }
+
+#[test]
+fn a_pod_in_a_microvm_is_refused_where_none_boots_and_never_run_as_another() {
+    let pods = Pods::new();
+    let spec = format!("{{runtimeClassName: microvm, containers: [{}]}}", container("a", WAIT, ""));
+    pods.run(&[], &manifest(&pods.name("vm"), &spec)).fails_with(1, &["cannot run a microVM: "]);
+    pods.assert_nothing_left();
+}

@@ -18,9 +18,9 @@ const TESTS: &str = "microvm";
 const KERNEL_PACKAGE: &str = "libkrunfw5";
 /// The programs under test, and a guest that means harm.
 const PROGRAMS: [&str; 4] = ["magikrun", "magikrun-krun", "vminit", "examples/hostile_guest"];
-/// What else of this machine the tests need: the loader of dynamic programs, which is a link to the libraries, those, and the network of
-/// guests.
-const NEEDS: [&str; 3] = ["/lib64", "/lib/x86_64-linux-gnu", "/usr/bin/passt"];
+/// What else of this machine the tests need: the loader of dynamic programs, which is a link to the libraries, those, and the networks of
+/// guests and pods.
+const NEEDS: [&str; 4] = ["/lib64", "/lib/x86_64-linux-gnu", "/usr/bin/passt", "/usr/bin/pasta"];
 /// How long a guest may take to start in the emulated machine, in seconds.
 const START_TIMEOUT: u32 = 400;
 

@@ -92,6 +92,7 @@ pub fn run(host: &Host, args: Args) -> Result<u8> {
     };
     let options = ExecOptions {
         id: args.id,
+        member: None,
         process,
         console_socket: args.console_socket,
         pidfd_socket: args.pidfd_socket,

@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::ImageService;
 use crate::pod::host::PodHost;
 use crate::pod::logs::LogReader;
-use crate::pod::manifest::PodSpec;
+use crate::pod::manifest::{MICROVM, PodSpec};
 use crate::pod::operations;
 use crate::pod::protocol::{Ask, Reply, ask};
 use crate::pod::record::PodStatus;
@@ -155,34 +155,72 @@ impl WasmPodRuntime {
     }
 }
 
-impl PodRuntime for WasmPodRuntime {
+/// Pods in a microVM each: all containers of a pod run on one kernel that is not the host's.
+///
+/// The monitor of such a pod is the program `magikrun-krun`, which must be beside the calling program or in libexec.
+#[derive(Debug)]
+pub struct MicroVmPodRuntime(NativePodRuntime);
+
+impl MicroVmPodRuntime {
+    /// The runtime with the usual state root and images.
+    pub fn new() -> Result<Self> {
+        NativePodRuntime::new().map(Self)
+    }
+
+    /// The runtime with another state root and images.
+    pub fn with_root(root: &Path, images: ImageService) -> Self {
+        Self(NativePodRuntime::with_root(root, images))
+    }
+}
+
+/// A runtime that does what the native one does, with pods of another class.
+trait OfClass {
+    const CLASS: &str;
+    fn native(&self) -> &NativePodRuntime;
+}
+
+impl OfClass for WasmPodRuntime {
+    const CLASS: &str = "wasm";
+    fn native(&self) -> &NativePodRuntime {
+        &self.0
+    }
+}
+
+impl OfClass for MicroVmPodRuntime {
+    const CLASS: &str = MICROVM;
+    fn native(&self) -> &NativePodRuntime {
+        &self.0
+    }
+}
+
+impl<T: OfClass> PodRuntime for T {
     fn run_pod(&self, spec: &PodSpec) -> Result<PodHandle> {
         let mut spec = spec.clone();
-        spec.spec.runtime_class_name = Some("wasm".to_owned());
-        self.0.run_pod(&spec)
+        spec.spec.runtime_class_name = Some(T::CLASS.to_owned());
+        self.native().run_pod(&spec)
     }
 
     fn stop_pod(&self, id: &str, grace: Duration) -> Result<()> {
-        self.0.stop_pod(id, grace)
+        self.native().stop_pod(id, grace)
     }
 
     fn delete_pod(&self, id: &str, force: bool) -> Result<()> {
-        self.0.delete_pod(id, force)
+        self.native().delete_pod(id, force)
     }
 
     fn pod_status(&self, id: &str) -> Result<PodStatus> {
-        self.0.pod_status(id)
+        self.native().pod_status(id)
     }
 
     fn exec(&self, id: &str, container: &str, command: &[String]) -> Result<ExecOutput> {
-        self.0.exec(id, container, command)
+        self.native().exec(id, container, command)
     }
 
     fn logs(&self, id: &str, container: &str) -> Result<Vec<u8>> {
-        self.0.logs(id, container)
+        self.native().logs(id, container)
     }
 
     fn list(&self) -> Result<Vec<PodHandle>> {
-        self.0.list()
+        self.native().list()
     }
 }

@@ -7,13 +7,14 @@ use crate::platform::small_file;
 use crate::platform::userns::IdMappings;
 use crate::pod::images::Images;
 use crate::pod::manifest::PodSpec;
-use crate::pod::plan::Context;
 use crate::pod::plan::users::Users;
+use crate::pod::plan::{Context, PodPlan};
 use crate::pod::run::{CGROUP_PARENT, PodOptions};
 use crate::pod::store::PodStore;
 use crate::runtime::cgroups::Driver;
 use crate::runtime::kernel_security::AppArmor;
 use crate::runtime::krun::engine::Libkrun;
+use crate::runtime::krun::{check, replace};
 use crate::runtime::options::Host;
 use crate::storage::state_root::StateRoot;
 use oci_spec::runtime::LinuxIdMapping;
@@ -48,15 +49,38 @@ impl PodHost {
         Self { host, images, data, store }
     }
 
-    /// Fails where pods cannot run.
-    pub fn check(&self) -> Result<()> {
+    /// Fails where pods cannot run; with `microvm`, where those in microVMs cannot.
+    pub fn check(&self, microvm: bool) -> Result<()> {
         if self.host.cgroup_driver == Driver::Systemd {
             crate::bail!(
                 NotSupported,
                 "cannot run pods: their cgroups cannot be managed by systemd (use --cgroup-manager cgroupfs)"
             );
         }
+        if microvm && self.host.rootless {
+            crate::bail!(
+                NotSupported,
+                "cannot run a microVM without privileges: it needs mounts that only root may make"
+            );
+        }
+        if microvm {
+            check::hypervisor()?;
+            replace::program()?;
+        }
         Ok(())
+    }
+
+    /// Fails where a pod has annotations that change how it is run, and that the operator does not allow.
+    pub fn allow(&self, plan: &PodPlan) -> Result<()> {
+        let names = plan.vm.iter().flat_map(|vm| vm.annotations.keys());
+        let mut names = names.filter(|name| plan.metadata.annotations.contains_key(*name));
+        match names.find(|name| !self.host.annotations.allows(name)) {
+            Some(name) => crate::bail!(
+                InvalidManifest,
+                "metadata.annotations: '{name}' is not among those that annotations.allowed of the configuration allows"
+            ),
+            None => Ok(()),
+        }
     }
 
     /// A user without privileges has cgroups below the own one at most.

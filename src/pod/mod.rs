@@ -22,6 +22,7 @@ pub mod host;
 mod images;
 pub mod logs;
 pub mod manifest;
+pub mod microvm;
 mod monitor;
 pub mod operations;
 pub mod plan;
@@ -32,7 +33,7 @@ pub mod record;
 mod run;
 pub mod store;
 
-pub use api::{ExecOutput, NativePodRuntime, PodRuntime, WasmPodRuntime};
+pub use api::{ExecOutput, MicroVmPodRuntime, NativePodRuntime, PodRuntime, WasmPodRuntime};
 pub use clean::leftovers;
 pub use host::PodHost;
 pub use manifest::PodSpec;

@@ -1,9 +1,11 @@
 //! What is on disk of a pod: the record, written before anything of the pod exists, and the status, written by its monitor.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::pod::microvm::VM;
 use crate::pod::plan::users::IdRange;
 use crate::pod::plan::{PodPlan, PortPlan, Role};
 use crate::runtime::cgroups::Cgroup;
+use crate::runtime::options::Member;
 use crate::runtime::process_id::ProcessId;
 use crate::storage::state_root::StateDir;
 use serde::{Deserialize, Serialize};
@@ -51,6 +53,9 @@ pub struct PodRecord {
     /// The ids of the host that it has for its own.
     #[serde(default)]
     pub ids: Option<IdRange>,
+    /// All its containers are in one microVM.
+    #[serde(default)]
+    pub vm: bool,
     /// The group of pods that it is there with or not at all, until that is decided.
     #[serde(default)]
     pub group: Option<String>,
@@ -182,6 +187,20 @@ impl PodRecord {
             );
         }
         Ok(record)
+    }
+
+    /// Directory of the bundle of a container.
+    pub fn bundle(&self, container: &str) -> PathBuf {
+        self.data.join("bundles").join(container)
+    }
+
+    /// Where a container runs: a container of the pod's own state root, and where in its guest if that is a microVM.
+    pub fn place(&self, container: &str) -> (String, Option<Member>) {
+        if !self.vm {
+            return (container.to_owned(), None);
+        }
+        let config = self.bundle(container).join("config.json");
+        (VM.to_owned(), Some(Member { name: container.to_owned(), config }))
     }
 
     /// Writes the record.

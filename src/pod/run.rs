@@ -17,7 +17,7 @@ use crate::pod::monitor::{self, Commit, Orders, Report};
 use crate::pod::operations;
 use crate::pod::plan::users::Users;
 use crate::pod::plan::{self, Network, PodPlan};
-use crate::pod::process::execute;
+use crate::pod::process::Program;
 use crate::pod::ranges;
 use crate::pod::record::{ContainerInfo, PodRecord, VERSION};
 use crate::runtime::cgroups::Cgroup;
@@ -62,7 +62,7 @@ pub struct PodHandle {
 
 /// Runs pods: all of them, or none.
 pub fn run(host: &PodHost, pods: &[PodSpec], options: &PodOptions) -> Result<Vec<PodHandle>> {
-    host.check()?;
+    host.check(pods.iter().any(PodSpec::is_microvm))?;
     clean::leftovers(&host.store, &host.host)?;
     let images = Images::pull(&host.images, pods)?;
     let foreground = Foreground::new(false)?;
@@ -77,6 +77,7 @@ pub fn run(host: &PodHost, pods: &[PodSpec], options: &PodOptions) -> Result<Vec
             let cannot = || format!("cannot run pod '{}'", pod.name());
             let context = host.context(&id, pod, options, &images)?;
             let plan = plan::plan(pod, &context).context(cannot)?;
+            host.allow(&plan).context(cannot)?;
             making.push(Making::begin(host, plan, &images, group.as_ref(), &foreground).context(cannot)?);
         }
         for pod in &mut making {
@@ -192,6 +193,7 @@ impl Making {
                 rootless: host.host.rootless,
                 wasm: host.host.wasm.clone(),
                 timeouts: host.host.timeouts.clone(),
+                vm: host.host.vm.clone(),
             };
             spawn(&orders, &lock, foreground)
         })();
@@ -270,6 +272,7 @@ fn record(host: &PodHost, plan: &PodPlan) -> Result<PodRecord> {
         },
         subdomain: plan.subdomain.clone(),
         ids: None,
+        vm: plan.vm.is_some(),
         group: None,
     })
 }
@@ -298,6 +301,7 @@ fn spawn(orders: &Orders, lock: &Lock, foreground: &Foreground) -> Result<(Wire,
     file.write_all(&serde_json::to_vec(orders)?)?;
     file.rewind()?;
     let label = format!("pod:{}", orders.record.name);
+    let program = if orders.record.vm { Program::with_libkrun()? } else { Program::this() };
     let gate = (!rustix::process::geteuid().is_root()).then(Gate::new).transpose()?;
     let flags = gate.as_ref().map_or(0, |_| libc::CLONE_NEWUSER as u64);
     let child = clone3(&CloneArgs { flags, ..CloneArgs::default() }, || {
@@ -307,7 +311,7 @@ fn spawn(orders: &Orders, lock: &Lock, foreground: &Foreground) -> Result<(Wire,
             .and_then(|()| gate.as_ref().map_or(Ok(()), Gate::pass))
             .and_then(|()| rustix::process::setsid().map(drop).map_err(Error::from))
             .and_then(|()| close_foreign_descriptors(0, &needed))
-            .and_then(|()| execute(monitor::PROCESS_NAME, &[&theirs, &file, lock], &label));
+            .and_then(|()| program.execute(monitor::PROCESS_NAME, &[&theirs, &file, lock], &label));
         let _ = theirs.send(&Report::Failed { kind: e.kind(), message: e.message().to_owned() });
         1
     })?;

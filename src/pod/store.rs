@@ -270,6 +270,7 @@ impl Pod {
 pub fn containers(record: &PodRecord, host: &Host) -> Host {
     let mut own = Host::new(record.running.join("containers"), host.cgroup_driver, host.rootless);
     own.max_containers = crate::limits::MAX_POD_CONTAINERS * 2;
-    own.wasm = host.wasm.clone();
+    (own.wasm, own.vm) = (host.wasm.clone(), host.vm.clone());
+    own.libkrun = host.libkrun;
     own
 }

@@ -9,6 +9,7 @@ use crate::platform::sys::clone::{Child, CloneArgs, clone3};
 use crate::runtime::container::{Container, Status};
 use crate::runtime::foreground::Foreground;
 use crate::runtime::krun;
+use crate::runtime::native::init::close_foreign_descriptors;
 use crate::runtime::native::launch::kill_and_reap;
 use crate::runtime::native::process::{CapabilityPlan, ProcessPlan};
 use crate::runtime::options::ExecOptions;
@@ -17,7 +18,7 @@ use crate::vm::client::{ANSWER_TIMEOUT, Started};
 use crate::vm::session::Session;
 use oci_spec::runtime as oci;
 use rustix::thread::{CapabilitySet, CapabilitySets};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use vm_protocol::message::Exec;
 use vm_protocol::spec::{Capabilities, Process, Rlimit, Size};
 
@@ -40,7 +41,8 @@ pub fn exec(
     let size = console.as_ref().and_then(ConsolePlan::size);
     wanted.size = size.map(|size| Size { columns: size.ws_col, rows: size.ws_row });
     // The only container of the guest needs no name.
-    let exec = Exec { container: String::new(), process: wanted, stdin: true, detach: false };
+    let name = options.member.as_ref().map(|member| member.name.clone()).unwrap_or_default();
+    let exec = Exec { container: name, process: wanted, stdin: true, detach: false };
     let guest = krun::guest_of(&container.dir);
     let started = guest.exec(exec, ANSWER_TIMEOUT).map_err(|e| {
         let kind = if e.kind() == ErrorKind::System { ErrorKind::ExecFailed } else { e.kind() };
@@ -51,7 +53,9 @@ pub fn exec(
     let cgroup = container.record.cgroup.clone_into_for_exec()?;
     let args = CloneArgs { cgroup: cgroup.as_ref().map(OwnedFd::as_fd), ..CloneArgs::default() };
     // Should it fail, the connection closes, and the guest kills the process.
-    let child = clone3(&args, || pass_on(started, terminal))?;
+    // The monitor of a pod has much open that only it must hold; what executes by itself may have a log.
+    let alone = options.member.is_some();
+    let child = clone3(&args, || pass_on(started, terminal, alone))?;
     if cgroup.is_none() {
         let init = container.record.init.map_or(0, |init| init.pid);
         container.record.cgroup.attach_exec(child.pid, init, &[]).inspect_err(|_| kill_and_reap(&child))?;
@@ -99,8 +103,8 @@ pub fn guest_process(process: &oci::Process) -> Result<Process> {
 }
 
 /// In the process of the host.
-fn pass_on(started: Started, terminal: Option<OwnedFd>) -> i32 {
-    match session(started, terminal) {
+fn pass_on(started: Started, terminal: Option<OwnedFd>, alone: bool) -> i32 {
+    match session(started, terminal, alone) {
         Ok(code) => i32::from(code),
         Err(e) => {
             tracing::warn!("{e}");
@@ -109,10 +113,13 @@ fn pass_on(started: Started, terminal: Option<OwnedFd>) -> i32 {
     }
 }
 
-fn session(started: Started, terminal: Option<OwnedFd>) -> Result<u8> {
+fn session(started: Started, terminal: Option<OwnedFd>, alone: bool) -> Result<u8> {
     rustix::process::setsid().context(|| "cannot make a session")?;
     if let Some(terminal) = terminal {
         terminal::take_over(&terminal)?;
+    }
+    if alone {
+        close_foreign_descriptors(0, &[started.connection.as_fd().as_raw_fd()])?;
     }
     let signals = Foreground::new(false)?;
     let none = CapabilitySet::empty();

@@ -161,8 +161,10 @@ pub fn exec_child(
         }
         _ => {}
     }
-    let data = container.dir.read(CONFIG)?.unwrap_or_default();
-    let spec = spec::parse(&data, CONFIG)?;
+    let spec = match &options.member {
+        Some(member) => spec::load(&member.config)?.0,
+        None => spec::parse(&container.dir.read(CONFIG)?.unwrap_or_default(), CONFIG)?,
+    };
     let process = exec_process::resolve(&options.process, &spec)?;
     let console =
         Console::open(wants_terminal(Some(&process)), options.detach, options.console_socket.as_deref())?;

@@ -50,6 +50,7 @@ pub mod hooks;
 pub mod kernel_security;
 pub mod krun;
 pub mod lifecycle;
+pub mod microvm;
 pub mod native;
 pub mod notify;
 pub mod options;

@@ -3,6 +3,7 @@
 use crate::limits::MAX_CONTAINERS;
 use crate::runtime::cgroups::Driver;
 use crate::runtime::krun::engine::Libkrun;
+use crate::runtime::krun::guest::Given;
 use crate::storage::config::{Annotations, Timeouts, VmLimits, WasmLimits};
 use crate::storage::state_root::StateRoot;
 use std::path::PathBuf;
@@ -73,6 +74,8 @@ pub struct CreateOptions {
     pub no_new_keyring: bool,
     /// Number of descriptors after standard error (and after those of `LISTEN_FDS`) to pass to the container.
     pub preserve_fds: u32,
+    /// What runs in the guest of a microVM instead of the container's own program.
+    pub guest: Option<Given>,
 }
 
 /// Arguments of `run`.
@@ -88,11 +91,22 @@ pub struct RunOptions {
     pub no_subreaper: bool,
 }
 
+/// One of several containers in the guest of a microVM.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Its name there.
+    pub name: String,
+    /// File with its configuration.
+    pub config: PathBuf,
+}
+
 /// Arguments of `exec`.
 #[derive(Debug, Clone, Default)]
 pub struct ExecOptions {
     /// Container id.
     pub id: String,
+    /// Where in the guest, if that has several containers.
+    pub member: Option<Member>,
     /// What to execute.
     pub process: ExecProcess,
     /// Unix socket that receives the master of the process's terminal.

@@ -10,6 +10,7 @@ mod figures;
 mod hostile;
 mod life;
 mod network;
+mod pods;
 mod processes;
 
 use common::{Bundle, Runtime};

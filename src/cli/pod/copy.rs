@@ -1,7 +1,7 @@
 //! `magikrun pod cp`
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::pod::{PodHost, operations};
+use crate::pod::{PodHost, microvm, operations};
 use crate::runtime::container::Container;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, readlinkat, symlinkat};
 use std::fs::File;
@@ -59,14 +59,17 @@ fn side(host: &PodHost, text: &str, container: Option<&str>) -> Result<(Root, Pa
     };
     let pod = host.store.open(pod)?;
     let id = operations::container(&pod, container)?;
-    let running = Container::open(&pod.containers(&host.host), &id)?;
+    let (place, member) = pod.record.place(&id);
+    let running = Container::open(&pod.containers(&host.host), &place)?;
     let init = running.live_init().ok_or_else(|| {
         Error::new(
             ErrorKind::InvalidState,
             format!("container '{id}' of pod '{}' does not run", pod.record.name),
         )
     })?;
-    let root = rustix::fs::open(format!("/proc/{}/root", init.pid), flags, Mode::empty())
+    // What a guest has of files is below the root of its monitor.
+    let below = member.map(|member| microvm::root(&member.name)).unwrap_or_default();
+    let root = rustix::fs::open(format!("/proc/{}/root{below}", init.pid), flags, Mode::empty())
         .context(|| format!("cannot open the root of container '{id}'"))?;
     Ok((Root(root), Path::new("/").join(path)))
 }

@@ -34,8 +34,9 @@ pub fn run(host: &PodHost, args: Args) -> Result<u8> {
         rustix::stdio::dup2_stdin(&null).context(|| "cannot close standard input")?;
     }
     let process = ExecArgs { args: args.command, tty: args.tty, ..ExecArgs::default() };
+    let (place, member) = pod.record.place(&id);
     let options =
-        ExecOptions { id: id.clone(), process: ExecProcess::Args(process), ..ExecOptions::default() };
+        ExecOptions { id: place, member, process: ExecProcess::Args(process), ..ExecOptions::default() };
     lifecycle::exec(&pod.containers(&host.host), &options)
         .map_err(|e| e.wrap(format!("cannot exec in container '{id}' of pod '{}'", pod.record.name)))
 }

@@ -5,7 +5,7 @@ use crate::cli::list::Format;
 use crate::cli::print;
 use crate::error::Result;
 use crate::pod::PodHost;
-use crate::runtime::lifecycle;
+use crate::runtime::{lifecycle, microvm};
 use serde_json::Value;
 
 /// Arguments.
@@ -26,7 +26,11 @@ pub fn run(host: &PodHost, args: &Args) -> Result<()> {
     let mut all = serde_json::Map::new();
     for container in &pod.record.containers {
         // One that has ended, or waits, uses nothing.
-        if let Ok(stats) = lifecycle::stats(&containers, &container.name) {
+        let stats = match pod.record.place(&container.name) {
+            (id, Some(member)) => microvm::stats(&containers, &id, &member.name),
+            (id, None) => lifecycle::stats(&containers, &id),
+        };
+        if let Ok(stats) = stats {
             all.insert(container.name.clone(), serde_json::to_value(stats)?);
         }
     }

@@ -1,10 +1,12 @@
 //! What the values of a manifest must be, beyond their types: the rules of Kubernetes, and our limits.
 
 mod container;
+mod microvm;
 mod names;
 mod references;
 mod volumes;
 
+pub use microvm::{MICROVM, check as microvm};
 pub(super) use names::{data_key, dns_subdomain};
 pub(super) use references::references;
 
@@ -15,7 +17,7 @@ use names::{dns_label, one_of, unique};
 use std::net::IpAddr;
 
 /// Runtime classes: which backend isolates the pod.
-pub const RUNTIME_CLASSES: [&str; 3] = ["native", "wasm", "microvm"];
+pub const RUNTIME_CLASSES: [&str; 3] = ["native", "wasm", MICROVM];
 
 /// Kernel parameters that have a value of their own in each pod, by the namespace that holds them.
 const IPC_SYSCTLS: [&str; 4] = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."];
@@ -29,6 +31,7 @@ pub fn pod(metadata: &Metadata, spec: &Spec, findings: &mut Findings) {
     names(spec, findings);
     namespaces(spec, findings);
     network(spec, findings);
+    microvm(spec, findings);
     pod_security(&spec.security_context, spec.host_network, findings);
     container::resources("spec.resources", &spec.resources, findings);
     if spec.restart_policy == Some(RestartPolicy::Always) {

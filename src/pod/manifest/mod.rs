@@ -8,6 +8,7 @@ mod sift;
 mod similar;
 pub mod types;
 
+pub use check::{MICROVM, microvm};
 pub use findings::{Finding, Findings, Level};
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
@@ -83,6 +84,11 @@ impl PodSpec {
         let (pods, findings) = examine(manifest.as_ref())?;
         findings.to_result()?;
         Ok(pods)
+    }
+
+    /// True if all its containers are to be in one microVM.
+    pub fn is_microvm(&self) -> bool {
+        self.spec.runtime_class_name.as_deref() == Some(MICROVM)
     }
 
     /// The pod's name.

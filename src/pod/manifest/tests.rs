@@ -169,6 +169,56 @@ fn every_fault_of_a_pod_is_named_with_its_place() {
 }
 
 #[test]
+fn a_pod_in_a_microvm_has_no_part_of_the_hosts_kernel() {
+    let of = |container: &str, more: &str| {
+        pod(&format!("{{runtimeClassName: microvm, containers: [{{name: a, image: i{container}}}]{more}}}"))
+    };
+    let volume = |mount: &str, host: &str| {
+        of(
+            &format!(", volumeMounts: [{{name: v, {mount}}}]"),
+            &format!(", volumes: [{{name: v, hostPath: {{{host}}}}}]"),
+        )
+    };
+    for (manifest, path) in [
+        (of("", ", hostNetwork: true"), "spec.hostNetwork"),
+        (of("", ", hostPID: true"), "spec.hostPID"),
+        (of("", ", hostIPC: true"), "spec.hostIPC"),
+        (of("", ", shareProcessNamespace: true"), "spec.shareProcessNamespace"),
+        (of(", securityContext: {privileged: true}", ""), "spec.containers[0].securityContext.privileged"),
+        (
+            of("", ", securityContext: {appArmorProfile: {type: Localhost, localhostProfile: p}}"),
+            "spec.securityContext.appArmorProfile",
+        ),
+        (of("", ", securityContext: {seLinuxOptions: {level: s0}}"), "spec.securityContext.seLinuxOptions"),
+        (
+            of(", securityContext: {seccompProfile: {type: Localhost, localhostProfile: p}}", ""),
+            "spec.containers[0].securityContext.seccompProfile",
+        ),
+        (
+            of(", resources: {limits: {hugepages-2Mi: 2Mi}}", ""),
+            "spec.containers[0].resources.limits.hugepages-2Mi",
+        ),
+        (volume("mountPath: /dev/x", "path: /srv"), "spec.containers[0].volumeMounts[0].mountPath"),
+        (
+            volume("mountPath: /x, mountPropagation: HostToContainer", "path: /srv"),
+            "spec.containers[0].volumeMounts[0].mountPropagation",
+        ),
+        (volume("mountPath: /x", "path: /proc/sys"), "spec.volumes[0].hostPath.path"),
+        (volume("mountPath: /x", "path: /run/x.sock, type: Socket"), "spec.volumes[0].hostPath.type"),
+    ] {
+        let expected = format!("Pod/web: {path}: not supported in a microVM");
+        assert_eq!(messages(&manifest), [expected.clone()]);
+        assert!(PodSpec::all_from_yaml(&manifest).unwrap_err().message().contains(&expected));
+        let native = manifest.replace("microvm", "native");
+        assert!(!messages(&native).iter().any(|message| message.contains("microVM")));
+    }
+    let warned = of(", securityContext: {seccompProfile: {type: RuntimeDefault}}", "");
+    let found = messages(&warned);
+    assert!(found.len() == 1 && found[0].contains("has no effect in a microVM"), "{found:?}");
+    PodSpec::from_yaml(&warned).unwrap();
+}
+
+#[test]
 fn what_has_no_effect_is_a_warning() {
     let manifest =
         pod("{restartPolicy: Always, nodeSelector: {a: b}, containers: [{name: a, image: i, tty: false}]}");

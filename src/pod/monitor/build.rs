@@ -20,10 +20,7 @@ impl Monitor<'_> {
         self.make_sandbox()?;
         self.write_names()?;
         self.resolve_sources()?;
-        for number in 0..self.members.len() {
-            self.create_member(number)?;
-            self.look()?;
-        }
+        self.create_all()?;
         self.start_all()?;
         self.commit()
     }
@@ -37,6 +34,17 @@ impl Monitor<'_> {
         if self.plan().resources.as_object().is_some_and(|settings| !settings.is_empty()) {
             let resources: LinuxResources = serde_json::from_value(self.plan().resources.clone())?;
             cgroup.update(&resources).context(|| "cannot limit the pod")?;
+        }
+        Ok(())
+    }
+
+    fn create_all(&mut self) -> Result<()> {
+        if let Some(vm) = &self.plan().vm {
+            return self.make_guest(vm);
+        }
+        for number in 0..self.members.len() {
+            self.create_member(number)?;
+            self.look()?;
         }
         Ok(())
     }

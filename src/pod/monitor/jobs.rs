@@ -241,7 +241,9 @@ impl Monitor<'_> {
                 self.event(InfraEvent::ContainerReady { name, ready });
             }
             (ProbeKind::Liveness, true) => {}
-            (ProbeKind::Liveness, false) if member.plan.role == Role::Sidecar => member.signal(libc::SIGKILL),
+            (ProbeKind::Liveness, false) if member.plan.role == Role::Sidecar => {
+                self.signal_member(number, libc::SIGKILL)
+            }
             (kind, false) => {
                 let (what, probe) = if kind == ProbeKind::Startup {
                     ("startup", &member.plan.startup)
@@ -325,8 +327,10 @@ impl Monitor<'_> {
             let null = || File::options().write(true).open("/dev/null").map(OwnedFd::from);
             (null()?, null()?)
         };
+        let (id, member) = self.orders.record.place(&self.members[job.member].plan.name);
         let options = ExecOptions {
-            id: self.members[job.member].plan.name.clone(),
+            id,
+            member,
             process: ExecProcess::Args(ExecArgs { args: command.to_vec(), ..ExecArgs::default() }),
             detach: true,
             ..ExecOptions::default()

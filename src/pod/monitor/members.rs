@@ -13,6 +13,7 @@ use crate::runtime::lifecycle;
 use crate::runtime::options::CreateOptions;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
+use serde_json::Value;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -36,6 +37,8 @@ pub(super) struct Member {
     /// Its first process while that lives.
     pub(super) pid: Option<i32>,
     pub(super) pidfd: Option<OwnedFd>,
+    /// It runs in the pod's microVM.
+    pub(super) in_guest: bool,
     /// Its program was executed.
     pub(super) started: bool,
     pub(super) exit: Option<u8>,
@@ -48,7 +51,7 @@ pub(super) struct Member {
     pub(super) probes: Vec<Tracked>,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
-    log: Option<LogWriter>,
+    pub(super) log: Option<LogWriter>,
 }
 
 impl Member {
@@ -57,6 +60,7 @@ impl Member {
             plan: plan.clone(),
             pid: None,
             pidfd: None,
+            in_guest: false,
             started: false,
             exit: None,
             ready: false,
@@ -137,13 +141,13 @@ impl Member {
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.pid.is_some()
+        self.pid.is_some() || self.in_guest
     }
 }
 
 impl Monitor<'_> {
-    fn bundle(&self, name: &str) -> PathBuf {
-        self.orders.record.data.join("bundles").join(name)
+    pub(super) fn bundle(&self, name: &str) -> PathBuf {
+        self.orders.record.bundle(name)
     }
 
     /// Directory of the containers' logs.
@@ -177,7 +181,7 @@ impl Monitor<'_> {
     }
 
     /// Completes the bundle's configuration by what is known only now. The root file system's mount is there already.
-    fn write_config(&self, number: usize, bundle: &Path) -> Result<()> {
+    pub(super) fn write_config(&self, number: usize, bundle: &Path) -> Result<Value> {
         use crate::storage::config_file::{read_json, write_json};
         let base = read_json(&bundle.join("base.json"))?;
         let mut root = base["root"]["path"].as_str().unwrap_or("rootfs");
@@ -214,13 +218,18 @@ impl Monitor<'_> {
                 more.iter().filter(|(name, _)| name.contains("wasm")).map(|(n, v)| (n.clone(), v.clone())),
             );
         }
-        write_json(&bundle.join("config.json"), &spec)
+        write_json(&bundle.join("config.json"), &spec)?;
+        Ok(spec)
     }
 
     /// Starts a created container, and returns when its program is executed and its hook has run.
     pub(super) fn start_member(&mut self, number: usize) -> Result<()> {
         let name = self.members[number].plan.name.clone();
-        lifecycle::start(&self.host, &name).context(|| format!("cannot start container '{name}'"))?;
+        let started = match self.guest {
+            Some(_) => self.start_in_guest(number),
+            None => lifecycle::start(&self.host, &name),
+        };
+        started.context(|| format!("cannot start container '{name}'"))?;
         let member = &mut self.members[number];
         member.started = true;
         member.ready = member.plan.readiness.is_none() && member.plan.startup.is_none();
@@ -234,10 +243,13 @@ impl Monitor<'_> {
         let member = &mut self.members[number];
         member.drain();
         (member.pid, member.pidfd, member.exit, member.ready) = (None, None, Some(code), false);
+        member.in_guest = false;
         member.probes.clear();
         let (name, role, stopping) = (member.plan.name.clone(), member.plan.role, member.stopping);
         self.jobs.forget(number);
-        if let Err(e) = delete(&self.host, &name, true) {
+        if self.guest.is_none()
+            && let Err(e) = delete(&self.host, &name, true)
+        {
             self.fail(e.wrap(format!("cannot delete container '{name}'")));
         }
         self.event(InfraEvent::ContainerExited { name: name.clone(), exit_code: code });
@@ -270,7 +282,9 @@ impl Monitor<'_> {
     /// Starts a sidecar again.
     pub(super) fn restart_member(&mut self, number: usize) {
         self.members[number].restart_at = None;
-        let done = self.create_member(number).and_then(|()| self.start_member(number));
+        // In a guest everything of it is there already.
+        let created = if self.guest.is_some() { Ok(()) } else { self.create_member(number) };
+        let done = created.and_then(|()| self.start_member(number));
         if let Err(e) = done {
             self.fail(e);
         }

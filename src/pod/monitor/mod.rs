@@ -5,12 +5,14 @@
 
 mod build;
 mod clients;
+mod guest;
 mod jobs;
 mod logs;
 mod members;
 mod names;
 mod network;
 mod sandbox;
+mod shares;
 mod sources;
 mod stop;
 mod tracker;
@@ -27,11 +29,13 @@ use crate::pod::record::{PodPhase, PodRecord, PodStatus};
 use crate::pod::store::{EVENTS, PodStore, containers};
 use crate::runtime::cgroups::Driver;
 use crate::runtime::foreground::Foreground;
+use crate::runtime::krun::engine::Libkrun;
 use crate::runtime::options::Host;
 use crate::runtime::state::now;
-use crate::storage::config::{Timeouts, WasmLimits};
+use crate::storage::config::{Timeouts, VmLimits, WasmLimits};
 use crate::storage::state_root::StateDir;
 use clients::Clients;
+use guest::Guest;
 use jobs::Jobs;
 use members::Member;
 use sandbox::Sandbox;
@@ -67,6 +71,8 @@ pub struct Orders {
     pub wasm: WasmLimits,
     /// How long things may take, as the operator says.
     pub timeouts: Timeouts,
+    /// What microVMs may do at most, as the operator says.
+    pub vm: VmLimits,
 }
 
 /// From the monitor to the process that makes the pod.
@@ -108,6 +114,8 @@ struct Monitor<'a> {
     promised: bool,
     dir: StateDir,
     sandbox: Option<Sandbox>,
+    /// The microVM that all containers are in, if they are.
+    guest: Option<Guest>,
     facts: Facts,
     /// Ports of the host that lead to the pod: those of its plan, and of extensions.
     ports_wanted: Vec<PortPlan>,
@@ -133,12 +141,12 @@ struct Monitor<'a> {
 }
 
 /// Runs the monitor with its descriptors: the stream to the process that makes the pod, the orders, and the pod's lock.
-pub fn main(descriptors: Vec<OwnedFd>) -> u8 {
+pub fn main(descriptors: Vec<OwnedFd>, libkrun: Libkrun) -> u8 {
     let mut all = descriptors.into_iter();
     let (Some(maker), Some(orders), Some(_lock)) = (all.next(), all.next(), all.next()) else { return 1 };
     let maker = Wire::from(maker);
     let Ok(sender) = maker.sender() else { return 1 };
-    match run(maker, orders) {
+    match run(maker, orders, libkrun) {
         Ok(()) => 0,
         Err(e) => {
             let _ = sender.send(&Report::Failed { kind: e.kind(), message: e.message().to_owned() });
@@ -147,13 +155,14 @@ pub fn main(descriptors: Vec<OwnedFd>) -> u8 {
     }
 }
 
-fn run(maker: Wire, orders: OwnedFd) -> Result<()> {
+fn run(maker: Wire, orders: OwnedFd, libkrun: Libkrun) -> Result<()> {
     let mut text = Vec::new();
     std::fs::File::from(orders).read_to_end(&mut text)?;
     let orders: Orders = serde_json::from_slice(&text)?;
     drop(text);
     let mut host = Host::new(&orders.root, orders.driver, orders.rootless);
-    host.wasm = orders.wasm.clone();
+    (host.wasm, host.vm) = (orders.wasm.clone(), orders.vm.clone());
+    host.libkrun = libkrun;
     let store = PodStore::new(&host, &orders.data);
     let id = &orders.record.id;
     let dir = store.pods().open_leftover(id)?;
@@ -206,6 +215,7 @@ impl<'a> Monitor<'a> {
             promised: false,
             dir,
             sandbox: None,
+            guest: None,
             facts: Facts::default(),
             ports_wanted: Vec::new(),
             addresses: Vec::new(),

@@ -11,7 +11,7 @@ use crate::platform::sys::mount::{MountAttr, mount_setattr};
 use crate::platform::userns::{Gate, has_id};
 use crate::pod::plan::users::Users;
 use crate::pod::plan::{Network, PodPlan};
-use crate::pod::process::execute;
+use crate::pod::process::Program;
 use crate::runtime::cgroups::Cgroup;
 use crate::runtime::foreground::Foreground;
 use crate::runtime::native::launch::kill_and_reap;
@@ -250,7 +250,7 @@ fn become_infra(
     needed.extend(names.as_ref().map(|socket| socket as &dyn AsFd));
     let numbers: Vec<i32> = needed.iter().map(|fd| fd.as_fd().as_raw_fd()).collect();
     crate::runtime::native::init::close_foreign_descriptors(0, &numbers)?;
-    execute(infra::PROCESS_NAME, &needed, &format!("pod:{}", plan.metadata.name))
+    Program::this().execute(infra::PROCESS_NAME, &needed, &format!("pod:{}", plan.metadata.name))
 }
 
 /// Leaves nothing writable but the extensions' directory, and no privileges.

@@ -33,6 +33,7 @@ impl Monitor<'_> {
         for sidecar in of_role(self, Role::Sidecar).into_iter().rev() {
             self.end_members(&[sidecar], SIDECAR_GRACE);
         }
+        self.stop_guest(false);
         self.stop_infra();
     }
 
@@ -42,6 +43,7 @@ impl Monitor<'_> {
             member.stopping = true;
             member.signal(libc::SIGKILL);
         }
+        self.stop_guest(true);
         self.wait_for_end(|monitor| monitor.members.iter().any(Member::is_running));
         self.stop_infra();
         self.sandbox = None;
@@ -72,20 +74,20 @@ impl Monitor<'_> {
         });
         for number in &running {
             let signal = self.members[*number].plan.stop_signal;
-            self.members[*number].signal(signal);
+            self.signal_member(*number, signal);
         }
         let ended = |monitor: &mut Self| running.iter().all(|n| !monitor.members[*n].is_running());
         if self.turn_until(earliest, ended) {
             return;
         }
         for number in &running {
-            self.members[*number].signal(libc::SIGKILL);
+            self.signal_member(*number, libc::SIGKILL);
         }
         self.wait_for_end(|monitor| !ended(monitor));
     }
 
     /// Takes turns while `running`, but not for ever: whoever comes next kills what is left.
-    fn wait_for_end(&mut self, mut running: impl FnMut(&mut Self) -> bool) {
+    pub(super) fn wait_for_end(&mut self, mut running: impl FnMut(&mut Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while running(self) && Instant::now() < deadline {
             if self.turn(Some(deadline)).is_err() {

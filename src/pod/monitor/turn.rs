@@ -4,6 +4,7 @@ use super::{Commit, Monitor};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::infra::message::FromInfra;
 use crate::infra::wire::{Received, Wire, timespec};
+use crate::pod::monitor::guest::{Guest, GuestSource};
 use crate::pod::monitor::members::Stream;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -27,6 +28,7 @@ enum Source {
     Listener,
     Client(usize),
     Log(usize, Stream),
+    Guest(GuestSource),
 }
 
 /// The pod depends on who makes it until it is committed.
@@ -70,10 +72,13 @@ impl Monitor<'_> {
         // A stop whose time is over is being dealt with already.
         let stop_at = self.stop_at.filter(|at| *at > now);
         let until = [deadline, stop_at, self.deadline, self.next_wakeup()].into_iter().flatten().min();
+        let behind: Vec<usize> = self.guest.iter().flat_map(|guest| guest.behind().to_vec()).collect();
+        let until = if behind.is_empty() { until } else { Some(now) };
         let left = until.map_or(LONGEST, |until| until.saturating_duration_since(now).min(LONGEST));
         for source in self.poll(left)? {
             self.serve(source)?;
         }
+        behind.into_iter().for_each(|number| self.serve_guest(GuestSource::Log(number)));
         let now = Instant::now();
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             self.deadline = None;
@@ -112,6 +117,9 @@ impl Monitor<'_> {
                 add(Source::Log(number, stream), fd);
             }
         }
+        for (source, fd) in self.guest.iter().flat_map(Guest::sources) {
+            add(Source::Guest(source), fd);
+        }
         match poll(&mut fds, Some(&timespec(left))) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(Vec::new()),
@@ -128,6 +136,7 @@ impl Monitor<'_> {
             Source::Listener => self.clients.accept(),
             Source::Client(number) => self.serve_client(number),
             Source::Log(member, stream) => self.members[member].read_log(stream),
+            Source::Guest(source) => self.serve_guest(source),
             // What has arrived with one message is not told again.
             Source::Infra => while self.hear_infra() {},
             Source::Maker => {
@@ -189,7 +198,7 @@ impl Monitor<'_> {
     fn ended(&mut self, pid: i32, code: u8) {
         if let Some(number) = self.members.iter().position(|member| member.pid == Some(pid)) {
             self.member_ended(number, code);
-        } else if self.jobs.ended(pid, code) {
+        } else if self.guest_ended(pid) || self.jobs.ended(pid, code) {
             // Dealt with by the next look at the jobs.
         } else if let Some(what) = self.sandbox.as_mut().and_then(|sandbox| sandbox.ended(pid)) {
             // What it has said last tells more.

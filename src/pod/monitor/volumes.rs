@@ -9,6 +9,7 @@ use crate::platform::userns::{has_id, is_nested};
 use crate::pod::plan::config::{SHM_SIZE, TTY_GROUP};
 use crate::pod::plan::users::Users;
 use crate::pod::plan::{FilePlan, VolumeKind, VolumePlan};
+use crate::runtime::krun::guest;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::mount::{MountFlags, OpenTreeFlags, open_tree};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -32,7 +33,8 @@ impl Monitor<'_> {
             make_directory(&directory, 0o711)?;
         }
         make_directory(&self.log_directory(), 0o700)?;
-        if !self.plan().host_ipc {
+        // The containers of a guest share its own memory.
+        if !self.plan().host_ipc && self.plan().vm.is_none() {
             let shm = record.running.join("shm");
             mount_memory(&shm, Some(SHM_SIZE), SHARED_MODE, self.owner(None))?;
             self.facts.shm = Some(shm.display().to_string());
@@ -122,7 +124,12 @@ impl Monitor<'_> {
         let etc = self.orders.record.running.join("etc");
         let plan = self.plan();
         let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
-        let addresses = &self.status.pod_ips;
+        let guest = [guest::address().to_owned()];
+        let addresses = match &plan.vm {
+            // The name must lead to an address that the containers have.
+            Some(_) if !self.status.pod_ips.is_empty() => &guest[..],
+            _ => &self.status.pod_ips[..],
+        };
         let own = if addresses.is_empty() { std::slice::from_ref(&self.facts.pod_ip) } else { addresses };
         let names = match &plan.subdomain {
             Some(subdomain) => format!("{0}.{subdomain}\t{0}", plan.hostname),

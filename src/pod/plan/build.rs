@@ -4,13 +4,13 @@ use super::users::Users;
 use super::volumes::volume;
 use super::{
     ContainerPlan, ImageFacts, MountPlan, Network, PodPlan, PortPlan, Propagation, Role, SubPath, VolumePlan,
-    dns, env, probes, resources, security,
+    dns, env, microvm, probes, resources, security,
 };
 use crate::error::Result;
 use crate::image::bundle::MODULE;
 use crate::platform::confinement::Profile;
-use crate::pod::manifest::PodSpec;
 use crate::pod::manifest::types::{Container, Mount, RestartPolicy, Spec};
+use crate::pod::manifest::{self, Findings, MICROVM, PodSpec};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -51,11 +51,17 @@ pub struct Context {
 /// Plans a pod.
 pub fn plan(pod: &PodSpec, context: &Context) -> Result<PodPlan> {
     let spec = &pod.spec;
+    if pod.is_microvm() {
+        // The library's interface changes the class of what was checked before.
+        let mut findings = Findings::default();
+        manifest::microvm(spec, &mut findings);
+        findings.to_result()?;
+    }
     check_privileges(pod, context)?;
     let ports = if spec.host_network { Vec::new() } else { ports(spec) };
     let network = network(pod, context, &ports)?;
     let containers = containers(pod, context)?;
-    Ok(PodPlan {
+    let mut plan = PodPlan {
         id: context.id.clone(),
         metadata: pod.metadata.clone(),
         hostname: hostname(pod, &context.node_name),
@@ -83,7 +89,12 @@ pub fn plan(pod: &PodSpec, context: &Context) -> Result<PodPlan> {
         deadline_seconds: spec.active_deadline_seconds,
         restart_policy: spec.restart_policy.unwrap_or(RestartPolicy::Always),
         extensions: context.extensions.clone(),
-    })
+        vm: None,
+    };
+    if pod.is_microvm() {
+        microvm::enclose(pod, &mut plan, context.cpus)?;
+    }
+    Ok(plan)
 }
 
 /// Whose ids the pod has. Without privileges it is in a namespace of its user's in any case.
@@ -265,11 +276,8 @@ fn args(container: &Container, image: &ImageFacts) -> Vec<String> {
 fn backend(pod: &PodSpec, image: &ImageFacts) -> Result<Option<String>> {
     let class = pod.spec.runtime_class_name.as_deref();
     match (class, image.wasm) {
-        (Some("microvm"), _) => {
-            crate::bail!(
-                NotSupported,
-                "spec.runtimeClassName: pods in a microVM are not supported by this version"
-            )
+        (Some(MICROVM), true) => {
+            crate::bail!(NotSupported, "image: a WebAssembly module cannot be in the microVM of a pod")
         }
         (Some("wasm"), false) => {
             crate::bail!(InvalidManifest, "runtimeClassName is wasm, but the image is no WebAssembly module")

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// Version of the runtime specification that the configuration follows.
-const OCI_VERSION: &str = "1.2.0";
+pub const OCI_VERSION: &str = "1.2.0";
 /// Number of the group `tty`.
 pub const TTY_GROUP: u32 = 5;
 /// Size of the pod's shared memory, in bytes: 64 MiB, as everywhere.
@@ -205,7 +205,8 @@ fn bind(target: &str, source: &str, options: &[&str]) -> Value {
     json!({"destination": target, "type": "bind", "source": source, "options": options})
 }
 
-fn is_read_only(pod: &PodPlan, name: &str) -> bool {
+/// True for a volume that no container may write to.
+pub fn is_read_only(pod: &PodPlan, name: &str) -> bool {
     pod.volumes.iter().filter(|volume| volume.name == name).any(|volume| {
         matches!(volume.source, VolumeKind::Files(_) | VolumeKind::Claim { read_only: true, .. })
     })

@@ -1,8 +1,8 @@
 //! How the containers of a pod find names: `/etc/resolv.conf`, and the pod's own name server.
 
 use super::Network;
-use crate::pod::manifest::PodSpec;
 use crate::pod::manifest::types::Spec;
+use crate::pod::manifest::{MICROVM, PodSpec};
 use std::net::IpAddr;
 
 /// Domain of a cluster, so that the full names of manifests lead to the same pods here: the default of Kubernetes.
@@ -12,7 +12,9 @@ pub const CLUSTER_DOMAIN: &str = "cluster.local";
 /// a network where pods reach each other, unless the manifest wants other name servers.
 pub fn name_server(spec: &Spec, network: &Network, host: &str) -> Option<Vec<IpAddr>> {
     let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
-    let own = matches!(network, Network::Cni(_)) && policy.starts_with("ClusterFirst");
+    // It listens on the loopback device of the pod's network, which a guest cannot reach.
+    let microvm = spec.runtime_class_name.as_deref() == Some(MICROVM);
+    let own = matches!(network, Network::Cni(_)) && policy.starts_with("ClusterFirst") && !microvm;
     own.then(|| servers(network, host).filter_map(|address| address.parse().ok()).collect())
 }
 

@@ -5,6 +5,7 @@ mod build;
 pub mod config;
 mod dns;
 mod env;
+mod microvm;
 mod probes;
 mod resources;
 mod security;
@@ -13,6 +14,7 @@ mod volumes;
 
 pub use build::{Context, plan};
 pub use dns::CLUSTER_DOMAIN;
+pub use microvm::VmPlan;
 pub use security::{apparmor_profile, seccomp_profiles};
 
 use crate::cni;
@@ -128,6 +130,8 @@ pub struct PodPlan {
     pub restart_policy: RestartPolicy,
     /// Programs that extend the infra container.
     pub extensions: Vec<PathBuf>,
+    /// The microVM that all containers are in, if they are.
+    pub vm: Option<VmPlan>,
 }
 
 /// What a container is for.

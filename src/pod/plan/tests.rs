@@ -84,6 +84,38 @@ fn the_user_is_that_of_the_container_the_pod_or_the_image() {
 }
 
 #[test]
+fn a_pod_in_a_microvm_needs_what_a_machine_can_be_made_of() {
+    let with = |annotations: &str, container: &str, network: Option<Network>| {
+        let manifest = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: web, annotations: {annotations}}}\n\
+             spec: {{runtimeClassName: microvm, containers: [{{name: a, image: i, {container}}}]}}\n"
+        );
+        plan(&PodSpec::from_yaml(manifest)?, &Context { network, ..context() })
+    };
+    let probe = "readinessProbe: {tcpSocket: {port: 81}}, ports: [{containerPort: 80}, {containerPort: 53, protocol: UDP}]";
+    let vm = with("{krun.cpus: '2', other: x}", probe, Some(Network::Pasta)).unwrap().vm.unwrap();
+    let annotations = [("krun.cpus", "2"), ("org.magikrun.krun.ports", "53/udp,80/tcp,81/tcp")];
+    assert_eq!(vm.annotations, annotations.map(|(n, v)| (n.to_owned(), v.to_owned())).into());
+    let vm = with("{krun.ram_mib: '300'}", "", None).unwrap().vm.unwrap();
+    assert_eq!(vm.annotations["org.magikrun.krun.ports"], "none");
+    assert_eq!(vm.resources["memory"]["limit"], (300 + 64) << 20);
+    for (annotations, container, network, expected) in [
+        ("{}", probe, None, "needs one (--network"),
+        ("{}", "", Some(Network::Host), "the host's network"),
+        ("{krun.cpus: many}", "", None, "cannot size the microVM: annotations: krun.cpus"),
+        ("{krun.nested_virt: '1'}", "", None, "krun.nested_virt"),
+    ] {
+        let e = with(annotations, container, network).unwrap_err();
+        assert!(e.message().contains(expected), "{e}");
+    }
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {runtimeClassName: microvm, containers: [{name: a, image: w}]}";
+    let mut context = context();
+    context.images.insert("w".to_owned(), ImageFacts { wasm: true, ..ImageFacts::default() });
+    let e = plan(&PodSpec::from_yaml(manifest).unwrap(), &context).unwrap_err();
+    assert!(e.message().contains("spec.containers[0]: image: a WebAssembly module"), "{e}");
+}
+
+#[test]
 fn capabilities_are_added_and_dropped() {
     let names =
         |fields: &str| container(&format!("securityContext: {{capabilities: {fields}}}")).capabilities;

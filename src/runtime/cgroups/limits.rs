@@ -1,10 +1,11 @@
 //! Setting the limits of a container: from its resources to the files of its cgroups.
 
 use super::host::Version;
-use super::plan::{Setting, plan_v1, plan_v2};
+use super::plan::{OnFailure, Setting, plan_v1, plan_v2};
 use super::{Cgroup, Driver, devices, fs, not_permitted};
 use crate::error::Result;
 use oci_spec::runtime::LinuxResources;
+use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
@@ -100,6 +101,13 @@ impl Cgroup {
             applied => applied,
         }
     }
+}
+
+/// Files of a cgroup v2 and what is written to them for these limits; what a kernel may lack without harm is left out.
+pub fn v2_files(resources: &LinuxResources) -> Result<BTreeMap<String, String>> {
+    let settings = plan_v2(resources)?.into_iter();
+    let needed = settings.filter(|setting| setting.on_failure != OnFailure::IgnoreMissing);
+    Ok(needed.map(|setting| (setting.file, setting.value)).collect())
 }
 
 /// Turns limits and device rules into what would be written, on v1 and on v2: for tests of what cannot be turned.

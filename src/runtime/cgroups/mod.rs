@@ -15,6 +15,7 @@ mod systemd;
 pub use host::Version;
 #[cfg(feature = "testing")]
 pub use limits::plan_all;
+pub use limits::v2_files;
 pub use oom::OomWatch;
 pub use stats::Stats;
 

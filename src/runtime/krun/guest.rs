@@ -35,11 +35,23 @@ pub fn address() -> &'static str {
     ADDRESS.split('/').next().unwrap_or(ADDRESS)
 }
 
+/// A guest that is not that of the container's own program: several containers of a pod.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// Its specification; the network is added.
+    pub spec: PodSpec,
+}
+
+impl Given {
+    /// The specification with what is decided about the machine.
+    pub fn complete(&self, settings: &Settings) -> PodSpec {
+        PodSpec { network: (settings.network == Network::Passt).then(network), ..self.spec.clone() }
+    }
+}
+
 /// The specification of the guest of a container.
 pub fn spec(spec: &oci::Spec, settings: &Settings) -> Result<PodSpec> {
-    let process = spec.process().as_ref().ok_or_else(|| invalid("process must be specified".to_owned()))?;
     let linux = spec.linux().clone().unwrap_or_default();
-    let mounts = spec.mounts().iter().flatten().map(mount).collect::<Result<Vec<_>>>()?;
     let name = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
     Ok(PodSpec {
         version: SPEC_VERSION,
@@ -53,18 +65,26 @@ pub fn spec(spec: &oci::Spec, settings: &Settings) -> Result<PodSpec> {
         }],
         sysctl: linux.sysctl().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
         network: (settings.network == Network::Passt).then(network),
-        containers: vec![Container {
-            name: NAME.to_owned(),
-            root: ROOT.to_owned(),
-            read_only: spec.root().as_ref().and_then(oci::Root::readonly).unwrap_or(false),
-            mounts: mounts.into_iter().flatten().collect(),
-            masked_paths: linux.masked_paths().clone().unwrap_or_default(),
-            readonly_paths: linux.readonly_paths().clone().unwrap_or_default(),
-            process: own_process(process)?,
-            stdio: Stdio::Console,
-            ..Container::default()
-        }],
+        containers: vec![container(spec, NAME, ROOT)?],
         end: End::Any,
+    })
+}
+
+/// A container in a guest, from its configuration: `root` is its root there, which the host has made.
+pub fn container(spec: &oci::Spec, name: &str, root: &str) -> Result<Container> {
+    let process = spec.process().as_ref().ok_or_else(|| invalid("process must be specified".to_owned()))?;
+    let linux = spec.linux().clone().unwrap_or_default();
+    let mounts = spec.mounts().iter().flatten().map(mount).collect::<Result<Vec<_>>>()?;
+    Ok(Container {
+        name: name.to_owned(),
+        root: root.to_owned(),
+        read_only: spec.root().as_ref().and_then(oci::Root::readonly).unwrap_or(false),
+        mounts: mounts.into_iter().flatten().collect(),
+        masked_paths: linux.masked_paths().clone().unwrap_or_default(),
+        readonly_paths: linux.readonly_paths().clone().unwrap_or_default(),
+        process: own_process(process)?,
+        stdio: Stdio::Console,
+        ..Container::default()
     })
 }
 
@@ -82,7 +102,7 @@ fn invalid(message: String) -> Error {
 }
 
 /// What the guest mounts for a mount of the configuration; nothing where the host does.
-fn mount(mount: &oci::Mount) -> Result<Option<Mount>> {
+pub fn mount(mount: &oci::Mount) -> Result<Option<Mount>> {
     let destination = mount.destination();
     let kind = mount.typ().as_deref().unwrap_or_default();
     let options = mount.options().clone().unwrap_or_default();

@@ -27,6 +27,8 @@ pub struct Vm {
     pub init: &'static [u8],
     /// The guest's specification.
     pub spec: PodSpec,
+    /// It runs the container's own program.
+    pub runs_program: bool,
     /// How long it may take until its program runs.
     pub start_timeout: Duration,
 }
@@ -38,7 +40,10 @@ impl Vm {
         let wish = vm_file::read(rootfs)?;
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let settings = Settings::new(spec, &wish, cpus)?;
-        let guest = guest::spec(spec, &settings)?;
+        let guest = match &options.guest {
+            Some(given) => given.complete(&settings),
+            None => guest::spec(spec, &settings)?,
+        };
         if options.no_pivot {
             crate::bail!(
                 NotSupported,
@@ -59,6 +64,7 @@ impl Vm {
             machine,
             init: read_init()?,
             spec: guest,
+            runs_program: options.guest.is_none(),
             start_timeout: Duration::from_secs(host.vm.start_timeout),
         })
     }

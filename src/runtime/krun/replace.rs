@@ -37,14 +37,24 @@ pub fn replace() -> Result<Infallible> {
             "cannot run a microVM: '{NAME}' is a link to a program without libkrun"
         );
     }
-    let program = find(&selfexe::path()?)?;
+    let program = program()?;
     selfexe::execute_in_place(&program, (MARKER, VERSION))
         .or_kind(ErrorKind::RuntimeUnavailable, || format!("cannot execute '{}'", program.display()))
 }
 
+/// Where the program with libkrun is.
+pub fn program() -> Result<PathBuf> {
+    find(&selfexe::path()?)
+}
+
 /// Whether the program with libkrun is there.
 pub fn is_installed() -> bool {
-    selfexe::path().and_then(|own| find(&own)).is_ok()
+    program().is_ok()
+}
+
+/// The variable by which the program with libkrun knows that this one executes it, as `NAME=VALUE`.
+pub fn marker() -> String {
+    format!("{MARKER}={VERSION}")
 }
 
 /// A file that is installed with this program: beside it, or in libexec.

@@ -29,6 +29,7 @@ pub struct Guest {
     machine: Box<dyn Machine>,
     init: &'static [u8],
     spec: PodSpec,
+    runs_program: bool,
     start_timeout: Duration,
     procfs: Procfs,
     view: Option<View>,
@@ -44,12 +45,18 @@ impl Guest {
             machine: vm.machine,
             init: vm.init,
             spec: vm.spec,
+            runs_program: vm.runs_program,
             start_timeout: vm.start_timeout,
             procfs: Procfs::open()?,
             view: None,
             directory: None,
             passt: None,
         })
+    }
+
+    /// Whether it runs the container's own program.
+    pub fn runs_program(&self) -> bool {
+        self.runs_program
     }
 
     /// Makes the directory for the control socket. The monitor gets it as a mount of its own, out of which no path leads.

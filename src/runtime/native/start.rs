@@ -68,19 +68,26 @@ impl StartSocket {
 /// `hand_over` is called with the number of a seccomp listener that is open in the container's first process. An error is
 /// what that process said when it could not execute the program.
 pub fn start(dir: &StateDir, hand_over: impl Fn(i32) -> Result<()>) -> Result<Started> {
+    let Some(channel) = begin(dir)? else { return Ok(Started::NobodyWaits) };
+    wait_for_execution(&channel, hand_over)?;
+    Ok(Started::Executed)
+}
+
+/// Lets the container whose state directory this is start, without waiting for it: what becomes of it is told over the channel.
+/// `None` when nobody waits for that.
+pub fn begin(dir: &StateDir) -> Result<Option<Channel>> {
     let socket = socket()?;
     match rustix::net::connect(&socket, &address(dir)?) {
         Ok(()) => {}
-        Err(rustix::io::Errno::CONNREFUSED | rustix::io::Errno::NOENT) => return Ok(Started::NobodyWaits),
+        Err(rustix::io::Errno::CONNREFUSED | rustix::io::Errno::NOENT) => return Ok(None),
         Err(e) => return Err(e).or_kind(ErrorKind::StartFailed, || "cannot reach the created container"),
     }
     let channel = Channel::from(socket);
     if channel.send(&Message::Go).is_err() {
-        return Ok(Started::NobodyWaits);
+        return Ok(None);
     }
     dir.remove_file(START_SOCKET)?;
-    wait_for_execution(&channel, hand_over)?;
-    Ok(Started::Executed)
+    Ok(Some(channel))
 }
 
 /// Waits until execve(2) closes the other end of the channel. Shared with `exec`.

@@ -99,9 +99,9 @@ impl Target {
     pub fn find(&mut self, program: &Program) -> Result<()> {
         match self {
             Self::Native { path } => *path = Some(program.find()?),
-            Self::Nothing | Self::Wasm(_) => {}
             // The guest sees the same files, and finds it again.
-            Self::Vm(_) => drop(program.find()?),
+            Self::Vm(guest) if guest.runs_program() => drop(program.find()?),
+            Self::Nothing | Self::Wasm(_) | Self::Vm(_) => {}
         }
         Ok(())
     }

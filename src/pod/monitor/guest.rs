@@ -1,0 +1,294 @@
+//! The pod's microVM: made and booted as one container, whose guest the monitor asks to start each of the pod's, and from which it
+//! gets what they write and how they end.
+
+use super::Monitor;
+use super::logs::LogWriter;
+use super::members::{Stream, with_streams};
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::sys::signal::pidfd_send_signal;
+use crate::pod::microvm::{self, VM};
+use crate::pod::plan::VmPlan;
+use crate::runtime::lifecycle;
+use crate::runtime::microvm::{Booting, Machine};
+use crate::runtime::options::CreateOptions;
+use crate::storage::config_file::write_json;
+use crate::vm::client::ANSWER_TIMEOUT;
+use crate::vm::connection::{Connection, Received, reply_of, shown};
+use crate::vm::protocol::frame::{Frame, Kind};
+use crate::vm::protocol::message::{Reply, Target};
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// Bundle of the container around the machine; no container has such a name.
+const BUNDLE: &str = "@vm";
+/// How long a guest may take to take a signal; one that does not is killed.
+const SIGNAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most frames that are taken at once from one container: the others have their turn.
+const FRAMES: usize = 64;
+/// How much of what the machine's own processes say last is kept, in bytes.
+const MAX_SAID: usize = 1 << 10;
+/// Exit code of what is killed.
+const KILLED: u8 = 137;
+
+/// What the monitor waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GuestSource {
+    /// The end of the boot.
+    Booting,
+    /// What the machine's own processes say.
+    Said,
+    /// Output of a container, by its number.
+    Log(usize),
+}
+
+/// The machine.
+#[derive(Debug)]
+pub(super) struct Guest {
+    machine: Machine,
+    booting: Option<Booting>,
+    said: Option<OwnedFd>,
+    last: Vec<u8>,
+    logs: Vec<(usize, Connection)>,
+    /// Containers of which more has arrived than was taken.
+    behind: Vec<usize>,
+    alive: bool,
+    /// Its end is no fault.
+    stopping: bool,
+}
+
+impl Guest {
+    pub(super) fn sources(&self) -> impl Iterator<Item = (GuestSource, BorrowedFd<'_>)> {
+        let booting = self.booting.iter().map(|booting| (GuestSource::Booting, booting.as_fd()));
+        let said = self.said.iter().map(|said| (GuestSource::Said, said.as_fd()));
+        let logs = self.logs.iter().map(|(number, log)| (GuestSource::Log(*number), log.as_fd()));
+        booting.chain(said).chain(logs)
+    }
+
+    /// What need not be waited for.
+    pub(super) fn behind(&self) -> &[usize] {
+        &self.behind
+    }
+
+    fn read_said(&mut self) {
+        let mut buffer = [0u8; MAX_SAID];
+        while let Some(fd) = &self.said {
+            match rustix::io::read(fd, &mut buffer) {
+                Ok(read @ 1..) => {
+                    self.last.extend_from_slice(&buffer[..read]);
+                    let surplus = self.last.len().saturating_sub(MAX_SAID);
+                    self.last.drain(..surplus);
+                }
+                Err(rustix::io::Errno::AGAIN) => return,
+                Err(rustix::io::Errno::INTR) => {}
+                _ => self.said = None,
+            }
+        }
+    }
+
+    fn kill(&self) {
+        let _ = pidfd_send_signal(&self.machine.child.pidfd, libc::SIGKILL);
+    }
+}
+
+impl Monitor<'_> {
+    /// Makes the machine with all containers in it, and waits until its guest is ready to start them.
+    pub(super) fn make_guest(&mut self, vm: &VmPlan) -> Result<()> {
+        let cannot = || "cannot create the pod's microVM";
+        let configs = (0..self.members.len())
+            .map(|number| {
+                let name = &self.members[number].plan.name;
+                self.write_config(number, &self.bundle(name)).context(|| format!("container '{name}'"))
+            })
+            .collect::<Result<Vec<_>>>()
+            .context(cannot)?;
+        let volumes = self.guest_volumes()?;
+        let mut members = Vec::new();
+        for (member, config) in self.members.iter().zip(&configs) {
+            let (name, bundle) = (member.plan.name.as_str(), self.bundle(&member.plan.name));
+            members.push(microvm::Member { name, bundle, config, mounts: self.volume_mounts(&member.plan)? });
+        }
+        let bundle = self.bundle(BUNDLE);
+        std::fs::create_dir_all(bundle.join("rootfs")).or_kind(ErrorKind::Storage, cannot)?;
+        let config = microvm::configuration(self.plan(), vm, &self.facts.namespaces, &members, &volumes)?;
+        write_json(&bundle.join("config.json"), &config)?;
+        let guest = Some(microvm::given(self.plan(), vm, &members, &volumes)?);
+        let options = CreateOptions { id: VM.to_owned(), bundle, guest, ..CreateOptions::default() };
+        let (said, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&said, true)?;
+        let (host, foreground) = (&self.host, self.foreground);
+        let child = with_streams(&theirs, &theirs, || lifecycle::create_child(host, &options, foreground));
+        let machine = Machine::new(&self.host, VM, child.context(cannot)?).context(cannot)?;
+        let booting = Some(machine.boot().context(cannot)?);
+        let (last, logs, behind) = (Vec::new(), Vec::new(), Vec::new());
+        self.guest = Some(Guest {
+            machine,
+            booting,
+            said: Some(said),
+            last,
+            logs,
+            behind,
+            alive: true,
+            stopping: false,
+        });
+        // The machine's own deadline ends this.
+        self.wait_until("the start of the microVM", None, |monitor| {
+            monitor.guest.as_ref().is_none_or(|guest| guest.booting.is_none())
+        })
+    }
+
+    pub(super) fn serve_guest(&mut self, source: GuestSource) {
+        match source {
+            GuestSource::Booting => self.booted(),
+            GuestSource::Said => self.guest.iter_mut().for_each(Guest::read_said),
+            GuestSource::Log(number) => self.read_guest_log(number),
+        }
+    }
+
+    fn booted(&mut self) {
+        let booting = self.guest.as_mut().and_then(|guest| guest.booting.take());
+        if let Some(Err(e)) = booting.map(Booting::finish) {
+            self.fail(e.wrap("cannot start the pod's microVM"));
+        }
+    }
+
+    /// Starts a container in the guest, and returns when its program is executed.
+    pub(super) fn start_in_guest(&mut self, number: usize) -> Result<()> {
+        let name = self.members[number].plan.name.clone();
+        let log = LogWriter::open(&self.log_directory(), &name)?;
+        let gone = || Error::new(ErrorKind::InvalidState, "the pod's microVM has ended");
+        let guest = self.guest.as_mut().filter(|guest| guest.alive).ok_or_else(gone)?;
+        let way = guest.machine.guest();
+        way.start(&name, ANSWER_TIMEOUT).map_err(|e| e.wrap("unable to start container process"))?;
+        guest.logs.push((number, way.follow(&name, ANSWER_TIMEOUT)?));
+        let member = &mut self.members[number];
+        (member.in_guest, member.exit, member.log) = (true, None, Some(log));
+        Ok(())
+    }
+
+    /// Moves what a container has written to its log; its end comes after all of that.
+    fn read_guest_log(&mut self, number: usize) {
+        if let Some(guest) = &mut self.guest {
+            guest.behind.retain(|other| *other != number);
+        }
+        for _ in 0..FRAMES {
+            match self.next_of_log(number) {
+                Ok(Received::Frame(frame)) if self.keep_output(number, &frame) => {}
+                Ok(Received::Frame(frame)) => {
+                    self.close_log(number);
+                    return self.left_guest(number, &frame);
+                }
+                Ok(Received::Nothing) => return,
+                // The machine is ending: its own end says what that means.
+                Ok(Received::Closed) => return self.close_log(number),
+                Err(e) => {
+                    self.close_log(number);
+                    return self.fail(e);
+                }
+            }
+        }
+        self.guest.iter_mut().for_each(|guest| guest.behind.push(number));
+    }
+
+    fn next_of_log(&mut self, number: usize) -> Result<Received> {
+        let logs = self.guest.iter_mut().flat_map(|guest| &mut guest.logs);
+        let mut own = logs.filter(|(of, _)| *of == number);
+        own.next().map_or(Ok(Received::Nothing), |(_, log)| log.try_receive())
+    }
+
+    fn close_log(&mut self, number: usize) {
+        self.guest.iter_mut().for_each(|guest| guest.logs.retain(|(of, _)| *of != number));
+    }
+
+    fn keep_output(&mut self, number: usize, frame: &Frame) -> bool {
+        let stream = match frame.kind {
+            Kind::Stdout => Stream::Stdout,
+            Kind::Stderr => Stream::Stderr,
+            _ => return false,
+        };
+        if let Some(log) = &mut self.members[number].log {
+            log.write(stream, &frame.body);
+        }
+        true
+    }
+
+    /// The guest has told that a container has ended.
+    fn left_guest(&mut self, number: usize, frame: &Frame) {
+        let code = self.exit_code_in_guest(number, frame);
+        if let Err(e) = &code {
+            self.fail(e.clone().wrap("cannot hear how a container has ended"));
+        }
+        self.member_ended(number, code.unwrap_or(KILLED));
+    }
+
+    fn exit_code_in_guest(&self, number: usize, frame: &Frame) -> Result<u8> {
+        let missing = || Error::new(ErrorKind::System, "the guest does not tell its exit code");
+        let guest = self.guest.as_ref().ok_or_else(missing)?;
+        match reply_of(frame)? {
+            Reply::Done => {}
+            _ => crate::bail!(System, "the guest sent an answer to another question"),
+        }
+        let status = guest.machine.guest().ping(ANSWER_TIMEOUT)?;
+        let name = &self.members[number].plan.name;
+        let container = status.containers.into_iter().find(|container| container.name == *name);
+        container.and_then(|container| container.exit_code).ok_or_else(missing)
+    }
+
+    /// Sends a signal to the first process of a container, if that lives.
+    pub(super) fn signal_member(&mut self, number: usize, signal: i32) {
+        let member = &self.members[number];
+        let Some(guest) = self.guest.as_ref().filter(|_| member.in_guest) else {
+            return member.signal(signal);
+        };
+        let target = Target::Container(member.plan.name.clone());
+        let sent = guest.machine.guest().signal(target, signal, false, SIGNAL_TIMEOUT);
+        // One that has just ended is no fault; nor is one that is about to be seen as one.
+        if let Some(e) = sent.err().filter(|e| e.kind() == ErrorKind::Timeout) {
+            guest.kill();
+            self.fail(e.wrap("cannot pass a signal on to the pod's microVM, which is ended"));
+        }
+    }
+
+    /// Takes note of the end of the machine; false if the process was not that.
+    pub(super) fn guest_ended(&mut self, pid: i32) -> bool {
+        let Some(guest) = self.guest.as_mut().filter(|guest| guest.machine.child.pid == pid) else {
+            return false;
+        };
+        guest.alive = false;
+        guest.read_said();
+        let said = shown(String::from_utf8_lossy(&guest.last).trim());
+        let said = if said.is_empty() { said } else { format!(": {said}") };
+        let stopping = guest.stopping;
+        self.booted();
+        if !stopping {
+            self.fail(Error::new(ErrorKind::System, format!("the pod's microVM has ended{said}")));
+        }
+        for number in 0..self.members.len() {
+            // What it has written before is still there to read.
+            self.read_guest_log(number);
+            while self.guest.as_ref().is_some_and(|guest| guest.behind.contains(&number)) {
+                self.read_guest_log(number);
+            }
+            self.close_log(number);
+            if self.members[number].in_guest {
+                self.member_ended(number, KILLED);
+            }
+        }
+        true
+    }
+
+    /// Ends the machine: by its guest, or at once.
+    pub(super) fn stop_guest(&mut self, at_once: bool) {
+        let Some(guest) = self.guest.as_mut().filter(|guest| guest.alive) else { return };
+        guest.stopping = true;
+        if at_once || guest.machine.guest().stop(Duration::ZERO, SIGNAL_TIMEOUT).is_err() {
+            guest.kill();
+        }
+        let alive = |monitor: &mut Self| monitor.guest.as_ref().is_some_and(|guest| guest.alive);
+        self.wait_for_end(alive);
+        if let Some(guest) = self.guest.as_ref().filter(|guest| guest.alive) {
+            guest.kill();
+            self.wait_for_end(alive);
+        }
+    }
+}

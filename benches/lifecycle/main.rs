@@ -134,7 +134,7 @@ fn parse(args: &[String]) -> Result<Args, String> {
             "--containers" => parsed.containers = number()?,
             "--runtimes" => parsed.runtimes = value.split(',').map(str::to_owned).collect(),
             "--scale" => {
-                let numbers = value.split(',').map(|number| number.parse());
+                let numbers = value.split(',').map(str::parse);
                 parsed.scale =
                     numbers.collect::<Result<_, _>>().map_err(|e| format!("{name} {value}: {e}"))?;
             }

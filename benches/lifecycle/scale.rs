@@ -83,15 +83,12 @@ fn table(runtime: &Runtime, steps: &[Step], failure: Option<String>) -> Table {
         cells.push(growth(steps, index).map_or_else(|| "-".to_owned(), |slope| format!("{slope:.2}")));
         table.cells(operation, cells);
     }
-    let rows: [(&str, fn(&Step) -> String); 2] = [
-        ("create of one, 4 at a time", |step| format!("{:.2}", step.added)),
-        ("KiB of the machine for each", |step| format!("{:.0}", step.memory)),
-    ];
-    for (what, value) in rows {
-        let mut cells: Vec<String> = steps.iter().map(value).collect();
-        cells.push("-".to_owned());
+    let mut row = |what: &str, value: &dyn Fn(&Step) -> String| {
+        let cells = steps.iter().map(value).chain(["-".to_owned()]).collect();
         table.cells(what, cells);
-    }
+    };
+    row("create of one, 4 at a time", &|step| format!("{:.2}", step.added));
+    row("KiB of the machine for each", &|step| format!("{:.0}", step.memory));
     if let Some(failure) = failure {
         table.note(failure);
     }

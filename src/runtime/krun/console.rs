@@ -75,7 +75,7 @@ mod tests {
     fn the_last_lines_are_told_and_a_panic_rather_than_its_trace() {
         assert_eq!(console("").last_words(), "nothing");
         assert_eq!(console("a\r\n\nb\x1b\n").last_words(), "a; b\\u{1b}");
-        let many: String = (0..2000).map(|number| format!("{number}\n")).collect();
+        let many = (0..2000).map(|number| format!("{number}\n")).collect::<Vec<_>>().concat();
         assert_eq!(console(&many).last_words(), "1992; 1993; 1994; 1995; 1996; 1997; 1998; 1999");
         let words = console(&format!("before\nKernel panic - not syncing\n{}", &many[..50])).last_words();
         assert!(words.starts_with("Kernel panic - not syncing; 0; "), "{words}");

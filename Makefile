@@ -152,8 +152,7 @@ lint:
 	@tools/packages.sh $(BUILD_PACKAGES) python3
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --workspace --exclude magikrun-krun --all-targets --all-features -- -D warnings
-	$(CARGO) clippy --locked --all-features --test machine --test microvm -- -D warnings
-	$(CARGO) clippy --locked --package magikrun-krun -- -D warnings
+	$(CARGO) clippy --locked --test machine -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features
 	tools/deny.sh
 

@@ -38,12 +38,15 @@ impl Namespace {
         bundle
     }
 
-    /// What a server at this port of the namespace's address has.
+    /// What a server at this port of the namespace's address has. Tried until it answers: passt gives a guest ten seconds.
     fn fetch(&self, port: u16) -> String {
-        let mut command = Command::new("nsenter");
-        let url = format!("http://{ADDRESS}:{port}/");
-        command.args(["-t", &self.0.id().to_string(), "-n", "wget", "-qO-", &url]);
-        finish(command, None).success().stdout
+        let (namespace, url) = (self.0.id().to_string(), format!("http://{ADDRESS}:{port}/"));
+        poll("an answer of the guest's server", || {
+            let mut command = Command::new("nsenter");
+            command.args(["-t", &namespace, "-n", "wget", "-qO-", &url]);
+            let output = finish(command, None);
+            (output.code == 0).then_some(output.stdout)
+        })
     }
 }
 
@@ -63,7 +66,7 @@ fn passt_connects_a_guest_both_ways_and_the_machine_does_not_outlive_it() {
     let mut bundle = network.bundle(
         &runtime,
         "mkdir /tmp/www; echo of-the-guest >/tmp/www/index.html; httpd -p 80 -h /tmp/www; \
-         wget -qO- http://192.0.2.1:9090/; ls /sys/class/net; grep MemTotal /proc/meminfo; echo up; sleep 600",
+         until wget -qO- http://192.0.2.1:9090/; do sleep 1; done; ls /sys/class/net; grep MemTotal /proc/meminfo; echo up; sleep 600",
     );
     bundle.edit(|config| {
         config["annotations"] = json!({"run.oci.handler": "krun", "krun.use_passt": "1", "krun.cpus": "1"});

@@ -207,7 +207,7 @@ fn a_pod_in_a_microvm_has_no_part_of_the_hosts_kernel() {
         (volume("mountPath: /x", "path: /run/x.sock, type: Socket"), "spec.volumes[0].hostPath.type"),
     ] {
         let expected = format!("Pod/web: {path}: not supported in a microVM");
-        assert_eq!(messages(&manifest), [expected.clone()]);
+        assert_eq!(messages(&manifest), std::slice::from_ref(&expected));
         assert!(PodSpec::all_from_yaml(&manifest).unwrap_err().message().contains(&expected));
         let native = manifest.replace("microvm", "native");
         assert!(!messages(&native).iter().any(|message| message.contains("microVM")));

@@ -242,7 +242,7 @@ impl Monitor<'_> {
             }
             (ProbeKind::Liveness, true) => {}
             (ProbeKind::Liveness, false) if member.plan.role == Role::Sidecar => {
-                self.signal_member(number, libc::SIGKILL)
+                self.signal_member(number, libc::SIGKILL);
             }
             (kind, false) => {
                 let (what, probe) = if kind == ProbeKind::Startup {

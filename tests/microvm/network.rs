@@ -11,7 +11,7 @@ const ADDRESS: &str = "192.0.2.1";
 /// Makes an interface with a default route, serves a file on port 9090, and stays until its input ends.
 const SET_UP: &str = "ip link set lo up && tunctl -t tap0 >/dev/null && ip link set tap0 up && \
     ip addr add 192.0.2.1/24 dev tap0 && ip route add default via 192.0.2.2 && \
-    mkdir -p \"$1\" && echo of-the-host >\"$1/index.html\" && httpd -p 192.0.2.1:9090 -h \"$1\" && echo made && read end; \
+    echo of-the-host >index.html && httpd -p 192.0.2.1:9090 -h . && echo made && read end; \
     kill $(pidof httpd)";
 
 /// A network namespace with a way out, and a server in it.
@@ -20,7 +20,10 @@ struct Namespace(Child);
 impl Namespace {
     fn new(runtime: &Runtime) -> Self {
         let mut command = Command::new("unshare");
-        command.args(["-n", "sh", "-c", SET_UP, "sh"]).arg(runtime.path("served"));
+        // Its processes do not name the folder: they are none that the runtime leaves behind.
+        let served = runtime.path("served");
+        std::fs::create_dir(&served).expect("a folder");
+        command.args(["-n", "sh", "-c", SET_UP]).current_dir(served);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a network namespace");
         let output = child.stdout.as_mut().expect("its output");

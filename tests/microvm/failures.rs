@@ -62,12 +62,12 @@ fn a_machine_that_does_not_take_a_signal_is_ended() {
 }
 
 #[test]
-fn a_guest_whose_first_process_dies_is_told_with_the_last_words_of_its_kernel() {
+fn a_guest_whose_first_process_dies_has_not_succeeded_and_its_last_words_are_told() {
     let runtime = Runtime::new();
     let programs = programs(&runtime, Path::new("/bin/busybox"));
     let bundle = microvm(&runtime, "true");
     let mut command = std::process::Command::new(programs.join("magikrun"));
     command.arg("--root").arg(runtime.root()).args(["run", "--bundle", bundle.dir(), &bundle.id]);
-    finish(command, None).fails_with(1, &["before its program ran", "Attempted to kill init"]);
+    finish(command, None).fails_with(1, &["ended with code 125 before its program ran", "applet not found"]);
     runtime.assert_nothing_left();
 }

@@ -135,7 +135,7 @@ pub fn main_with(libkrun: Libkrun) -> u8 {
     if crate::platform::stdio::open_all().is_err() {
         return FAILURE;
     }
-    if let Some(status) = crate::pod::role(libkrun) {
+    if let Some(status) = crate::pod::role_with(libkrun) {
         return status;
     }
     // Before the command line is parsed, which would have to be done again; `dispatch` does it for all the others.

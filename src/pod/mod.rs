@@ -38,5 +38,6 @@ pub use clean::leftovers;
 pub use host::PodHost;
 pub use manifest::PodSpec;
 pub use process::role;
+pub(crate) use process::role_with;
 pub use record::{PodPhase, PodStatus};
 pub use run::{CGROUP_PARENT, PodHandle, PodOptions, run};

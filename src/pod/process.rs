@@ -66,10 +66,13 @@ impl Program {
     }
 }
 
-/// Runs this process as the monitor or the infra container of a pod, if it was executed as one.
-///
-/// `libkrun` is what this program has of it.
-pub fn role(libkrun: Libkrun) -> Option<u8> {
+/// Runs this process as the monitor or the infra container of a pod, if it was executed as one: the result is its exit status then.
+pub fn role() -> Option<u8> {
+    role_with(Libkrun::Beside)
+}
+
+/// [`role`] of a program with libkrun, or beside it.
+pub(crate) fn role_with(libkrun: Libkrun) -> Option<u8> {
     let mut args = std::env::args_os();
     let name = args.next()?;
     let is_monitor = match name.to_str()? {

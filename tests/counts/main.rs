@@ -57,10 +57,11 @@ impl Counts {
     /// What differs from the committed figures by more than the layout of a host explains.
     fn differs(self, committed: Self) -> Option<String> {
         let far = |now: usize, then: usize, allowed: usize| now.abs_diff(then) > allowed.max(then / 25);
-        // Waiting for a cgroup to freeze or for an answer takes a few calls more or less.
+        // Waiting for a cgroup to freeze or for an answer takes a few calls more or less. Where the linker puts what has no order
+        // of its own differs from build to build, and so do page faults.
         let wrong = self.processes != committed.processes
             || far(self.calls, committed.calls, 8)
-            || far(self.faults, committed.faults, committed.faults / 8);
+            || far(self.faults, committed.faults, committed.faults / 5);
         wrong.then(|| format!("{self:?} instead of {committed:?}"))
     }
 }

@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Once;
 
 /// Port of the emulated machine that leads to a pod.
 const PORT: u16 = 8123;
@@ -21,6 +22,16 @@ fn manifest(name: &str, spec: &str) -> String {
     )
 }
 
+/// Pods of their own, on an emulated machine that has what every host has.
+fn pods() -> Pods {
+    static READY: Once = Once::new();
+    READY.call_once(|| {
+        std::fs::create_dir_all("/mnt").expect("a folder");
+        make_network();
+    });
+    Pods::new()
+}
+
 /// Gives the emulated machine an interface that leads out of it, which pasta wants to see: nothing has to be at its other end.
 fn make_network() {
     let busybox = require_program("busybox");
@@ -30,8 +41,8 @@ fn make_network() {
         "ip link set out0 up",
         "ip route add default via 192.0.2.1 dev out0",
     ] {
-        let status = Command::new(&busybox).args(line.split(' ')).status().expect("busybox runs");
-        assert!(status.success(), "{line}");
+        let output = Command::new(&busybox).args(line.split(' ')).output().expect("busybox runs");
+        assert!(output.status.success(), "{line}: {output:?}");
     }
 }
 
@@ -45,8 +56,7 @@ fn get(path: &str) -> Option<String> {
 
 #[test]
 fn containers_share_a_kernel_files_and_a_network_and_have_limits_of_their_own() {
-    make_network();
-    let pods = Pods::new();
+    let pods = pods();
     let name = pods.name("whole");
     let host = pods.runtime.path("host");
     std::fs::create_dir(&host).expect("a folder");
@@ -147,7 +157,7 @@ fn containers_share_a_kernel_files_and_a_network_and_have_limits_of_their_own() 
 
 #[test]
 fn a_pod_that_cannot_start_whole_leaves_nothing() {
-    let pods = Pods::new();
+    let pods = pods();
     let two = [container("a", WAIT, MEMORY), container("b", WAIT, MEMORY)].join(", ");
     let missing = "{name: c, image: 'localhost/nothing:1', imagePullPolicy: Never}";
     let spec = format!("containers: [{two}, {missing}]");
@@ -163,7 +173,7 @@ fn a_pod_that_cannot_start_whole_leaves_nothing() {
 
 #[test]
 fn the_pod_fails_with_its_machine_and_with_a_container() {
-    let pods = Pods::new();
+    let pods = pods();
     let name = pods.name("killed");
     let spec = format!("containers: [{}]", container("a", "echo there; sleep 600", MEMORY));
     let pod = pods.start(&manifest(&name, &spec));

@@ -137,5 +137,7 @@ fn make_device(root: &Root, device: &Device) -> Result<()> {
 fn bind_console(root: &Root, console: &OwnedFd) -> Result<()> {
     let cannot = || "cannot mount the console";
     let target = root.make_file(Path::new("/dev/console")).context(cannot)?;
-    rustix::mount::mount_bind(path_of(console), path_of(&target)).context(cannot)
+    // By its path, since the descriptor was opened in another mount namespace, out of which nothing can be bound.
+    let source = rustix::fs::readlink(path_of(console), Vec::new()).context(cannot)?;
+    rustix::mount::mount_bind(source.as_c_str(), path_of(&target)).context(cannot)
 }

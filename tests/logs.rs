@@ -110,8 +110,14 @@ fn what_is_not_logged_asks_nothing_of_the_kernel() {
             let run = tracer::run(&host.command(&[global, &create].concat()), None, Duration::from_secs(60));
             assert_eq!(run.code, 0);
             host.ok(&["delete", "--force", &bundle.id]);
-            let unsteady =
-                [libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mprotect, libc::SYS_brk, libc::SYS_futex];
+            let unsteady = [
+                libc::SYS_mmap,
+                libc::SYS_munmap,
+                libc::SYS_mremap,
+                libc::SYS_mprotect,
+                libc::SYS_brk,
+                libc::SYS_futex,
+            ];
             let steady = run.points.iter().filter(|point| !unsteady.contains(&(point.call as i64)));
             let (writes, others): (Vec<&tracer::Point>, Vec<&tracer::Point>) =
                 steady.partition(|point| point.call as i64 == libc::SYS_write);
@@ -120,9 +126,10 @@ fn what_is_not_logged_asks_nothing_of_the_kernel() {
         counts.min().expect("three runs")
     };
     let (all, quiet, loud) = (calls(&[]), calls(&["--log-level", "error"]), calls(&["--debug"]));
-    assert_eq!(all, quiet, "messages that nobody wants cost something");
-    let near = loud.0.abs_diff(all.0) <= 2;
-    assert!(near && loud.1 > all.1 + 5, "a message is one write: {all:?}, with all of them {loud:?}");
+    // Parent and child work side by side: how often they wait for each other is chance.
+    let near = |other: (usize, usize)| other.0.abs_diff(all.0) <= 8;
+    assert!(near(quiet) && quiet.1 == all.1, "messages that nobody wants cost something: {all:?}, {quiet:?}");
+    assert!(near(loud) && loud.1 > all.1 + 5, "a message is one write: {all:?}, with all of them {loud:?}");
 }
 
 #[test]

@@ -3,11 +3,10 @@
 //! What is not executed has a comment before it in the page that says why: `.\" Not run: REASON`.
 mod common;
 
-use common::{Compression, Layer, Layout, finish, require_program, require_root, runtime_path};
+use common::{Commands, Compression, Layer, Layout, finish, require_program, require_root};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
@@ -154,27 +153,14 @@ fn every_example_of_the_manual_works() {
     for program in ["criu", "docker-registry", "ip", "jq", "runc", "skopeo", "unshare"] {
         require_program(program);
     }
-    let dir = tempfile::Builder::new().prefix("mkt").tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name);
-    for name in ["etc", "etc-work", "bin", "here"] {
-        fs::create_dir(at(name)).unwrap();
-    }
-    symlink(runtime_path(), at("bin/magikrun")).unwrap();
-    let mut layout = Layout::new(&at("layout"));
+    let commands = Commands::new();
+    let mut layout = Layout::new(&commands.at("layout"));
     let serve = "trap 'exit 0' TERM; while :; do sleep 1; done";
     for (tag, command) in [("1.0", json!(["true"])), ("web", json!(["sh", "-c", serve]))] {
         let settings = json!({"Cmd": command, "Env": ["PATH=/bin"]});
         layout.add(tag, &[Layer::busybox().into_bytes()], Compression::Gzip, &settings);
     }
-    fs::write(at("script"), script()).unwrap();
-    let path = format!("{}:{}:/usr/sbin:/sbin", at("bin").display(), std::env::var("PATH").unwrap());
-    let mut unshare = Command::new("unshare");
-    // The first process of the pid namespace takes the registry and everything else with it.
-    unshare.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    unshare.args(["--propagation", "private", "sh", "-c", "sh \"$WORK/script\"; echo \"== status $?\""]);
-    unshare.env("WORK", dir.path()).env("PATH", path).env("HOME", at("here")).env("TMPDIR", dir.path());
-    unshare.current_dir(at("here"));
-    let output = finish(unshare, None);
+    let output = commands.execute(&script());
     assert!(
         output.stdout.contains("== the manual ends") && output.stdout.contains("== status 0"),
         "{}\n{}",

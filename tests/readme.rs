@@ -4,7 +4,7 @@
 //! devices; a registry on it stands in for the one that short names mean.
 mod common;
 
-use common::{finish, require_program, require_root, runtime_path, shim_folder};
+use common::{Commands, finish, require_program, require_root, runtime_path, shim_folder};
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -121,12 +121,8 @@ fn every_command_does_what_the_readme_says() {
     ] {
         require_program(program);
     }
-    let dir = tempfile::Builder::new().prefix("mkt").tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name);
-    for name in ["etc", "etc-work", "bin", "here"] {
-        fs::create_dir(at(name)).unwrap();
-    }
-    symlink(runtime_path(), at("bin/magikrun")).unwrap();
+    let commands = Commands::new();
+    let at = |name: &str| commands.at(name);
     symlink(shim_folder().join("containerd-shim-magikrun-v2"), at("bin/containerd-shim-magikrun-v2"))
         .unwrap();
     let command = serde_json::json!({"Cmd": ["sh"], "Env": ["PATH=/bin"]});
@@ -136,24 +132,7 @@ fn every_command_does_what_the_readme_says() {
         common::Compression::Gzip,
         &command,
     );
-    fs::write(at("script"), script()).unwrap();
-    let path = format!("{}:{}:/usr/sbin:/sbin", at("bin").display(), std::env::var("PATH").unwrap());
-    let mut unshare = Command::new("unshare");
-    // The first process of the pid namespace takes daemons and everything else with it.
-    unshare.args([
-        "--mount",
-        "--net",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-        "--propagation",
-        "private",
-    ]);
-    unshare.args(["sh", "-c", "sh \"$WORK/script\"; echo \"== status $?\""]);
-    unshare.env("WORK", dir.path()).env("PATH", path).env("HOME", at("here")).env("TMPDIR", dir.path());
-    unshare.current_dir(at("here"));
-    let output = finish(unshare, None);
+    let output = commands.execute(&script());
     let log = |name: &str| {
         let text = fs::read_to_string(at(name)).unwrap_or_default();
         let lines: Vec<&str> = text.lines().rev().take(5).collect();

@@ -6,6 +6,7 @@
 
 mod bundle;
 mod cgroup;
+mod commands;
 mod console;
 mod containerd;
 mod engine;
@@ -19,6 +20,7 @@ mod wasm;
 
 pub use bundle::{Bundle, busybox_rootfs};
 pub use cgroup::{cgroup_dir, cgroup_value, has_controllers, leftover_cgroups, remove_cgroups};
+pub use commands::Commands;
 pub use console::ConsoleSocket;
 pub use containerd::{Containerd, IMAGE, PAUSE_IMAGE, Programs, Shim, WASM_IMAGE};
 pub use engine::{Engine, LIMITS, LISTENER, engine_path, engine_program, write_busybox_archive};

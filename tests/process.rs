@@ -44,6 +44,25 @@ fn exec_takes_a_user_and_groups() {
     assert_eq!(runtime.ok(&args).stdout, "1000\n1001 7\n");
 }
 
+/// setresuid(2) takes -1 as "leave it as it is": such a process would be root.
+#[test]
+fn an_id_of_minus_one_is_refused_and_never_root() {
+    let runtime = Runtime::new();
+    let bundle = runtime.bundle();
+    let refused = |code, args: &[&str]| drop(runtime.call(args).fails_with(code, &["4294967295 is no id"]));
+    for (uid, gid) in [(u32::MAX, 0), (0, u32::MAX)] {
+        let mut bundle = runtime.bundle();
+        bundle.edit(with_user(uid, gid));
+        refused(1, &["create", "--bundle", bundle.dir(), &bundle.id]);
+        runtime.assert_nothing_left();
+    }
+    let bundle = runtime.sleeper();
+    runtime.detach(&bundle);
+    for option in ["--user=4294967295", "--user=0:4294967295", "--additional-gids=4294967295"] {
+        refused(255, &["exec", option, &bundle.id, "id"]);
+    }
+}
+
 #[test]
 fn the_working_directory_and_the_environment_are_those_of_the_config() {
     let text = inside("pwd; env | grep -v SHLVL | sort", |config| {

@@ -4,25 +4,22 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::kernel_security::AppArmor;
 use crate::runtime::options::{ExecArgs, ExecProcess};
 use crate::runtime::spec::{parse_process, read_limited};
+use crate::runtime::validate;
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
 
 /// The process object to execute. Nothing is taken from the container's own when a file gives one.
 pub fn resolve(wanted: &ExecProcess, spec: &Spec) -> Result<Process> {
-    match wanted {
-        ExecProcess::File(path) => {
-            let process = parse_process(&read_limited(path)?, &path.display().to_string())?;
-            if process.args().as_ref().is_none_or(Vec::is_empty) {
-                crate::bail!(InvalidBundle, "args must not be empty");
-            }
-            Ok(process)
-        }
+    let process = match wanted {
+        ExecProcess::File(path) => parse_process(&read_limited(path)?, &path.display().to_string())?,
         ExecProcess::Args(args) => {
             let own = spec.process().clone();
             let own =
                 own.ok_or_else(|| invalid("the container's configuration has no process".to_owned()))?;
-            changed(own, args)
+            changed(own, args)?
         }
-    }
+    };
+    validate::process(&process)?;
+    Ok(process)
 }
 
 fn invalid(message: String) -> Error {

@@ -5,13 +5,16 @@ use crate::runtime::kernel_security::{AppArmor, KernelSecurity};
 use crate::runtime::native::sysctl;
 use crate::runtime::{krun, wasm};
 use crate::storage::config::Annotations;
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec, User};
 use std::collections::HashSet;
 
 /// Prefix of the annotations that are ours: an unknown one is a mistake that must not pass unseen.
 const OUR_ANNOTATIONS: &str = "org.magikrun.";
 /// Our annotations, beside those of WebAssembly and of microVMs.
 pub const KNOWN_ANNOTATIONS: [&str; 1] = ["org.magikrun.backend"];
+
+/// The one number that is no user or group id: (uid_t) -1, credentials(7).
+const NO_ID: u32 = u32::MAX;
 
 fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidBundle, message)
@@ -49,6 +52,7 @@ pub fn validate(spec: &Spec, security: impl FnOnce() -> KernelSecurity) -> Resul
         return Err(invalid("unable to move network devices without a private NET namespace"));
     }
     sysctls(linux, &has)?;
+    devices(linux)?;
     labels(spec, security)
 }
 
@@ -117,7 +121,8 @@ pub fn no_process() -> Error {
     invalid("process property must not be empty")
 }
 
-fn process(process: &Process) -> Result<()> {
+/// Checks the process of a container, or one to be executed in it.
+pub fn process(process: &Process) -> Result<()> {
     if process.cwd().as_os_str().is_empty() {
         return Err(invalid("Cwd property must not be empty"));
     }
@@ -126,6 +131,20 @@ fn process(process: &Process) -> Result<()> {
     }
     if process.args().as_ref().is_none_or(Vec::is_empty) {
         return Err(invalid("args must not be empty"));
+    }
+    user(process.user())
+}
+
+/// The kernel takes an id of -1 as "leave it as it is" (setresuid(2)): the process would silently stay root.
+fn user(user: &User) -> Result<()> {
+    let groups = user.additional_gids().iter().flatten().map(|gid| ("additionalGids", *gid));
+    for (what, id) in [("uid", user.uid()), ("gid", user.gid())].into_iter().chain(groups) {
+        if id == NO_ID {
+            return Err(invalid(format!(
+                "process.user.{what}: {id} is no id: the highest one is {}",
+                id - 1
+            )));
+        }
     }
     Ok(())
 }
@@ -143,6 +162,16 @@ fn namespaces(linux: &Linux) -> Result<HashSet<LinuxNamespaceType>> {
         }
     }
     Ok(seen)
+}
+
+fn devices(linux: &Linux) -> Result<()> {
+    for device in linux.devices().iter().flatten() {
+        if [device.uid(), device.gid()].contains(&Some(NO_ID)) {
+            let path = device.path().display();
+            return Err(invalid(format!("linux.devices: the owner of '{path}' is no id: {NO_ID}")));
+        }
+    }
+    Ok(())
 }
 
 fn host_name(spec: &Spec, uts: bool) -> Result<()> {
@@ -263,11 +292,24 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str); 17] = [
+        let cases: [(Change, &str); 21] = [
             (|c| c["ociVersion"] = json!("2.0.0"), "ociVersion '2.0.0'"),
             (|c| c["root"] = Value::Null, "root must be specified"),
             (|c| c["process"]["cwd"] = json!("a"), "Cwd must be an absolute path"),
             (|c| c["process"]["args"] = json!([]), "args must not be empty"),
+            (|c| c["process"]["user"]["uid"] = json!(u32::MAX), "process.user.uid: 4294967295 is no id"),
+            (|c| c["process"]["user"]["gid"] = json!(u32::MAX), "process.user.gid: 4294967295 is no id"),
+            (
+                |c| c["process"]["user"]["additionalGids"] = json!([5, u32::MAX]),
+                "process.user.additionalGids: 4294967295 is no id",
+            ),
+            (
+                |c| {
+                    c["linux"]["devices"] =
+                        json!([{"path": "/dev/x", "type": "c", "major": 1, "minor": 3, "uid": u32::MAX}]);
+                },
+                "the owner of '/dev/x' is no id",
+            ),
             (|c| c["annotations"] = json!({"org.magikrun.nonsense": "1"}), "org.magikrun.nonsense"),
             (|c| c["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "pid"}]), "duplicated ns pid"),
             (

@@ -19,6 +19,9 @@ use std::net::IpAddr;
 /// Runtime classes: which backend isolates the pod.
 pub const RUNTIME_CLASSES: [&str; 3] = ["native", "wasm", MICROVM];
 
+/// The highest id that Kubernetes takes.
+const MAX_ID: u32 = i32::MAX.unsigned_abs();
+
 /// Kernel parameters that have a value of their own in each pod, by the namespace that holds them.
 const IPC_SYSCTLS: [&str; 4] = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."];
 
@@ -187,6 +190,15 @@ fn network(spec: &Spec, findings: &mut Findings) {
     }
 }
 
+/// Ids are those that Kubernetes takes; -1 would mean "leave it as it is" to the kernel.
+fn ids(path: &str, ids: &[(&str, Option<u32>)], findings: &mut Findings) {
+    for (name, id) in ids {
+        if id.is_some_and(|id| id > MAX_ID) {
+            findings.error(&format!("{path}.{name}"), format!("must be between 0 and {MAX_ID}"));
+        }
+    }
+}
+
 fn pod_security(security: &PodSecurity, host_network: bool, findings: &mut Findings) {
     let path = "spec.securityContext";
     profile(&format!("{path}.seccompProfile"), security.seccomp_profile.as_ref(), findings);
@@ -194,6 +206,13 @@ fn pod_security(security: &PodSecurity, host_network: bool, findings: &mut Findi
     if security.run_as_non_root == Some(true) && security.run_as_user == Some(0) {
         findings.error(&format!("{path}.runAsUser"), "is 0, and runAsNonRoot is true");
     }
+    let groups = security.supplemental_groups.iter().map(|group| ("supplementalGroups", Some(*group)));
+    let own = [
+        ("runAsUser", security.run_as_user),
+        ("runAsGroup", security.run_as_group),
+        ("fsGroup", security.fs_group),
+    ];
+    ids(path, &own.into_iter().chain(groups).collect::<Vec<_>>(), findings);
     if let Some(policy) = &security.supplemental_groups_policy {
         one_of(&format!("{path}.supplementalGroupsPolicy"), policy, &["Merge", "Strict"], findings);
     }

@@ -103,6 +103,10 @@ fn every_fault_of_a_container_is_named_with_its_place() {
         ),
         (with_container("securityContext: {capabilities: {add: [FLY]}}"), "unknown capability 'FLY'"),
         (with_container("securityContext: {runAsUser: 0, runAsNonRoot: true}"), "runAsUser: is 0"),
+        (
+            with_container("securityContext: {runAsGroup: 4294967295}"),
+            "runAsGroup: must be between 0 and 2147483647",
+        ),
     ]);
 }
 

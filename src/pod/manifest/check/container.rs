@@ -1,7 +1,7 @@
 //! Checks of a container: environment, ports, resources, probes and security.
 
 use super::names::{dns_label, one_of, unique};
-use super::{profile, volumes};
+use super::{ids, profile, volumes};
 use crate::limits::{MAX_IMAGE_REF_LEN, MAX_MEMORY_BYTES};
 use crate::pod::manifest::findings::Findings;
 use crate::pod::manifest::types::{
@@ -175,6 +175,7 @@ fn security(path: &str, security: &Security, spec: &Spec, findings: &mut Finding
     if security.privileged && security.allow_privilege_escalation == Some(false) {
         findings.error(&format!("{path}.allowPrivilegeEscalation"), "cannot be false with privileged");
     }
+    ids(path, &[("runAsUser", security.run_as_user), ("runAsGroup", security.run_as_group)], findings);
     let user = security.run_as_user.or(spec.security_context.run_as_user);
     let non_root = security.run_as_non_root.or(spec.security_context.run_as_non_root);
     if security.run_as_user.is_some() && user == Some(0) && non_root == Some(true) {

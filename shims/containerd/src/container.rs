@@ -38,6 +38,8 @@ pub struct Container {
 struct State {
     init: Process,
     execs: HashMap<String, Process>,
+    /// The most execs at a time since memory was given back.
+    most_execs: usize,
     paused: bool,
     deleting: bool,
     /// A checkpoint that `start` will bring back, and the streams for it.
@@ -86,6 +88,7 @@ impl Container {
         let state = State {
             init: Process::new(wanted),
             execs: HashMap::new(),
+            most_execs: 0,
             paused: false,
             deleting: false,
             restore: None,

@@ -12,6 +12,7 @@ mod console;
 mod container;
 mod error;
 mod events;
+mod ffi;
 mod flags;
 mod info;
 mod logger;

@@ -1,15 +1,23 @@
 //! Further processes in a container.
 
-use super::{Container, read_pid};
+use super::{Container, State, read_pid};
 use crate::error::{Context as _, Error, Result};
+use crate::ffi;
 use crate::process::{Phase, Process};
 use crate::reaper::Exit;
+use crate::rpc;
 use crate::runtime::{MemoryFile, arguments};
 use crate::stdio::{Io, Prepared, Wanted};
 use containerd_shim_protos::events::task::{TaskExecAdded, TaskExecStarted};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// From how many execs at a time on it pays to give back the memory that they took: about 10 KiB each.
+const CROWD: usize = 16;
+/// How long after the crowd that is done.
+const TRIM_PAUSE: Duration = Duration::from_secs(1);
 
 impl Container {
     /// Registers a process; `start` makes it. `process` is the JSON of an OCI process.
@@ -29,6 +37,7 @@ impl Container {
         let mut new = Process::new(wanted);
         new.spec = process.to_vec();
         state.execs.insert(id.to_owned(), new);
+        state.most_execs = state.most_execs.max(state.execs.len());
         let event =
             TaskExecAdded { container_id: self.id.clone(), exec_id: id.to_owned(), ..Default::default() };
         self.shim.publisher.publish("exec-added", &event);
@@ -112,18 +121,54 @@ impl Container {
     }
 
     pub(super) fn delete_exec(&self, id: &str) -> Result<(i32, Exit)> {
-        let process = {
+        let (process, trims) = {
             let mut state = self.lock();
             let process = state.process(id)?;
             if process.phase != Phase::Created && process.exit().is_none() {
                 return Err(Error::wrong_state("cannot delete a running process"));
             }
-            state.execs.remove(id)
+            (state.execs.remove(id), state.is_crowd_over())
         };
         let mut process = process.ok_or_else(|| Error::not_found(format!("process {id}")))?;
         let answer = (process.pid, process.finish());
         // Without the lock: output may take its time.
         drop(process);
+        if trims {
+            // Calls that are being answered still hold some of it.
+            rpc::start("trim", || {
+                std::thread::sleep(TRIM_PAUSE);
+                ffi::trim_memory();
+            });
+        }
         Ok(answer)
+    }
+}
+
+impl State {
+    /// Whether there was a crowd of execs of which few are left. True once for each crowd.
+    fn is_crowd_over(&mut self) -> bool {
+        let left = self.execs.len();
+        let over = is_ebb(self.most_execs, left);
+        if over {
+            self.most_execs = left;
+            self.execs.shrink_to_fit();
+        }
+        over
+    }
+}
+
+/// Whether `left` are few beside `most`, and those were a crowd.
+fn is_ebb(most: usize, left: usize) -> bool {
+    most >= CROWD && left <= most / 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_is_over_when_few_are_left() {
+        assert!(is_ebb(200, 50) && is_ebb(CROWD, 0));
+        assert!(!is_ebb(200, 51) && !is_ebb(CROWD - 1, 0));
     }
 }

@@ -41,6 +41,14 @@ pub const DEFAULT_WASM_FUEL: u64 = 1_000_000_000;
 pub const MAX_WASM_TABLE_ELEMENTS: u64 = 1_000_000;
 /// Most core instances of a WebAssembly program, and as many tables and memories; components have a few dozen.
 pub const MAX_WASM_INSTANCES: u64 = 1000;
+/// Most memory of the compiler of WebAssembly, in bytes: this (1 GiB) for any module, and
+pub const WASM_COMPILER_MEMORY: u64 = 1 << 30;
+/// so many bytes more for each byte of the module. Ordinary ones take a dozen.
+pub const WASM_COMPILER_MEMORY_PER_BYTE: u64 = 64;
+/// Most processor time of the compiler of WebAssembly, in seconds: this for any module, and
+pub const WASM_COMPILER_SECONDS: u64 = 60;
+/// so many seconds more for each MiB of it. Ordinary ones take one or two.
+pub const WASM_COMPILER_SECONDS_PER_MIB: u64 = 20;
 /// Most bytes of compiled WebAssembly code that are kept (4 GiB); what was not used for longest goes first.
 pub const MAX_WASM_STORE_BYTES: u64 = 4 << 30;
 /// Most memory of a microVM, in MiB.

@@ -495,3 +495,45 @@ fn a_compilation_that_is_killed_leaves_nothing_that_hurts() {
         let _ = fs::remove_dir_all(wasm.store());
     }
 }
+
+/// The one child of a process.
+fn child(pid: i32) -> Option<i32> {
+    fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?.trim().parse().ok()
+}
+
+/// A module that a compiler needs hours for: thousands of variables, each of which could come from any of hundreds of loops.
+fn endless_to_compile() -> String {
+    let (depth, variables) = (1000, 20_000);
+    let uses: String = (0..variables).map(|n| format!("local.get {n} drop ")).collect();
+    let (loops, ends) = ("loop ".repeat(depth), "end ".repeat(depth));
+    let locals = "i32 ".repeat(variables);
+    format!("(module (func (export \"_start\") (local {locals}) {loops} {uses} {ends}))")
+}
+
+#[test]
+fn what_a_module_costs_its_compiler_is_limited() {
+    let wasm = Wasm::new();
+    let bundle = wasm.bundle(endless_to_compile().as_bytes(), "/endless.wat", &[]);
+    let running = start(wasm.command(&["create", "--bundle", bundle.dir(), &bundle.id]), None);
+    let limits = poll("the limits of the compiler", || {
+        let compiler = child(running.pid())?;
+        let limits = fs::read_to_string(format!("/proc/{compiler}/limits")).ok()?;
+        limits.lines().any(|line| line.starts_with("Max core file size        0")).then_some(limits)
+    });
+    let limit = |name: &str| {
+        let line = limits.lines().find(|line| line.starts_with(name)).expect("a limit");
+        line[name.len()..]
+            .split_whitespace()
+            .next()
+            .and_then(|word| word.parse::<u64>().ok())
+            .expect("a number")
+    };
+    assert_eq!(limit("Max cpu time"), 60);
+    assert!((1 << 30..2 << 30).contains(&limit("Max data size")), "{limits}");
+    // It dies of either as it dies here.
+    let compiler = child(running.pid()).expect("the compiler");
+    common::signal(compiler, Signal::XCPU);
+    running.finish().fails_with(1, &["cannot compile '/endless.wat'", "60 s of processor time"]);
+    common::wait_dead(compiler);
+    wasm.runtime.assert_nothing_left();
+}

@@ -95,6 +95,28 @@ fn a_service_answers_over_http_in_the_network_of_its_container() {
 }
 
 #[test]
+fn requests_that_compute_without_an_end_do_not_keep_others_from_being_answered() {
+    let wasm = Wasm::new();
+    let finish = "(call $finish (local.get $text) (i32.const 0) (i32.const 0) (i32.const 128))";
+    let program = String::from_utf8(text("http.wat")).expect("text");
+    let endless = program.replace(finish, &format!("{finish} (loop $ever (br $ever))"));
+    assert_ne!(program, endless);
+    let mut bundle = wasm.bundle(endless.as_bytes(), "/http.wat", &[]);
+    annotate(&mut bundle, HTTP, "127.0.0.1:8080");
+    let id = bundle.id.as_str();
+    let running = start(wasm.command(&["run", "--bundle", bundle.dir(), id]), None);
+    // Each answer leaves one more request behind that computes.
+    for _ in 0..5 {
+        poll("the service", || {
+            let ask = ["exec", id, "wget", "-q", "-O", "-", "http://127.0.0.1:8080/"];
+            (wasm.call(&ask).stdout == "hello over http\n").then_some(())
+        });
+    }
+    wasm.ok(&["kill", id, "TERM"]);
+    running.finish().exits(143);
+}
+
+#[test]
 fn a_request_that_traps_is_an_error_of_the_server_and_not_its_end() {
     let wasm = Wasm::new();
     let trapping = String::from_utf8(text("http.wat")).expect("text").replace(

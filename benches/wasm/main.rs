@@ -47,6 +47,11 @@ fn main() -> ExitCode {
     }
 }
 
+/// Rounds that do not count: the first compiles, the second remembers the digests of modules and code.
+const WARM_UP: usize = 2;
+/// What is younger than 3 s could change unseen, and so is read and hashed at each start: no image is as young for long.
+const SETTLED: std::time::Duration = std::time::Duration::from_millis(3200);
+
 fn parse(args: &[String]) -> Result<Args, String> {
     let mut parsed = Args { rounds: 40, instances: 100, magikrun: None, markdown: None };
     let mut args = args.iter().filter(|arg| *arg != "--bench");
@@ -114,7 +119,7 @@ fn measure(args: &Args) -> Result<(), String> {
         ["native true", "hello", "module of 1 MB", "engine alone, hello", "engine alone, 1 MB"]
             .map(|name| (name, Samples::default()))
             .into();
-    for round in 0..=args.rounds {
+    for round in 0..args.rounds + WARM_UP {
         let engine = |kind: Kind| -> Result<f64, String> {
             let output =
                 Command::new(&own).arg("--engine").arg(bundles.module(kind)).arg(bundles.store()).output();
@@ -135,10 +140,12 @@ fn measure(args: &Args) -> Result<(), String> {
         ];
         for (row, outcome) in rows.iter_mut().zip(all) {
             let time = outcome?;
-            // The first round compiles.
-            if round > 0 {
+            if round >= WARM_UP {
                 row.1.add(Ok(time));
             }
+        }
+        if round == 0 {
+            std::thread::sleep(SETTLED);
         }
     }
     let mut text = format!(

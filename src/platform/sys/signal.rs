@@ -2,6 +2,8 @@
 
 use crate::error::{Error, Result};
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 /// Sends the signal with this number, 0 to 64, to a process: pidfd_send_signal(2).
 pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> Result<()> {
@@ -31,12 +33,6 @@ pub fn default_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
-/// Lets the kernel reap children at once, for a first process that waits for none: orphans become its children.
-pub fn ignore_sigchld() {
-    // SAFETY: sets a disposition; no handler runs.
-    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-}
-
 /// Signals that end a process unless it handles them, without those that tell of a fault of its own and those that the
 /// real-time ones start after.
 const FATAL: [libc::c_int; 15] = [
@@ -64,15 +60,36 @@ pub fn exit_on_fatal_signals() {
         // SAFETY: _exit may be called in a signal handler.
         unsafe { libc::_exit(128 + number) }
     }
-    let handler = exit as extern "C" fn(libc::c_int);
-    for number in FATAL.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
-        // SAFETY: an all-zero sigaction is a valid one; the handler has the signature that goes without SA_SIGINFO, and
-        // does nothing but end the process. It runs on the alternate stack, for the program may have used its own up.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = handler as libc::sighandler_t;
-            action.sa_flags = libc::SA_ONSTACK | libc::SA_RESTART;
-            libc::sigaction(number, &raw const action, std::ptr::null_mut());
+    FATAL.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()).for_each(|number| handle(number, exit));
+}
+
+/// Handles a signal. What the handler interrupts goes on, and it runs on the alternate stack where there is one, for the program may
+/// have used its own up.
+fn handle(number: libc::c_int, handler: extern "C" fn(libc::c_int)) {
+    // SAFETY: an all-zero sigaction is a valid one; the handler has the signature that goes without SA_SIGINFO. What the handlers
+    // of this module do is said where they are.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as libc::sighandler_t;
+        action.sa_flags = libc::SA_ONSTACK | libc::SA_RESTART;
+        libc::sigaction(number, &raw const action, std::ptr::null_mut());
+    }
+}
+
+/// Calls `elapsed` whenever this process has computed for another `interval` (setitimer(2) with `ITIMER_VIRTUAL`), in a handler of
+/// SIGVTALRM: it may do nothing but what a handler may, which atomic operations are. Only the first call counts.
+pub fn on_processor_time(interval: Duration, elapsed: fn()) -> Result<()> {
+    static ELAPSED: OnceLock<fn()> = OnceLock::new();
+    extern "C" fn handler(_: libc::c_int) {
+        if let Some(elapsed) = ELAPSED.get() {
+            elapsed();
         }
     }
+    ELAPSED.get_or_init(|| elapsed);
+    handle(libc::SIGVTALRM, handler);
+    let interval = libc::timeval { tv_sec: 0, tv_usec: interval.subsec_micros().into() };
+    let timer = libc::itimerval { it_interval: interval, it_value: interval };
+    // SAFETY: the timer is read only, and what it was before is not asked for.
+    let set = unsafe { libc::setitimer(libc::ITIMER_VIRTUAL, &raw const timer, std::ptr::null_mut()) };
+    if set == 0 { Ok(()) } else { Err(Error::from(std::io::Error::last_os_error())) }
 }

@@ -3,8 +3,11 @@
 use super::instance;
 use super::program::Kind;
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::limits::{
+    WASM_COMPILER_MEMORY, WASM_COMPILER_MEMORY_PER_BYTE, WASM_COMPILER_SECONDS, WASM_COMPILER_SECONDS_PER_MIB,
+};
 use crate::platform::memory;
-use crate::platform::sys::clone::{CloneArgs, clone3};
+use crate::platform::sys::clone::fork;
 use crate::runtime::native::channel::{self, Message};
 use crate::runtime::native::launch::{drop_copy, kill_and_reap};
 use std::borrow::Cow;
@@ -17,6 +20,11 @@ use wasmtime::{Engine, ExternType, Module};
 const MODULE: &[u8; 8] = b"\0asm\x01\0\0\0";
 /// What the first eight bytes of a component are: version 13, layer 1.
 const COMPONENT: &[u8; 8] = b"\0asm\x0d\0\x01\0";
+
+/// What a component exports that is a command.
+const COMMAND_EXPORT: &str = "wasi:cli/run@0.2.";
+/// What a component exports that serves HTTP.
+const PROXY_EXPORT: &str = "wasi:http/incoming-handler@0.2.";
 
 /// Compiles a module or component, binary or text, and checks that it is a program that can run here. `what` is how messages
 /// call it.
@@ -32,14 +40,18 @@ pub fn compile(engine: &Engine, bytes: &[u8], what: &str) -> Result<(Vec<u8>, Ki
     compiled.map_err(|e| e.wrap(format!("cannot compile '{what}'")))
 }
 
-/// Compiles in a process of its own, so that this one keeps a single thread and none of the compiler's memory.
+/// Compiles in a process of its own, so that this one keeps a single thread and none of the compiler's memory, and a module
+/// that was made to use up memory ends nothing but its compiler.
 pub fn apart(engine: &Engine, bytes: &[u8], what: &str) -> Result<(File, Kind)> {
     let mut code = memory::file()?;
     let (ours, theirs) = channel::pair()?;
-    let child = clone3(&CloneArgs::default(), || {
+    let budget = Budget::of(bytes);
+    let child = fork(|| {
         drop_copy(&ours);
         let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-        let done = compile(engine, bytes, what)
+        let done = budget
+            .impose()
+            .and_then(|()| compile(engine, bytes, what))
             .and_then(|(compiled, kind)| {
                 code.write_all(&compiled).context(|| format!("cannot keep the code of '{what}'"))?;
                 Ok(kind)
@@ -58,8 +70,52 @@ pub fn apart(engine: &Engine, bytes: &[u8], what: &str) -> Result<(File, Kind)> 
             code.rewind()?;
             Ok((code, kind))
         }
-        _ => crate::bail!(CreateFailed, "cannot compile '{what}': the compiler died (out of memory?)"),
+        _ => crate::bail!(
+            CreateFailed,
+            "cannot compile '{what}': the compiler died: it may take {} MiB of memory and {} s of processor time for a module of this size, if there is as much",
+            budget.memory >> 20,
+            budget.seconds
+        ),
     }
+}
+
+/// What compiling one module may take: one that was made for it takes a compiler hours, or all memory of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Budget {
+    /// Writable private memory, in bytes (`RLIMIT_DATA`, getrlimit(2)).
+    memory: u64,
+    /// Processor time of all threads, in seconds (`RLIMIT_CPU`).
+    seconds: u64,
+}
+
+impl Budget {
+    fn of(module: &[u8]) -> Self {
+        let size = module.len() as u64;
+        Self {
+            memory: WASM_COMPILER_MEMORY.saturating_add(WASM_COMPILER_MEMORY_PER_BYTE.saturating_mul(size)),
+            seconds: WASM_COMPILER_SECONDS + WASM_COMPILER_SECONDS_PER_MIB.saturating_mul(size >> 20),
+        }
+    }
+
+    /// Holds this process to it. Memory that is refused aborts it, which is nothing to keep a core of.
+    fn impose(self) -> Result<()> {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        for (resource, most) in
+            [(Resource::Data, self.memory), (Resource::Cpu, self.seconds), (Resource::Core, 0)]
+        {
+            let Rlimit { current, maximum } = getrlimit(resource);
+            let within = |limit: Option<u64>| Some(limit.map_or(most, |limit| limit.min(most)));
+            setrlimit(resource, Rlimit { current: within(current), maximum: within(maximum) })
+                .context(|| "cannot limit what the compiler takes")?;
+        }
+        Ok(())
+    }
+}
+
+/// Guesses whether a component serves HTTP, without compiling it.
+pub fn seems_to_serve(bytes: &[u8]) -> bool {
+    let has = |name: &[u8]| bytes.windows(name.len()).any(|window| window == name);
+    bytes.starts_with(COMPONENT) && has(PROXY_EXPORT.as_bytes()) && !has(COMMAND_EXPORT.as_bytes())
 }
 
 /// Compiles in this process.
@@ -130,9 +186,9 @@ fn component(engine: &Engine, bytes: &[u8]) -> Result<(Vec<u8>, Kind)> {
     let exports: Vec<String> =
         component.component_type().exports(engine).map(|(name, _)| name.to_owned()).collect();
     let exports = |prefix: &str| exports.iter().any(|name| name.starts_with(prefix));
-    let kind = if exports("wasi:cli/run@0.2.") {
+    let kind = if exports(COMMAND_EXPORT) {
         Kind::Component
-    } else if exports("wasi:http/incoming-handler@0.2.") {
+    } else if exports(PROXY_EXPORT) {
         Kind::Proxy
     } else {
         return invalid(
@@ -154,6 +210,12 @@ mod tests {
         let message = "expected `(`\n     --> <anon>:3:7\n      |\n    3 | nonsense\n      | ^";
         assert_eq!(one_line(message), "line 3, column 7: expected `(`");
         assert_eq!(one_line("no place"), "no place");
+    }
+
+    #[test]
+    fn the_budget_of_the_compiler_grows_with_the_module() {
+        assert_eq!(Budget::of(b""), Budget { memory: 1 << 30, seconds: 60 });
+        assert_eq!(Budget::of(&vec![0; 2 << 20]), Budget { memory: (1 << 30) + (128 << 20), seconds: 100 });
     }
 
     #[test]

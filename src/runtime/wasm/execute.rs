@@ -83,11 +83,12 @@ enum Loaded {
 
 /// Runs a program on this thread, until it ends or `stop` ends it.
 pub fn run(engine: &Engine, job: Job, stop: Option<&Stop>) -> Result<Outcome> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .context(|| "cannot make an executor")?;
+    let mut executor = tokio::runtime::Builder::new_current_thread();
+    if job.listener.is_some() {
+        // Every task may take a whole turn.
+        executor.event_interval(1);
+    }
+    let runtime = executor.enable_io().enable_time().build().context(|| "cannot make an executor")?;
     let ended = match stop {
         Some(stop) => runtime.block_on(stop.or(go(engine, job))),
         None => runtime.block_on(go(engine, job)),

@@ -124,8 +124,11 @@ impl Budget {
         let mut store = Store::new(engine, State::new(&self.call, limiter)?);
         store.limiter(|state| &mut state.limiter);
         if self.code.epochs {
-            // The first increment of the engine's epoch ends it.
+            // The first increment of the engine's epoch ends it, or is the end of its turn.
             store.set_epoch_deadline(1);
+            if self.call.alone {
+                store.epoch_deadline_async_yield_and_update(1);
+            }
         }
         if let Some(fuel) = self.limits.fuel {
             store

@@ -24,6 +24,7 @@ pub mod settings;
 pub mod source;
 mod stdio;
 pub mod store;
+mod turns;
 mod verified;
 pub mod view;
 

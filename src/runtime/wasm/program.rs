@@ -134,9 +134,7 @@ fn compiled(
         return Ok((code, kind));
     }
     let (code, kind) = compile(engine, bytes, what)?;
-    let stored =
-        std::fs::read(path_of(&code)).map_err(Error::from).and_then(|code| store.put(key, &code, kind));
-    if let Err(e) = stored {
+    if let Err(e) = read(&code).and_then(|code| store.put(key, &code, kind)) {
         tracing::warn!("the compiled code of '{what}' is not kept: {e}");
     }
     if let Some(Stored { code, kind }) = store.get(key) {
@@ -145,12 +143,8 @@ fn compiled(
     Ok((memory::seal(code)?, kind))
 }
 
-fn path_of(file: &File) -> String {
-    use std::os::fd::AsRawFd as _;
-    format!("/proc/self/fd/{}", file.as_raw_fd())
-}
-
-/// Compiles a module into the store of this user, so that its first start is as fast as any. Several threads work on it.
+/// Compiles a module into the store of this user, so that its first start is as fast as any. A process of its own with several
+/// threads does it.
 ///
 /// Returns false if it was there already. `what` is how messages call it.
 pub fn precompile(config: &WasmLimits, bytes: &[u8], what: &str) -> Result<bool> {
@@ -161,16 +155,34 @@ pub fn precompile(config: &WasmLimits, bytes: &[u8], what: &str) -> Result<bool>
             config.max_module_size
         );
     }
-    let settings = Settings::from_spec(&oci_spec::runtime::Spec::default(), config)?;
+    let mut settings = Settings::from_spec(&oci_spec::runtime::Spec::default(), config)?;
+    // What it serves is known when it is compiled; until then the names in it tell.
+    settings.code.epochs = compile::seems_to_serve(bytes);
+    let (kind, new) = keep(config, &settings, bytes, what)?;
+    if settings.code.epochs == (kind == Kind::Proxy) {
+        return Ok(new);
+    }
+    settings.code.epochs = kind == Kind::Proxy;
+    keep(config, &settings, bytes, what).map(|(_, new)| new)
+}
+
+/// What kind of program a module is, whose code is in the store now; and whether it was not before.
+fn keep(config: &WasmLimits, settings: &Settings, bytes: &[u8], what: &str) -> Result<(Kind, bool)> {
     let engine = engine::compiling(settings.code)?;
     let key = engine::key(&engine, &Digest::of(bytes));
     let store = store(config);
-    if store.get(&key).is_some() {
-        return Ok(false);
+    if let Some(Stored { kind, .. }) = store.get(&key) {
+        return Ok((kind, false));
     }
-    let (code, kind) = compile::compile(&engine, bytes, what)?;
-    store.put(&key, &code, kind)?;
-    Ok(true)
+    let (code, kind) = compile::apart(&engine, bytes, what)?;
+    store.put(&key, &read(&code)?, kind)?;
+    Ok((kind, true))
+}
+
+/// All of a file in memory.
+fn read(file: &File) -> Result<Vec<u8>> {
+    use std::os::fd::AsRawFd as _;
+    Ok(std::fs::read(format!("/proc/self/fd/{}", file.as_raw_fd()))?)
 }
 
 /// [`precompile`] for a file.

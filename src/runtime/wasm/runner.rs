@@ -7,7 +7,7 @@ use super::outcome::Outcome;
 use super::passed::FIRST;
 use super::preopen::Preopen;
 use super::program::Kind;
-use super::{engine, http};
+use super::{engine, http, turns};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::{fd, signal};
 use nix::sys::signal::SigSet;
@@ -64,7 +64,11 @@ fn run(plan: RawFd) -> Result<Outcome> {
         budget: Budget::new(call, &settings, memory_limit.map(take).transpose()?),
         listener: settings.http.map(http::listen).transpose()?,
     };
-    execute::run(&engine::running(settings.code)?, job, None)
+    let engine = engine::running(settings.code)?;
+    if settings.code.epochs {
+        turns::begin(&engine)?;
+    }
+    execute::run(&engine, job, None)
 }
 
 /// As a native program has them, and what the kernel does for no first process of a pid namespace: end it.
@@ -73,7 +77,7 @@ fn set_up_signals() -> Result<()> {
     signal::ignore_sigpipe();
     if std::process::id() == 1 {
         signal::exit_on_fatal_signals();
-        signal::ignore_sigchld();
+        signal::ignore_children();
     }
     // They were blocked until now.
     SigSet::all().thread_unblock().context(|| "cannot unblock signals")

@@ -39,7 +39,7 @@ const ROOMY_ADDRESS_SPACE: u64 = 16 << 30;
 pub struct CodeSettings {
     /// The code counts its operations.
     pub fuel: bool,
-    /// The code looks at a counter that another thread can raise to interrupt it.
+    /// The code looks at a counter that a thread or a timer raises to interrupt it.
     pub epochs: bool,
     /// The code makes do with little address space.
     pub small: bool,
@@ -107,7 +107,8 @@ impl Settings {
 
     /// The settings for a further process of a container: without an address, which is that of the first.
     pub fn for_exec(spec: &Spec, config: &WasmLimits) -> Result<Self> {
-        let settings = Self { http: None, ..Self::from_spec(spec, config)? };
+        let mut settings = Self { http: None, ..Self::from_spec(spec, config)? };
+        settings.code.epochs = false;
         Ok(if spec.linux().is_none() { settings.without_cgroup() } else { settings })
     }
 
@@ -141,9 +142,10 @@ impl Settings {
                 None => parse(annotations, FUEL)?,
             },
         };
-        let code = CodeSettings { fuel: limits.fuel.is_some(), ..CodeSettings::default() };
         let sockets = parse(annotations, SOCKETS)?.unwrap_or_default();
-        Ok(Self { code, limits, sockets, http: parse(annotations, HTTP)? })
+        let http = parse(annotations, HTTP)?;
+        let code = CodeSettings { fuel: limits.fuel.is_some(), epochs: http.is_some(), small: false };
+        Ok(Self { code, limits, sockets, http })
     }
 }
 

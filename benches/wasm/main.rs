@@ -50,7 +50,7 @@ fn main() -> ExitCode {
 /// Rounds that do not count: the first compiles, the second remembers the digests of modules and code.
 const WARM_UP: usize = 2;
 /// What is younger than 3 s could change unseen, and so is read and hashed at each start: no image is as young for long.
-const SETTLED: std::time::Duration = std::time::Duration::from_millis(3200);
+const SETTLED: Duration = Duration::from_millis(3200);
 
 fn parse(args: &[String]) -> Result<Args, String> {
     let mut parsed = Args { rounds: 40, instances: 100, magikrun: None, markdown: None };

@@ -115,6 +115,29 @@ fn what_needs_root_is_refused_to_a_user_by_name() {
     }
 }
 
+/// A shell in a container of a pod with these fields has a terminal that a client types into.
+fn types_into_a_terminal(pods: &Pods, fields: &str) {
+    let shell = container("sh", "exec sh -i", "stdin: true, tty: true");
+    let spec = format!("{{{fields} containers: [{shell}]}}");
+    let id = pods.start(&manifest(&pods.name("tty"), &spec));
+    let client = common::finish(pods.command(&["attach", "-i", &id]), Some(b"tty; id -u | sed s/^/user-/\n"));
+    client.exits(0);
+    let log = pods.wait_log(&id, "sh", "user-0");
+    assert!(log.contains("/dev/"), "{log}");
+    pods.ok(&["delete", "--force", &id]);
+    pods.assert_nothing_left();
+}
+
+#[test]
+fn terminals_work_whosever_ids_the_pod_has() {
+    types_into_a_terminal(&Pods::of_user("", ""), "");
+    types_into_a_terminal(&Pods::of_user(LENT, ""), "shareProcessNamespace: true,");
+    types_into_a_terminal(
+        &Pods::new().configured("[pods]\nfirst_id = 1000000\nids = 65536\n"),
+        "hostUsers: false,",
+    );
+}
+
 /// Processes of a pod without a cgroup, by what its monitor is the parent of.
 fn processes(name: &str) -> Vec<i32> {
     let monitor = monitor(name).expect("the monitor");

@@ -434,9 +434,10 @@ fn validate_tells_everything_and_does_nothing() {
         pods.runtime.file("good.yaml", manifest("x", "{nodeName: n, containers: [{name: c, image: i}]}"));
     let output = pods.call(&["validate", good.to_str().unwrap()]).exits(0);
     assert!(output.stdout.starts_with("warning: Pod/x: spec.nodeName: has no effect"), "{}", output.stdout);
-    let bad = pods
-        .runtime
-        .file("bad.yaml", manifest("x", "{containers: [{name: c, image: i, tty: true, bogus: 1}]}"));
+    let bad = pods.runtime.file(
+        "bad.yaml",
+        manifest("x", "{containers: [{name: c, image: i, volumeDevices: [{}], bogus: 1}]}"),
+    );
     let output = pods.call(&["validate", bad.to_str().unwrap()]).exits(1);
     assert_eq!(
         output.stdout.lines().filter(|line| line.starts_with("error: ")).count(),
@@ -446,7 +447,7 @@ fn validate_tells_everything_and_does_nothing() {
     );
     let json = pods.call(&["validate", "--format", "json", bad.to_str().unwrap()]).exits(1);
     let findings: Value = serde_json::from_str(&json.stdout).unwrap();
-    assert_eq!(findings[0]["path"], "spec.containers[0].tty");
+    assert_eq!(findings[0]["path"], "spec.containers[0].volumeDevices");
     pods.run(&[], &fs::read_to_string(bad).unwrap())
         .fails_with(1, &["spec.containers[0].bogus: unknown field"]);
     pods.assert_nothing_left();

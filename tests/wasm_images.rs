@@ -264,6 +264,24 @@ fn modules_and_native_programs_stand_in_one_pod() {
 }
 
 #[test]
+fn a_module_reads_what_a_client_writes() {
+    let pods = pods_with_modules();
+    let fields = "args: [echo], stdin: true, stdinOnce: true";
+    let spec = format!("{{containers: [{}]}}", member("module", "artifact", fields));
+    let id = run_pod(&pods, &manifest(&pods.name("reads"), &spec)).success().stdout.trim().to_owned();
+    let client = finish(pods.command(&["attach", "-i", &id]), Some(b"one\ntwo\n")).success();
+    assert_eq!(client.stdout, "got one\ngot two\nend of input\n");
+    pods.wait_phase(&id, "Succeeded");
+    pods.ok(&["delete", &id]);
+    let fields = "args: [tty], stdin: true, tty: true";
+    let spec = format!("{{containers: [{}]}}", member("module", "artifact", fields));
+    let id = run_pod(&pods, &manifest(&pods.name("reads"), &spec)).success().stdout.trim().to_owned();
+    pods.wait_log(&id, "module", "tty 1 1 1");
+    pods.ok(&["delete", "--force", &id]);
+    pods.assert_nothing_left();
+}
+
+#[test]
 fn one_module_that_cannot_be_linked_and_none_of_its_pod_runs() {
     let pods = pods_with_modules();
     let host = pods.runtime.path("written");

@@ -1,6 +1,7 @@
 //! Messages over a stream: four bytes of length, most significant first, and JSON.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::socket::{receive_descriptor, send_descriptor};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -61,21 +62,24 @@ impl Wire {
 
     /// Sends a message. A peer that is gone is an error and no signal; so is one that does not read.
     pub fn send(&self, message: &impl Serialize) -> Result<()> {
-        let cannot = || "cannot send a message";
-        let body = serde_json::to_vec(message)?;
-        if body.len() > MAX_MESSAGE {
-            crate::bail!(System, "a message of {} bytes is longer than {MAX_MESSAGE}", body.len());
-        }
-        let mut data = (body.len() as u32).to_be_bytes().to_vec();
-        data.extend(body);
-        let mut rest = data.as_slice();
+        self.send_all(&encode(message)?)
+    }
+
+    /// Sends a message and a descriptor with it, to a peer that takes both by [`Wire::receive_with`].
+    pub fn send_with(&self, message: &impl Serialize, descriptor: BorrowedFd<'_>) -> Result<()> {
+        let data = encode(message)?;
+        send_descriptor(self, descriptor, &data[..1])?;
+        self.send_all(&data[1..])
+    }
+
+    fn send_all(&self, mut rest: &[u8]) -> Result<()> {
         while !rest.is_empty() {
             match rustix::net::send(&self.fd, rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(sent) => rest = &rest[sent..],
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) if ready(self.as_fd(), PollFlags::OUT, Some(SEND_TIMEOUT))? => {}
                 Err(Errno::AGAIN) => crate::bail!(Timeout, "cannot send a message: the peer does not read"),
-                Err(e) => return Err(e).context(cannot),
+                Err(e) => return Err(e).context(|| "cannot send a message"),
             }
         }
         Ok(())
@@ -115,6 +119,25 @@ impl Wire {
         }
     }
 
+    /// Waits for the first message as [`Wire::receive`] does, and takes a descriptor that comes with it.
+    pub fn receive_with<T: DeserializeOwned>(
+        &mut self,
+        timeout: Option<Duration>,
+    ) -> Result<(Option<T>, Option<OwnedFd>)> {
+        if !ready(self.as_fd(), PollFlags::IN, timeout)? {
+            crate::bail!(Timeout, "no answer came in time");
+        }
+        let mut first = [0u8; 1];
+        let (read, descriptor) = receive_descriptor(&*self, &mut first)?;
+        self.pending.extend_from_slice(&first[..read]);
+        Ok((self.receive(timeout)?, descriptor))
+    }
+
+    /// The stream, for something else than messages, and what has arrived already after the last one.
+    pub fn into_parts(self) -> (OwnedFd, Vec<u8>) {
+        (self.fd, self.pending)
+    }
+
     fn take<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
         let Some(head) = self.pending.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_be_bytes(*head) as usize;
@@ -127,6 +150,17 @@ impl Wire {
         self.pending.drain(..4 + length);
         Ok(Some(message))
     }
+}
+
+/// A message as bytes.
+fn encode(message: &impl Serialize) -> Result<Vec<u8>> {
+    let body = serde_json::to_vec(message)?;
+    if body.len() > MAX_MESSAGE {
+        crate::bail!(System, "a message of {} bytes is longer than {MAX_MESSAGE}", body.len());
+    }
+    let mut data = (body.len() as u32).to_be_bytes().to_vec();
+    data.extend(body);
+    Ok(data)
 }
 
 /// Waits until something can be done with `fd`; false after `timeout`.
@@ -167,6 +201,28 @@ mod tests {
         drop(a);
         assert!(b.receive::<String>(None).unwrap().is_none());
         assert!(b.send(&1).is_err());
+    }
+
+    #[test]
+    fn a_descriptor_comes_with_its_message_and_what_follows_is_kept() {
+        let (a, mut b) = Wire::pair().unwrap();
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        a.send_with(&"here", write.as_fd()).unwrap();
+        rustix::io::write(&a, b"rest").unwrap();
+        let (message, descriptor) = b.receive_with::<String>(None).unwrap();
+        assert_eq!(message.as_deref(), Some("here"));
+        rustix::io::write(descriptor.unwrap(), b"x").unwrap();
+        assert_eq!(rustix::io::read(&read, &mut [0u8; 8]).unwrap(), 1);
+        let (fd, mut rest) = b.into_parts();
+        if rest.is_empty() {
+            rest.resize(4, 0);
+            rustix::io::read(&fd, rest.as_mut_slice()).unwrap();
+        }
+        assert_eq!(rest, b"rest");
+        let (a, mut b) = Wire::pair().unwrap();
+        a.send(&"alone").unwrap();
+        let (message, descriptor) = b.receive_with::<String>(None).unwrap();
+        assert!(message.is_some() && descriptor.is_none());
     }
 
     #[test]

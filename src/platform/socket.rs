@@ -2,8 +2,13 @@
 
 use crate::error::{Context as _, Result};
 use rustix::fs::{Mode, OFlags};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use std::os::fd::OwnedFd;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// Connects to a unix socket whose path may be longer than an address can hold.
@@ -23,4 +28,34 @@ pub fn connect(path: &Path) -> Result<OwnedFd> {
     };
     rustix::net::connect(&socket, &address).context(cannot)?;
     Ok(socket)
+}
+
+/// Sends a descriptor with `data`, at least one byte, over a unix socket.
+pub fn send_descriptor(socket: impl AsFd, fd: BorrowedFd<'_>, data: &[u8]) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd];
+    control.push(SendAncillaryMessage::ScmRights(&fds));
+    rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(&socket, &[IoSlice::new(data)], &mut control, SendFlags::NOSIGNAL)
+    })
+    .context(|| "cannot send a descriptor")?;
+    Ok(())
+}
+
+/// Waits for data, and answers how many bytes came, and the descriptor that came with them, if one did.
+pub fn receive_descriptor(socket: impl AsFd, data: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(data)], &mut control, RecvFlags::CMSG_CLOEXEC)
+    })
+    .context(|| "cannot receive a descriptor")?;
+    let mut found = None;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut fds) = message {
+            found = fds.next().or(found);
+        }
+    }
+    Ok((received.bytes, found))
 }

@@ -49,6 +49,13 @@ pub enum Ask {
     },
     /// All events so far; answered by [`Reply::Text`], one JSON object a line.
     Events,
+    /// What a container writes from now on; see [`attach`].
+    Attach {
+        /// Name of the container.
+        container: String,
+        /// Its standard input is asked for too.
+        input: bool,
+    },
 }
 
 /// An answer.
@@ -70,6 +77,13 @@ pub enum Reply {
     },
     /// Text.
     Text(String),
+    /// What the container writes follows. Its standard input comes with this, if that was asked for.
+    Attached {
+        /// It has a terminal, which its standard input is the master of.
+        tty: bool,
+        /// The end of this client's input is the end of the container's.
+        once: bool,
+    },
     /// It could not be done.
     Failed {
         /// Category.
@@ -101,21 +115,73 @@ pub fn listen(dir: &StateDir) -> Result<OwnedFd> {
     Ok(socket)
 }
 
+/// The last that a client hears who is attached to a container: a message after what the container has written.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Left {
+    /// Exit code of the container.
+    pub exit_code: u8,
+}
+
+/// A connection with a container.
+#[derive(Debug)]
+pub struct Attached {
+    /// Where frames come: standard output and error of the container, and [`Left`] as the last.
+    pub socket: OwnedFd,
+    /// What has come already.
+    pub begun: Vec<u8>,
+    /// Its standard input, if that was asked for: the end of a pipe, or the master of a terminal. Others may have it too.
+    pub input: Option<OwnedFd>,
+    /// It has a terminal.
+    pub tty: bool,
+    /// When `input` is closed its standard input is at its end.
+    pub once: bool,
+}
+
+/// Attaches to a container of a pod. `None` when the pod has no monitor any more.
+///
+/// The descriptor of its standard input is handed over, not what is written to it: what is slow to be read waits in the kernel
+/// and at nobody else, and the death of a client closes what it had.
+pub fn attach(
+    dir: &StateDir,
+    container: &str,
+    input: bool,
+    timeout: Option<Duration>,
+) -> Result<Option<Attached>> {
+    let request = Ask::Attach { container: container.to_owned(), input };
+    let Some(mut wire) = send(dir, request)? else { return Ok(None) };
+    let (reply, input) = wire.receive_with(timeout)?;
+    match reply {
+        Some(Reply::Attached { tty, once }) => {
+            let (socket, begun) = wire.into_parts();
+            Ok(Some(Attached { socket, begun, input, tty, once }))
+        }
+        Some(Reply::Failed { kind, message }) => Err(Error::new(kind, message)),
+        Some(_) => crate::bail!(System, "the monitor of the pod sent an answer to another question"),
+        None => Ok(None),
+    }
+}
+
 /// Asks the monitor of a pod. `None` when the pod has none any more.
 pub fn ask(dir: &StateDir, ask: Ask, timeout: Option<Duration>) -> Result<Option<Reply>> {
+    let Some(mut wire) = send(dir, ask)? else { return Ok(None) };
+    match wire.receive(timeout)? {
+        Some(Reply::Failed { kind, message }) => Err(Error::new(kind, message)),
+        reply => Ok(reply),
+    }
+}
+
+/// Sends a request to the monitor of a pod, if there is one.
+fn send(dir: &StateDir, ask: Ask) -> Result<Option<Wire>> {
     let socket = socket()?;
     match rustix::net::connect(&socket, &address(dir)?) {
         Ok(()) => {}
         Err(rustix::io::Errno::CONNREFUSED | rustix::io::Errno::NOENT) => return Ok(None),
         Err(e) => return Err(e).context(|| "cannot reach the monitor of the pod"),
     }
-    let mut wire = Wire::from(socket);
+    let wire = Wire::from(socket);
     match wire.send(&Request { version: VERSION, ask }) {
-        Err(e) if e.errno() == Some(libc::EPIPE) => return Ok(None),
-        sent => sent?,
-    }
-    match wire.receive(timeout)? {
-        Some(Reply::Failed { kind, message }) => Err(Error::new(kind, message)),
-        reply => Ok(reply),
+        Err(e) if e.errno() == Some(libc::EPIPE) => Ok(None),
+        sent => sent.map(|()| Some(wire)),
     }
 }

@@ -2,6 +2,7 @@
 //! of the program.
 
 use crate::error::{Context as _, Error, Result};
+use crate::platform::raw::RawMode;
 use crate::platform::sys::clone::Child;
 use crate::platform::sys::signal::pidfd_send_signal;
 use crate::runtime::notify::Notify;
@@ -10,7 +11,6 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, wait};
-use rustix::termios::{OptionalActions, Termios};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Signals that the kernel raises for a fault of our own; they must not be blocked.
@@ -149,7 +149,8 @@ fn reap(child: &Child) -> Option<u8> {
 /// Copies between our standard descriptors and the master of a terminal.
 struct Relay {
     master: OwnedFd,
-    restore: Option<Termios>,
+    /// Until the end of the program.
+    _raw: Option<RawMode>,
     to_master: Vec<u8>,
     input_open: bool,
     master_open: bool,
@@ -157,17 +158,9 @@ struct Relay {
 
 impl Relay {
     fn new(master: OwnedFd) -> Result<Self> {
-        let stdin = rustix::stdio::stdin();
-        let mut restore = None;
-        if let Ok(termios) = rustix::termios::tcgetattr(stdin) {
-            let mut raw = termios.clone();
-            raw.make_raw();
-            rustix::termios::tcsetattr(stdin, OptionalActions::Now, &raw)
-                .context(|| "cannot set the terminal to raw mode")?;
-            restore = Some(termios);
-        }
+        let raw = RawMode::set()?;
         rustix::io::ioctl_fionbio(&master, true).context(|| "cannot set up the terminal")?;
-        let relay = Self { master, restore, to_master: Vec::new(), input_open: true, master_open: true };
+        let relay = Self { master, _raw: raw, to_master: Vec::new(), input_open: true, master_open: true };
         relay.resize();
         Ok(relay)
     }
@@ -231,21 +224,13 @@ impl Relay {
     }
 }
 
-impl Drop for Relay {
-    fn drop(&mut self) {
-        if let Some(termios) = &self.restore {
-            let _ = rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Flush, termios);
-        }
-    }
-}
-
 fn readable(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0)
 }
 
-fn write_all(fd: BorrowedFd<'_>, mut data: &[u8]) -> Result<()> {
+pub(crate) fn write_all(fd: BorrowedFd<'_>, mut data: &[u8]) -> Result<()> {
     while !data.is_empty() {
         match rustix::io::write(fd, data) {
             Ok(n) => data = &data[n..],

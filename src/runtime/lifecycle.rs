@@ -30,7 +30,7 @@ use crate::storage::state_root::StateDir;
 use crate::vm::client::ANSWER_TIMEOUT;
 use crate::vm::protocol::message::ProcessInfo;
 use oci_spec::runtime::{Process, Spec};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 pub use crate::runtime::delete::delete;
 
@@ -45,10 +45,17 @@ pub fn create(host: &Host, options: &CreateOptions) -> Result<()> {
     native::create::create(host, options, bundle, console.for_child()?, None).map(drop)
 }
 
-/// Creates a container as [`create`] does, as a child of this process, whose standard streams it has.
-pub fn create_child(host: &Host, options: &CreateOptions, foreground: &Foreground) -> Result<Child> {
+/// Creates a container as [`create`] does, as a child of this process, whose standard streams it has; or a terminal, whose master
+/// is the second part of the answer.
+pub fn create_child(
+    host: &Host,
+    options: &CreateOptions,
+    foreground: &Foreground,
+) -> Result<(Child, Option<OwnedFd>)> {
     let bundle = prepare::load(host, options)?;
-    native::create::create(host, options, bundle, None, Some(foreground)).map(|created| created.child)
+    let console = Console::open(wants_terminal(bundle.spec.process().as_ref()), false, None)?;
+    let created = native::create::create(host, options, bundle, console.for_child()?, Some(foreground))?;
+    Ok((created.child, console.master()?))
 }
 
 fn wants_terminal(process: Option<&Process>) -> bool {

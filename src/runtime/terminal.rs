@@ -1,19 +1,14 @@
 //! Terminals of containers: made inside by the process itself, and handed out over a socket.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::platform::socket::connect;
+use crate::platform::socket::{connect, receive_descriptor, send_descriptor};
 use oci_spec::runtime::Process;
 use rustix::fs::{FileType, Mode, OFlags, fstat, fstatfs};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Gid, Uid};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -100,42 +95,17 @@ impl Console {
         match self {
             Self::Foreground { ours, theirs } => {
                 drop(theirs);
-                receive_descriptor(&ours).map(Some)
+                receive_terminal(&ours).map(Some)
             }
             _ => Ok(None),
         }
     }
 }
 
-/// Sends a descriptor with `data`, at least one byte, over a unix socket.
-pub fn send_descriptor(socket: &OwnedFd, fd: BorrowedFd<'_>, data: &[u8]) -> Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = [fd];
-    control.push(SendAncillaryMessage::ScmRights(&fds));
-    rustix::io::retry_on_intr(|| {
-        rustix::net::sendmsg(socket, &[IoSlice::new(data)], &mut control, SendFlags::NOSIGNAL)
-    })
-    .context(|| "cannot send a descriptor")?;
-    Ok(())
-}
-
-fn receive_descriptor(socket: &OwnedFd) -> Result<OwnedFd> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut data = [0u8; 64];
-    rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut data)], &mut control, RecvFlags::CMSG_CLOEXEC)
-    })
-    .context(|| "cannot receive the terminal of the container")?;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut fds) = message
-            && let Some(fd) = fds.next()
-        {
-            return Ok(fd);
-        }
-    }
-    Err(Error::new(ErrorKind::System, "the container has sent no terminal"))
+/// The terminal that a process has sent.
+fn receive_terminal(socket: &OwnedFd) -> Result<OwnedFd> {
+    let (_, terminal) = receive_descriptor(socket, &mut [0u8; 64])?;
+    terminal.ok_or_else(|| Error::new(ErrorKind::System, "the container has sent no terminal"))
 }
 
 /// The terminal that a process makes for itself.
@@ -278,7 +248,7 @@ mod tests {
         };
         let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).unwrap();
         send_descriptor(&theirs, null.as_fd(), b"x").unwrap();
-        let arrived = receive_descriptor(&ours).unwrap();
+        let arrived = receive_terminal(&ours).unwrap();
         assert_eq!(fstat(&arrived).unwrap().st_rdev, fstat(&null).unwrap().st_rdev);
     }
 }

@@ -59,6 +59,16 @@ impl ConsoleSocket {
 }
 
 impl Terminal {
+    /// A terminal of the test's own, and its other end for a program.
+    pub fn open() -> (Self, OwnedFd) {
+        use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).expect("a terminal");
+        grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other end can be opened");
+        let slave = ioctl_tiocgptpeer(&master, flags).expect("its other end");
+        (Self { master: File::from(master), seen: String::new() }, slave)
+    }
+
     /// Reads until `needle` has come and answers everything read so far.
     #[track_caller]
     pub fn read_until(&mut self, needle: &str) -> String {

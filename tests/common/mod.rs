@@ -21,12 +21,14 @@ mod wasm;
 pub use bundle::{Bundle, busybox_rootfs};
 pub use cgroup::{cgroup_dir, cgroup_value, has_controllers, leftover_cgroups, remove_cgroups};
 pub use commands::Commands;
-pub use console::ConsoleSocket;
+pub use console::{ConsoleSocket, Terminal};
 pub use containerd::{Containerd, IMAGE, PAUSE_IMAGE, Programs, Shim, WASM_IMAGE};
 pub use engine::{Engine, LIMITS, LISTENER, engine_path, engine_program, write_busybox_archive};
 pub use layout::{Compression, Layer, Layout};
 pub use pods::Pods;
-pub use process::{DEADLINE, Output, Running, finish, is_alive, poll, readable, signal, start, wait_dead};
+pub use process::{
+    DEADLINE, Output, Running, finish, is_alive, poll, readable, signal, start, start_with, wait_dead,
+};
 pub use registry::{RegistryAuth, RegistryServer};
 pub use shim::shim_folder;
 pub use wasm::{Wasm, annotate, compile, probe};

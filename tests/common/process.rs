@@ -82,16 +82,21 @@ pub struct Running {
 }
 
 /// Starts a command; `input` becomes its standard input.
-pub fn start(mut command: Command, input: Option<&[u8]>) -> Running {
-    let stdout = tempfile::tempfile().expect("a temporary file");
-    let stderr = tempfile::tempfile().expect("a temporary file");
-    let text = format!("{command:?}");
+pub fn start(command: Command, input: Option<&[u8]>) -> Running {
     let stdin = input.map_or_else(Stdio::null, |bytes| {
         let mut file = tempfile::tempfile().expect("a temporary file");
         file.write_all(bytes).expect("the input is written");
         file.seek(SeekFrom::Start(0)).expect("the input is rewound");
         Stdio::from(file)
     });
+    start_with(command, stdin)
+}
+
+/// Starts a command with this standard input.
+pub fn start_with(mut command: Command, stdin: Stdio) -> Running {
+    let stdout = tempfile::tempfile().expect("a temporary file");
+    let stderr = tempfile::tempfile().expect("a temporary file");
+    let text = format!("{command:?}");
     let child = command
         .stdin(stdin)
         .stdout(stdout.try_clone().expect("a copy of the file"))

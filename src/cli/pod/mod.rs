@@ -8,6 +8,7 @@ mod forward;
 mod list;
 mod logs;
 mod run;
+mod session;
 mod simple;
 mod stats;
 mod status;
@@ -30,7 +31,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show what the containers of a pod write from now on, until it ends
+    /// Show what the containers of a pod write from now on, or connect with one
     Attach(attach::Args),
     /// Copy files between a container and this host
     Cp(copy::Args),

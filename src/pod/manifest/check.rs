@@ -91,6 +91,10 @@ fn init_container(path: &str, container: &Container, findings: &mut Findings) {
         None => {}
         Some(_) => findings.error(&format!("{path}.restartPolicy"), "must be Always, which makes a sidecar"),
     }
+    if container.stdin {
+        // It would wait for ever.
+        findings.error(&format!("{path}.stdin"), "not supported: nobody can attach before the pod runs");
+    }
     let probes = [
         ("livenessProbe", container.liveness_probe.is_some()),
         ("readinessProbe", container.readiness_probe.is_some()),

@@ -70,7 +70,11 @@ fn every_fault_of_a_container_is_named_with_its_place() {
     assert_found(&[
         (pod("{containers: []}"), "Pod/web: spec.containers: must not be empty"),
         (with_container("image2: x"), "Pod/web: spec.containers[0].image2: unknown field"),
-        (with_container("tty: true"), "Pod/web: spec.containers[0].tty: not supported"),
+        (with_container("tty: 1"), "Pod/web: spec.containers[0].tty: invalid type"),
+        (
+            pod("{containers: [{name: a, image: i}], initContainers: [{name: b, image: i, stdin: true}]}"),
+            "Pod/web: spec.initContainers[0].stdin: not supported: nobody can attach",
+        ),
         (with_container("command: sh"), "Pod/web: spec.containers[0].command: invalid type: string"),
         (
             with_container("ports: [{containerPort: 70000}]"),
@@ -188,6 +192,8 @@ fn a_pod_in_a_microvm_has_no_part_of_the_hosts_kernel() {
         (of("", ", hostPID: true"), "spec.hostPID"),
         (of("", ", hostIPC: true"), "spec.hostIPC"),
         (of("", ", shareProcessNamespace: true"), "spec.shareProcessNamespace"),
+        (of(", stdin: true", ""), "spec.containers[0].stdin"),
+        (of(", tty: true", ""), "spec.containers[0].tty"),
         (of(", securityContext: {privileged: true}", ""), "spec.containers[0].securityContext.privileged"),
         (
             of("", ", securityContext: {appArmorProfile: {type: Localhost, localhostProfile: p}}"),

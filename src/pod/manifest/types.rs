@@ -115,6 +115,9 @@ pub struct Container {
     pub restart_policy: Option<RestartPolicy>,
     pub security_context: Security,
     pub startup_probe: Option<Probe>,
+    pub stdin: bool,
+    pub stdin_once: bool,
+    pub tty: bool,
     pub volume_mounts: Vec<Mount>,
     pub working_dir: Option<String>,
 }

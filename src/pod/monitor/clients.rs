@@ -2,12 +2,14 @@
 
 use super::Monitor;
 use super::jobs::Purpose;
+use super::viewers::Viewer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::infra::wire::{MAX_MESSAGE, Received, Wire};
 use crate::pod::plan::Action;
 use crate::pod::protocol::{Ask, Reply, Request, VERSION, listen};
 use crate::pod::store::EVENTS;
 use crate::storage::state_root::StateDir;
+use rustix::event::PollFlags;
 use rustix::net::{SocketFlags, accept_with};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -21,23 +23,24 @@ const MAX_TEXT: u64 = MAX_MESSAGE as u64 / 8;
 /// The listening socket and the connections.
 pub(super) struct Clients {
     listener: OwnedFd,
-    all: Vec<Client>,
+    pub(super) all: Vec<Client>,
     last: usize,
 }
 
-struct Client {
-    number: usize,
-    wire: Wire,
-    waits: Waits,
+pub(super) struct Client {
+    pub(super) number: usize,
+    pub(super) wire: Wire,
+    pub(super) waits: Waits,
 }
 
 /// What a client waits for.
-#[derive(PartialEq)]
-enum Waits {
+pub(super) enum Waits {
     /// It has not asked yet.
     ToAsk,
     Stop,
     Job(u64),
+    /// What a container writes.
+    Output(Viewer),
 }
 
 impl Clients {
@@ -49,8 +52,13 @@ impl Clients {
         self.listener.as_fd()
     }
 
-    pub(super) fn wires(&self) -> impl Iterator<Item = (usize, &Wire)> {
-        self.all.iter().map(|client| (client.number, &client.wire))
+    /// The connections, and what each waits for.
+    pub(super) fn wires(&self) -> impl Iterator<Item = (usize, &Wire, PollFlags)> {
+        self.all.iter().map(|client| {
+            let flags =
+                if let Waits::Output(viewer) = &client.waits { viewer.flags() } else { PollFlags::IN };
+            (client.number, &client.wire, flags)
+        })
     }
 
     pub(super) fn accept(&mut self) {
@@ -70,7 +78,7 @@ impl Clients {
 
     /// The pod has stopped: whoever waits for that hears it.
     pub(super) fn answer_stopped(&mut self) {
-        for client in self.all.drain(..).filter(|client| client.waits == Waits::Stop) {
+        for client in self.all.extract_if(.., |client| matches!(client.waits, Waits::Stop)) {
             let _ = client.wire.send(&Reply::Done);
         }
     }
@@ -84,10 +92,11 @@ impl Clients {
 
 impl Monitor<'_> {
     pub(super) fn serve_client(&mut self, number: usize) {
+        self.clients.flush(number);
         let Some(client) = self.clients.all.iter_mut().find(|client| client.number == number) else { return };
         match client.wire.try_receive::<Request>() {
             Ok(Received::Nothing) => {}
-            Ok(Received::Message(request)) if client.waits == Waits::ToAsk => {
+            Ok(Received::Message(request)) if matches!(client.waits, Waits::ToAsk) => {
                 match self.serve_request(number, request) {
                     Ok(Some(reply)) => self.clients.answer(number, &reply),
                     Ok(None) => {}
@@ -127,11 +136,12 @@ impl Monitor<'_> {
                 let name = &self.members[self.member(&container)?].plan.name;
                 Ok(Some(Reply::Text(tail(&self.log_directory().join(format!("{name}.log")))?)))
             }
+            Ask::Attach { container, input } => self.attach_client(number, &container, input).map(|()| None),
             Ask::Events => Ok(Some(Reply::Text(tail(&self.dir.path().join(EVENTS))?))),
         }
     }
 
-    fn member(&self, name: &str) -> Result<usize> {
+    pub(super) fn member(&self, name: &str) -> Result<usize> {
         let found = self.members.iter().position(|member| member.plan.name == name);
         found.ok_or_else(|| {
             Error::new(ErrorKind::ContainerNotFound, format!("the pod has no container '{name}'"))

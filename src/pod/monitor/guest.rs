@@ -3,7 +3,7 @@
 
 use super::Monitor;
 use super::logs::LogWriter;
-use super::members::{Stream, with_streams};
+use super::streams::{Stream, with_streams};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::signal::pidfd_send_signal;
 use crate::pod::microvm::{self, VM};
@@ -117,8 +117,10 @@ impl Monitor<'_> {
         let (said, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&said, true)?;
         let (host, foreground) = (&self.host, self.foreground);
-        let child = with_streams(&theirs, &theirs, || lifecycle::create_child(host, &options, foreground));
-        let machine = Machine::new(&self.host, VM, child.context(cannot)?).context(cannot)?;
+        let created =
+            with_streams(None, &theirs, &theirs, || lifecycle::create_child(host, &options, foreground));
+        let (child, _) = created.context(cannot)?;
+        let machine = Machine::new(&self.host, VM, child).context(cannot)?;
         let booting = Some(machine.boot().context(cannot)?);
         let (last, logs, behind) = (Vec::new(), Vec::new(), Vec::new());
         self.guest = Some(Guest {
@@ -206,9 +208,8 @@ impl Monitor<'_> {
             Kind::Stderr => Stream::Stderr,
             _ => return false,
         };
-        if let Some(log) = &mut self.members[number].log {
-            log.write(stream, &frame.body);
-        }
+        self.members[number].keep(stream, &frame.body);
+        self.clients.show(number, stream, &frame.body);
         true
     }
 

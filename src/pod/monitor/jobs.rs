@@ -1,7 +1,7 @@
 //! Probes and hooks, and what clients execute: started by the monitor, which never waits for one alone.
 
 use super::Monitor;
-use super::members::with_streams;
+use super::streams::with_streams;
 use super::tracker::Tracker;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::infra::InfraEvent;
@@ -335,8 +335,9 @@ impl Monitor<'_> {
             detach: true,
             ..ExecOptions::default()
         };
-        let (child, _) =
-            with_streams(&out, &err, || lifecycle::exec_child(&self.host, &options, Some(self.foreground)))?;
+        let (child, _) = with_streams(None, &out, &err, || {
+            lifecycle::exec_child(&self.host, &options, Some(self.foreground))
+        })?;
         (job.pid, job.pidfd) = (Some(child.pid), Some(child.pidfd));
         if job.purpose == Purpose::Client {
             job.output = Some((out.into(), err.into()));

@@ -2,7 +2,7 @@
 //!
 //! The tag is `F` for a full line and `P` for a part of one: a long line, or the end of a log without a line feed.
 
-use super::members::Stream;
+use super::streams::Stream;
 use crate::error::{Context as _, Result};
 use crate::runtime::state::now;
 use std::fs::{File, OpenOptions};

@@ -3,6 +3,7 @@
 use super::Monitor;
 use super::jobs::Tracked;
 use super::logs::LogWriter;
+use super::streams::{Stream, Streams};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::infra::InfraEvent;
 use crate::pod::plan::config;
@@ -11,25 +12,13 @@ use crate::pod::record::{ContainerState, ContainerStatus};
 use crate::runtime::delete::delete;
 use crate::runtime::lifecycle;
 use crate::runtime::options::CreateOptions;
-use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 use serde_json::Value;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Bytes read at once from a container's output.
-const BUFFER: usize = 16 << 10;
-
 /// Longest wait before a sidecar is started again.
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
-
-/// An output of a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stream {
-    Stdout,
-    Stderr,
-}
 
 /// A container.
 pub(super) struct Member {
@@ -49,8 +38,7 @@ pub(super) struct Member {
     /// When a sidecar is to be started again.
     pub(super) restart_at: Option<Instant>,
     pub(super) probes: Vec<Tracked>,
-    stdout: Option<OwnedFd>,
-    stderr: Option<OwnedFd>,
+    pub(super) streams: Streams,
     pub(super) log: Option<LogWriter>,
 }
 
@@ -68,8 +56,7 @@ impl Member {
             restarts: 0,
             restart_at: None,
             probes: Vec::new(),
-            stdout: None,
-            stderr: None,
+            streams: Streams::default(),
             log: None,
         }
     }
@@ -90,47 +77,31 @@ impl Member {
         }
     }
 
-    /// The outputs that are still open.
-    pub(super) fn streams(&self) -> impl Iterator<Item = (Stream, BorrowedFd<'_>)> {
-        let stdout = self.stdout.iter().map(|fd| (Stream::Stdout, fd.as_fd()));
-        stdout.chain(self.stderr.iter().map(|fd| (Stream::Stderr, fd.as_fd())))
+    /// Moves what a container has written to its log, without waiting, and shows it.
+    pub(super) fn read_log(&mut self, stream: Stream, mut show: impl FnMut(&[u8])) {
+        if let Some(data) = self.streams.read(stream) {
+            self.keep(stream, &data);
+            show(&data);
+        }
     }
 
-    /// Moves what a container has written to its log, without waiting.
-    pub(super) fn read_log(&mut self, stream: Stream) {
-        let slot = if stream == Stream::Stdout { &mut self.stdout } else { &mut self.stderr };
-        let Some(fd) = slot else { return };
-        let mut buffer = [0u8; BUFFER];
-        match rustix::io::read(&*fd, &mut buffer) {
-            Ok(read @ 1..) => {
-                if let Some(log) = &mut self.log {
-                    log.write(stream, &buffer[..read]);
-                }
-            }
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            _ => *slot = None,
+    /// Writes to the log what a container has written.
+    pub(super) fn keep(&mut self, stream: Stream, data: &[u8]) {
+        if let Some(log) = &mut self.log {
+            log.write(stream, data);
         }
     }
 
     /// Moves everything that is left to the log: the container has ended. What holds the output open beyond that, as a process
     /// in a shared pid namespace can, is not waited for.
-    fn drain(&mut self) {
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            loop {
-                let fd = if stream == Stream::Stdout { &self.stdout } else { &self.stderr };
-                let Some(fd) = fd else { break };
-                if !crate::infra::wire::ready(fd.as_fd(), rustix::event::PollFlags::IN, Some(Duration::ZERO))
-                    .unwrap_or(false)
-                {
-                    break;
-                }
-                self.read_log(stream);
-            }
+    fn drain(&mut self, mut show: impl FnMut(Stream, &[u8])) {
+        for (stream, data) in std::mem::take(&mut self.streams).rest() {
+            self.keep(stream, &data);
+            show(stream, &data);
         }
         if let Some(log) = &mut self.log {
             log.end();
         }
-        (self.stdout, self.stderr) = (None, None);
     }
 
     /// Sends a signal to its first process, if that lives.
@@ -161,22 +132,19 @@ impl Monitor<'_> {
         let cannot = || format!("cannot create container '{name}'");
         let bundle = self.bundle(&name);
         self.write_config(number, &bundle).context(cannot)?;
-        let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
-        for end in [&stdout, &stderr] {
-            rustix::io::ioctl_fionbio(end, true)?;
-        }
+        let (mut streams, theirs) = Streams::new(&self.members[number].plan)?;
         let options = CreateOptions { id: name.clone(), bundle, ..CreateOptions::default() };
         let (host, foreground) = (&self.host, self.foreground);
-        let child = with_streams(&their_stdout, &their_stderr, || {
-            lifecycle::create_child(host, &options, foreground)
-        });
-        let child = child.context(cannot)?;
+        let (child, terminal) =
+            theirs.given_to(|| lifecycle::create_child(host, &options, foreground)).context(cannot)?;
+        if let Some(master) = terminal {
+            streams.set_terminal(master, self.members[number].plan.input)?;
+        }
         let log = LogWriter::open(&self.log_directory(), &name).context(cannot)?;
         let member = &mut self.members[number];
         (member.pid, member.pidfd) = (Some(child.pid), Some(child.pidfd));
-        (member.stdout, member.stderr) = (Some(stdout), Some(stderr));
-        (member.exit, member.started, member.log) = (None, false, Some(log));
+        (member.streams, member.log) = (streams, Some(log));
+        (member.exit, member.started) = (None, false);
         Ok(())
     }
 
@@ -241,7 +209,8 @@ impl Monitor<'_> {
     /// A container's first process has ended.
     pub(super) fn member_ended(&mut self, number: usize, code: u8) {
         let member = &mut self.members[number];
-        member.drain();
+        member.drain(|stream, data| self.clients.show(number, stream, data));
+        self.clients.left(number, code);
         (member.pid, member.pidfd, member.exit, member.ready) = (None, None, Some(code), false);
         member.in_guest = false;
         member.probes.clear();
@@ -290,18 +259,4 @@ impl Monitor<'_> {
         }
         self.save_status();
     }
-}
-
-/// Runs `job` with these as standard output and error, and nothing as standard input; children of it keep them.
-pub(super) fn with_streams<T>(
-    stdout: &OwnedFd,
-    stderr: &OwnedFd,
-    job: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    rustix::stdio::dup2_stdout(stdout)?;
-    rustix::stdio::dup2_stderr(stderr)?;
-    let done = job();
-    rustix::stdio::dup2_stdout(rustix::stdio::stdin())?;
-    rustix::stdio::dup2_stderr(rustix::stdio::stdin())?;
-    done
 }

@@ -15,8 +15,10 @@ mod sandbox;
 mod shares;
 mod sources;
 mod stop;
+mod streams;
 mod tracker;
 mod turn;
+mod viewers;
 mod volumes;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -271,6 +273,7 @@ impl<'a> Monitor<'a> {
         self.note(&serde_json::json!({"type": "podEnded", "phase": self.status.phase, "reason": self.status.reason}));
         self.save_status();
         self.clients.answer_stopped();
+        self.clients.finish();
         ended
     }
 

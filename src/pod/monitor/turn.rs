@@ -5,7 +5,7 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::infra::message::FromInfra;
 use crate::infra::wire::{Received, Wire, timespec};
 use crate::pod::monitor::guest::{Guest, GuestSource};
-use crate::pod::monitor::members::Stream;
+use crate::pod::monitor::streams::Stream;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
@@ -71,8 +71,10 @@ impl Monitor<'_> {
         let now = Instant::now();
         // A stop whose time is over is being dealt with already.
         let stop_at = self.stop_at.filter(|at| *at > now);
-        let until = [deadline, stop_at, self.deadline, self.next_wakeup()].into_iter().flatten().min();
-        let behind: Vec<usize> = self.guest.iter().flat_map(|guest| guest.behind().to_vec()).collect();
+        let wakeups = [deadline, stop_at, self.deadline, self.next_wakeup(), self.clients.next_cut()];
+        let until = wakeups.into_iter().flatten().min();
+        let behind = self.guest.iter().flat_map(|guest| guest.behind().to_vec());
+        let behind: Vec<usize> = behind.filter(|number| !self.clients.hold(*number)).collect();
         let until = if behind.is_empty() { until } else { Some(now) };
         let left = until.map_or(LONGEST, |until| until.saturating_duration_since(now).min(LONGEST));
         for source in self.poll(left)? {
@@ -87,6 +89,7 @@ impl Monitor<'_> {
         }
         self.run_jobs(now);
         self.answer_jobs();
+        self.clients.cut(now);
         Ok(())
     }
 
@@ -96,10 +99,14 @@ impl Monitor<'_> {
             PollFd::from_borrowed_fd(self.foreground.signals().as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.clients.listener(), PollFlags::IN),
         ];
-        let mut add = |source, fd| {
+        let mut add_for = |source, fd, flags| {
             sources.push(source);
-            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
         };
+        for (number, wire, flags) in self.clients.wires() {
+            add_for(Source::Client(number), wire.as_fd(), flags);
+        }
+        let mut add = |source, fd| add_for(source, fd, PollFlags::IN);
         if let Some(maker) = &self.maker {
             add(Source::Maker, maker.as_fd());
         }
@@ -109,16 +116,16 @@ impl Monitor<'_> {
                 add(Source::Pasta, output.as_fd());
             }
         }
-        for (number, wire) in self.clients.wires() {
-            add(Source::Client(number), wire.as_fd());
-        }
-        for (number, member) in self.members.iter().enumerate() {
-            for (stream, fd) in member.streams() {
+        // What a client is behind with waits in the kernel.
+        for (number, member) in self.members.iter().enumerate().filter(|(n, _)| !self.clients.hold(*n)) {
+            for (stream, fd) in member.streams.outputs() {
                 add(Source::Log(number, stream), fd);
             }
         }
         for (source, fd) in self.guest.iter().flat_map(Guest::sources) {
-            add(Source::Guest(source), fd);
+            if !matches!(source, GuestSource::Log(number) if self.clients.hold(number)) {
+                add(Source::Guest(source), fd);
+            }
         }
         match poll(&mut fds, Some(&timespec(left))) {
             Ok(_) => {}
@@ -135,7 +142,10 @@ impl Monitor<'_> {
             Source::Pasta => self.hear_pasta(),
             Source::Listener => self.clients.accept(),
             Source::Client(number) => self.serve_client(number),
-            Source::Log(member, stream) => self.members[member].read_log(stream),
+            Source::Log(member, stream) => {
+                let clients = &mut self.clients;
+                self.members[member].read_log(stream, |data| clients.show(member, stream, data));
+            }
             Source::Guest(source) => self.serve_guest(source),
             // What has arrived with one message is not told again.
             Source::Infra => while self.hear_infra() {},

@@ -3,8 +3,8 @@
 use super::users::Users;
 use super::volumes::volume;
 use super::{
-    ContainerPlan, ImageFacts, MountPlan, Network, PodPlan, PortPlan, Propagation, Role, SubPath, VolumePlan,
-    dns, env, microvm, probes, resources, security,
+    ContainerPlan, ImageFacts, Input, MountPlan, Network, PodPlan, PortPlan, Propagation, Role, SubPath,
+    VolumePlan, dns, env, microvm, probes, resources, security,
 };
 use crate::error::Result;
 use crate::image::bundle::MODULE;
@@ -260,6 +260,12 @@ fn container(pod: &PodSpec, container: &Container, role: Role, context: &Context
             .transpose()?,
         pre_stop: container.lifecycle.pre_stop.as_ref().map(|h| probes::action(h, container)).transpose()?,
         stop_signal: stop_signal(container, &image),
+        input: match (container.stdin, container.stdin_once) {
+            (false, _) => Input::None,
+            (true, false) => Input::Open,
+            (true, true) => Input::Once,
+        },
+        tty: container.tty,
     })
 }
 

@@ -76,7 +76,7 @@ pub fn spec(pod: &PodPlan, container: &ContainerPlan, facts: &Facts, root: &str)
     let pairs: Vec<String> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let capabilities = &container.capabilities;
     let mut process = json!({
-        "terminal": false,
+        "terminal": container.tty,
         "user": {"uid": container.uid, "gid": container.gid, "additionalGids": container.groups},
         "args": args,
         "env": pairs,

@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 /// Search path where neither the image nor the manifest has one.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Kind of a container's terminal, where neither says it: what Kubernetes' runtimes set.
+const DEFAULT_TERM: &str = "xterm";
+
 /// The environment: that of the image, of `envFrom` and of `env`, in this order; the last of each name wins.
 pub fn environment(
     pod: &PodSpec,
@@ -22,6 +25,9 @@ pub fn environment(
         env.push(EnvPlan { name: name.to_owned(), value });
     };
     set("PATH", EnvValue::Text(DEFAULT_PATH.to_owned()));
+    if container.tty {
+        set("TERM", EnvValue::Text(DEFAULT_TERM.to_owned()));
+    }
     for (name, value) in image.env.iter().filter_map(|pair| pair.split_once('=')) {
         set(name, EnvValue::Text(value.to_owned()));
     }

@@ -203,6 +203,22 @@ pub struct ContainerPlan {
     pub pre_stop: Option<Action>,
     /// Number of the signal that asks it to end.
     pub stop_signal: i32,
+    /// What it gets as standard input.
+    pub input: Input,
+    /// Its standard streams are a terminal.
+    pub tty: bool,
+}
+
+/// What a container gets as standard input.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Input {
+    /// Nothing: it is at its end.
+    #[default]
+    None,
+    /// What clients write who attach.
+    Open,
+    /// What the first client writes who attaches; then it is at its end.
+    Once,
 }
 
 /// A variable of a container's environment.

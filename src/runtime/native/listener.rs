@@ -1,11 +1,12 @@
 //! Descriptors that are handed to others: seccomp listeners and pidfds.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::socket::send_descriptor;
 use crate::platform::sys::clone::Child;
 use crate::platform::sys::security::pidfd_getfd;
 use crate::runtime::container::Status;
 use crate::runtime::record::Record;
-use crate::runtime::{seccomp, state, terminal};
+use crate::runtime::{seccomp, state};
 use oci_spec::runtime::Spec;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -29,5 +30,5 @@ pub fn hand_over(record: &Record, spec: &Spec, process: &Child, number: i32) -> 
 /// Sends a pidfd to whoever listens on the unix socket at `path`, as runc's `--pidfd-socket` does.
 pub fn send_pidfd(path: &Path, process: &Child) -> Result<()> {
     let socket = crate::platform::socket::connect(path)?;
-    terminal::send_descriptor(&socket, process.pidfd.as_fd(), b"pidfd")
+    send_descriptor(&socket, process.pidfd.as_fd(), b"pidfd")
 }

@@ -2,7 +2,7 @@
 
 use crate::error::{Context as _, Result};
 use crate::platform::socket::connect;
-use crate::runtime::terminal::send_descriptor;
+use crate::platform::socket::send_descriptor;
 use serde_json::{Value, json};
 use std::os::fd::BorrowedFd;
 use std::path::Path;

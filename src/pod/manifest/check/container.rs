@@ -44,6 +44,9 @@ pub fn check(path: &str, container: &Container, spec: &Spec, findings: &mut Find
     for (number, env) in container.env.iter().enumerate() {
         variable(&format!("{path}.env[{number}]"), env, spec, findings);
     }
+    if container.stdin_once && !container.stdin {
+        findings.warn(&format!("{path}.stdinOnce"), "has no effect without stdin");
+    }
     ports(path, container, findings);
     resources(&format!("{path}.resources"), &container.resources, findings);
     security(&format!("{path}.securityContext"), &container.security_context, spec, findings);

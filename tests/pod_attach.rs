@@ -1,0 +1,264 @@
+//! `pod attach`: standard input, terminals and output of containers, for one client and for many.
+mod common;
+
+use common::pods::{WAIT, at_once, container, manifest, monitor};
+use common::{Output, Pods, Running, Terminal, is_alive, poll, signal, start};
+use rustix::process::Signal;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+
+/// The pod with these containers, of which any may end.
+fn of(name: &str, containers: &[String]) -> String {
+    manifest(name, &format!("{{restartPolicy: Never, containers: [{}]}}", containers.join(", ")))
+}
+
+/// `pod attach ARGS`, with this as its whole input.
+#[track_caller]
+fn attach(pods: &Pods, args: &[&str], input: &str) -> Output {
+    common::finish(pods.command(&[&["attach"], args].concat()), Some(input.as_bytes()))
+}
+
+/// `pod attach -i ARGS` whose input stays open, and its input.
+fn attach_open(pods: &Pods, args: &[&str]) -> (Running, std::fs::File) {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
+    let running = common::start_with(pods.command(&[&["attach", "-i"], args].concat()), Stdio::from(read));
+    (running, write.into())
+}
+
+/// Has a command run in a terminal of this size.
+fn in_terminal(mut command: Command, rows: u16, columns: u16) -> (Child, Terminal) {
+    let (terminal, slave) = Terminal::open();
+    terminal.resize(rows, columns);
+    let end = || Stdio::from(slave.try_clone().expect("a copy of the terminal"));
+    let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("the command starts");
+    (child, terminal)
+}
+
+#[test]
+fn a_program_reads_what_clients_write_and_its_end_where_nobody_may() {
+    let pods = Pods::new();
+    let name = pods.name("open");
+    let echo = "while read line; do echo \"got $line\"; done; echo over";
+    let id = pods.start(&of(
+        &name,
+        &[
+            container("once", echo, "stdin: true, stdinOnce: true"),
+            container("read", &format!("{echo}; {WAIT}"), "stdin: true"),
+            container("none", &format!("cat; {echo}; {WAIT}"), ""),
+        ],
+    ));
+    pods.wait_log(&id, "none", "over");
+    attach(&pods, &["-i", "-c", "none", &id], "x")
+        .fails_with(1, &["container 'none' of pod", "'stdin: true'"]);
+    for text in ["one\n", "two\n"] {
+        let ended = attach(&pods, &["-i", "-c", "read", &id], text);
+        ended.exits(0);
+        pods.wait_log(&id, "read", &format!("got {}", text.trim()));
+    }
+    let (client, mut input) = attach_open(&pods, &["-c", "read", &id]);
+    input.write_all(b"three\n").unwrap();
+    client.wait_stdout("got three\n");
+    assert!(!client.stdout().contains("got two"), "only what comes from now on: {}", client.stdout());
+    drop(input);
+    client.finish().exits(0);
+    assert_eq!(pods.status(&id)["phase"], "Running", "the end of a client is not that of the container");
+    assert!(!pods.ok(&["logs", &id, "read"]).contains("over"));
+    // The first client's end is the container's.
+    let whole = attach(&pods, &["-i", "-c", "once", &id], "a\nb\n").exits(0);
+    assert_eq!(whole.stdout, "got a\ngot b\nover\n");
+    assert!(pods.ok(&["logs", &id, "once"]).ends_with("got b\nover\n"));
+    attach(&pods, &["-c", "once", &id], "").fails_with(1, &["container 'once' does not run"]);
+    attach(&pods, &["-c", "absent", &id], "").fails_with(1, &["no container 'absent'"]);
+    pods.ok(&["delete", "--force", &id]);
+    pods.assert_nothing_left();
+}
+
+#[test]
+fn one_client_has_the_input_that_is_for_one_and_its_death_is_the_end_of_it() {
+    let pods = Pods::new();
+    let name = pods.name("once");
+    let id = pods.start(&of(
+        &name,
+        &[container("a", &format!("cat; echo over; {WAIT}"), "stdin: true, stdinOnce: true")],
+    ));
+    let (client, mut input) = attach_open(&pods, &[&id]);
+    input.write_all(b"hello\n").unwrap();
+    client.wait_stdout("hello\n");
+    attach(&pods, &["-i", &id], "x").fails_with(1, &["for one client, which has had it (stdinOnce)"]);
+    let watcher = start(pods.command(&["attach", "-c", "a", &id]), None);
+    poll("the second client", || (clients(&name) == 2).then_some(()));
+    signal(client.pid(), Signal::KILL);
+    client.finish().exits(128 + 9);
+    watcher.wait_stdout("over\n");
+    pods.ok(&["stop", &id]);
+    watcher.finish().exits(0);
+    attach(&pods, &["-i", &id], "x").fails_with(1, &["the pod does not run"]);
+    pods.ok(&["delete", &id]);
+    pods.assert_nothing_left();
+}
+
+#[test]
+fn a_container_with_a_terminal_is_used_as_one_and_left_running() {
+    let pods = Pods::new();
+    let name = pods.name("tty");
+    let id = pods.start(&of(
+        &name,
+        &[
+            container("shell", "exec sh -i", "stdin: true, stdinOnce: true, tty: true"),
+            container("plain", WAIT, "stdin: true"),
+        ],
+    ));
+    let (mut client, mut terminal) = in_terminal(pods.command(&["attach", "-it", &id]), 33, 111);
+    terminal.read_until("ctrl-p ctrl-q");
+    terminal.write("echo size $(stty size) $TERM; test -t 0 -a -t 1 -a -t 2 && echo all-three; tty\r");
+    terminal.read_until("size 33 111 xterm");
+    terminal.read_until("all-three");
+    terminal.read_until("/dev/");
+    terminal.resize(20, 50);
+    signal(i32::try_from(client.id()).unwrap(), Signal::WINCH);
+    terminal.write("while test \"$(stty size)\" != '20 50'; do sleep 0.1; done; echo re''sized\r");
+    terminal.read_until("resized");
+    // The interrupt goes to the program, and not to the client.
+    terminal.write("sleep 600; echo interr''upted\r");
+    poll("sleep to run", || pods.sh(&id, "shell", "ps").contains("sleep 600").then_some(()));
+    terminal.write("\x03");
+    terminal.write("echo still h''ere\r");
+    terminal.read_until("still here");
+    terminal.write("\x10\x11");
+    assert!(client.wait().unwrap().success());
+    let log = pods.ok(&["logs", &id, "shell"]);
+    assert!(log.contains("size 33 111 xterm") && log.contains("still here"), "{log}");
+    // A terminal stays open, whoever goes.
+    let (mut client, mut terminal) = in_terminal(pods.command(&["attach", "-i", "-c", "shell", &id]), 24, 80);
+    terminal.read_until("ctrl-p ctrl-q");
+    terminal.write("echo ba''ck; exit 7\r");
+    terminal.read_until("back");
+    assert_eq!(client.wait().unwrap().code(), Some(7));
+    pods.wait_phase(&id, "Failed");
+    pods.ok(&["delete", &id]);
+    let id = pods.start(&of(&name, &[container("plain", WAIT, "stdin: true")]));
+    let told = attach(&pods, &["-it", &id], "").exits(0);
+    assert!(told.stderr.contains("'plain' has no terminal"), "{}", told.stderr);
+    pods.ok(&["delete", "--force", &id]);
+    pods.assert_nothing_left();
+}
+
+#[test]
+fn a_client_that_takes_nothing_stops_nobody_for_long() {
+    let pods = Pods::new();
+    let name = pods.name("slow");
+    let script = format!("read go; seq 1 300000; echo the-end; {WAIT}");
+    let id = pods.start(&of(&name, &[container("a", &script, "stdin: true")]));
+    let all = start(pods.command(&["attach", "-c", "a", &id]), None);
+    let asleep = start(pods.command(&["attach", "-c", "a", &id]), None);
+    poll("two clients", || (clients(&name) == 2).then_some(()));
+    signal(asleep.pid(), Signal::STOP);
+    attach(&pods, &["-i", &id], "go\n").exits(0);
+    all.wait_stdout("the-end\n");
+    let lines: Vec<String> = (1..=300_000).map(|n| n.to_string()).collect();
+    assert!(
+        all.stdout() == format!("{}\nthe-end\n", lines.join("\n")),
+        "a client that takes everything has all of it"
+    );
+    signal(asleep.pid(), Signal::CONT);
+    asleep.finish().fails_with(1, &["output was not taken for too long"]);
+    pods.ok(&["delete", "--force", &id]);
+    all.finish();
+    pods.assert_nothing_left();
+}
+
+/// How many connections the monitor of a pod has from clients that are attached.
+fn clients(name: &str) -> usize {
+    let monitor = monitor(name).expect("the monitor");
+    let fds = std::fs::read_dir(format!("/proc/{monitor}/fd")).expect("its descriptors");
+    let sockets = fds.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok());
+    let mut of_clients = 0;
+    let table = std::fs::read_to_string("/proc/net/unix").expect("the sockets");
+    for socket in sockets {
+        let text = socket.display().to_string();
+        let Some(inode) = text.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')) else {
+            continue;
+        };
+        let line = table.lines().find(|line| line.split_whitespace().nth(6) == Some(inode));
+        // Those of accept(2) have the name of the listening one, and are connected.
+        of_clients += usize::from(line.is_some_and(|line| {
+            line.split_whitespace().nth(7).is_some() && line.split_whitespace().nth(5) == Some("03")
+        }));
+    }
+    of_clients
+}
+
+#[test]
+fn many_clients_garbage_and_deaths_leave_a_pod_that_works_or_none() {
+    let pods = Pods::new();
+    let name = pods.name("many");
+    let script = format!("while read line; do echo \"got $line\"; done; {WAIT}");
+    let id = pods.start(&of(&name, &[container("a", &script, "stdin: true")]));
+    let socket = pods.runtime.root().join("~pods/pods").join(&id).join("monitor.sock");
+    let mut garbage = Vec::new();
+    for bytes in [&b"\xff\xff\xff\xff"[..], b"GET / HTTP/1.0\r\n\r\n", b"\0\0\0\x02{}", b"\0\0\0\x01", b""] {
+        let mut stream = UnixStream::connect(&socket).expect("the monitor listens");
+        stream.write_all(bytes).unwrap();
+        garbage.push(stream);
+    }
+    let watchers: Vec<Running> =
+        (0..20).map(|_| start(pods.command(&["attach", "-c", "a", &id]), None)).collect();
+    poll("the watchers", || (clients(&name) >= 20).then_some(()));
+    let writers = (0..20).map(|_| pods.command(&["attach", "-i", &id])).collect();
+    for written in at_once(writers) {
+        written.exits(0);
+    }
+    let (client, mut input) = attach_open(&pods, &[&id]);
+    input.write_all(b"last\n").unwrap();
+    for watcher in &watchers {
+        watcher.wait_stdout("got last\n");
+    }
+    for watcher in watchers {
+        signal(watcher.pid(), Signal::KILL);
+        watcher.finish();
+    }
+    input.write_all(b"later\n").unwrap();
+    client.wait_stdout("got later\n");
+    drop(garbage);
+    assert_eq!(pods.status(&id)["phase"], "Running");
+    signal(monitor(&name).unwrap(), Signal::KILL);
+    client.finish().fails_with(1, &["the monitor of the pod has closed the connection: it was killed"]);
+    pods.wait_phase(&id, "Failed");
+    pods.ok(&["delete", &id]);
+    pods.assert_nothing_left();
+}
+
+#[test]
+fn fifty_pods_are_attached_to_and_left_at_once() {
+    let pods = Pods::new();
+    let names: Vec<String> = (0..50).map(|number| pods.name(&format!("p{number}"))).collect();
+    let script = format!("read line; echo \"got $line\"; {WAIT}");
+    let all: Vec<String> =
+        names.iter().map(|name| of(name, &[container("a", &script, "stdin: true")])).collect();
+    for ten in all.chunks(10) {
+        pods.start(&ten.join("---\n"));
+    }
+    let clients: Vec<(Running, std::fs::File)> =
+        names.iter().map(|name| attach_open(&pods, &[name])).collect();
+    for ((client, mut input), name) in clients.into_iter().zip(&names) {
+        input.write_all(format!("{name}\n").as_bytes()).unwrap();
+        client.wait_stdout(&format!("got {name}\n"));
+        drop(input);
+        client.finish().exits(0);
+    }
+    for name in &names {
+        assert!(is_alive(monitor(name).expect("the monitor")));
+    }
+    at_once(
+        names
+            .chunks(10)
+            .map(|ten| {
+                let mut args = vec!["delete", "--force"];
+                args.extend(ten.iter().map(String::as_str));
+                pods.command(&args)
+            })
+            .collect(),
+    );
+    pods.assert_nothing_left();
+}

@@ -64,10 +64,35 @@ fn life_of_a_users_pod(lent: &str) {
     let probed = pods.call(&["exec", "-c", "side", &id, "sh", "-c", "exit 5"]);
     probed.exits(5);
     pods.ok(&["cp", "-c", "side", &format!("{id}:/d/f"), host.to_str().unwrap()]);
+    copies_belong_to_root_of(&pods, &id, ["/d", "/m", "/h", "/root"]);
+    let forward = common::start(pods.command(&["port-forward", &id, "0:80"]), None);
+    forward.wait_stdout("-> 80");
+    let told = forward.stdout();
+    let forwarded = told.split_once(" ->").and_then(|(at, _)| at.rsplit(':').next()?.parse().ok());
+    assert!(get(forwarded.expect("a port")).is_some(), "{told} {}", forward.stderr());
+    signal(forward.pid(), Signal::TERM);
+    forward.finish();
     pods.ok(&["stop", &id]);
     assert_eq!(pods.status(&id)["phase"], "Stopped");
     pods.ok(&["delete", &id]);
     pods.assert_nothing_left();
+}
+
+/// Copies a directory into these of the container `web`, where it and its file belong to root.
+#[track_caller]
+fn copies_belong_to_root_of(pods: &Pods, pod: &str, places: [&str; 4]) {
+    let source = pods.runtime.path("source");
+    if !source.exists() {
+        fs::create_dir(&source).unwrap();
+        fs::write(source.join("file"), "copied").unwrap();
+        std::os::unix::fs::symlink("file", source.join("link")).unwrap();
+    }
+    for place in places {
+        pods.sh(pod, "web", &format!("mkdir -p {place}"));
+        pods.ok(&["cp", "-c", "web", source.to_str().unwrap(), &format!("{pod}:{place}")]);
+        let script = format!("cd {place}/source; stat -c %u:%g . file link | sort -u; cat link");
+        assert_eq!(pods.sh(pod, "web", &script), "0:0\ncopied", "{place}");
+    }
 }
 
 #[test]
@@ -213,6 +238,10 @@ fn a_pod_with_ids_of_its_own_is_nobody_on_the_host() {
     assert_eq!(owner(&host.join("f")), (0, 0), "volumes of the host have the host's ids");
     let data = pods.runtime.store().join("pods").join(&id);
     assert_eq!(owner(&data.join("volumes/d/f")), (700_000, 700_000));
+    copies_belong_to_root_of(&pods, &id, ["/d", "/m", "/h", "/root"]);
+    assert_eq!(owner(&host.join("source/file")), (0, 0), "and as root on the host");
+    pods.ok(&["cp", "-c", "web", &format!("{id}:/d/source"), pods.runtime.path("back").to_str().unwrap()]);
+    assert_eq!(owner(&pods.runtime.path("back/file")), (0, 0));
     assert_eq!(owner(&data.join("bundles/web/upper/root-file")), (700_000, 700_000));
     let infra = pods.status(&id)["infra"]["pid"].as_i64().expect("the infra container");
     assert_eq!(fs::metadata(format!("/proc/{infra}")).unwrap().uid(), 700_000 + 65534);

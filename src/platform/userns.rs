@@ -5,9 +5,26 @@ use crate::platform::small_file;
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Uid};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::fs::File;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
+
+/// Enters the user namespace of a process, in which this one has all capabilities then, unless it is in it already. A process that has
+/// several threads cannot.
+pub fn enter(pid: i32) -> Result<()> {
+    let path = format!("/proc/{pid}/ns/user");
+    let cannot = || format!("cannot enter the user namespace '{path}'");
+    let namespace = File::open(&path).context(cannot)?;
+    let own = std::fs::metadata("/proc/self/ns/user").context(cannot)?;
+    let (own, wanted) = (own.ino(), namespace.metadata().context(cannot)?.ino());
+    if own == wanted {
+        return Ok(());
+    }
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::User)).context(cannot)
+}
 
 /// Maps the ids of the user namespace that process `pid` was made in.
 ///

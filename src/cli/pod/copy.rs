@@ -1,9 +1,13 @@
 //! `magikrun pod cp`
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::userns;
+use crate::pod::plan::users::IdRange;
 use crate::pod::{PodHost, microvm, operations};
 use crate::runtime::container::Container;
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, readlinkat, symlinkat};
+use rustix::thread::CapabilitySets;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -25,10 +29,22 @@ pub struct Args {
 /// A directory that paths are resolved in, never beyond it: the root of this host or of a container.
 struct Root(OwnedFd);
 
+/// One of the two sides.
+struct Side {
+    root: Root,
+    path: PathBuf,
+    /// The first process of the container, on the side of a pod.
+    init: Option<i32>,
+    /// The ids of the host that the pod has for its own.
+    ids: Option<IdRange>,
+}
+
 /// `magikrun pod cp`
 pub fn run(host: &PodHost, args: &Args) -> Result<()> {
-    let (from, from_path) = side(host, &args.from, args.container.as_deref())?;
-    let (to, to_path) = side(host, &args.to, args.container.as_deref())?;
+    let from = side(host, &args.from, args.container.as_deref())?;
+    let to = side(host, &args.to, args.container.as_deref())?;
+    become_root_of(host, &from, &to).map_err(|e| e.wrap(format!("cannot copy as root of '{}'", args.to)))?;
+    let (from, from_path, to, to_path) = (from.root, from.path, to.root, to.path);
     let cannot = || format!("cannot copy '{}' to '{}'", args.from, args.to);
     let name = from_path.file_name().map(PathBuf::from);
     // What is named may itself be a link, which is followed; those below are copied as links.
@@ -49,13 +65,28 @@ pub fn run(host: &PodHost, args: &Args) -> Result<()> {
     copy(&reopened, kind, &parent, Path::new(name)).context(cannot)
 }
 
-fn side(host: &PodHost, text: &str, container: Option<&str>) -> Result<(Root, PathBuf)> {
+/// What is copied belongs to root of the container, as if that had written it.
+fn become_root_of(host: &PodHost, from: &Side, to: &Side) -> Result<()> {
+    if host.host.rootless {
+        // It is the user, who may do in the pod's namespace what root may do in it, and nothing more outside.
+        return to.init.or(from.init).map_or(Ok(()), userns::enter);
+    }
+    let Some(ids) = to.ids else { return Ok(()) };
+    let root = ids.on_host(0);
+    setfsgid(Gid::from_raw(root));
+    setfsuid(Uid::from_raw(root));
+    // Along with the id the kernel takes privileges away, which the way to the files needs.
+    let all = rustix::thread::capabilities(None)?;
+    Ok(rustix::thread::set_capabilities(None, CapabilitySets { effective: all.permitted, ..all })?)
+}
+
+fn side(host: &PodHost, text: &str, container: Option<&str>) -> Result<Side> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let pod_path = text.split_once(':').filter(|(pod, _)| !pod.is_empty() && !pod.starts_with(['/', '.']));
     let Some((pod, path)) = pod_path else {
         let path = std::path::absolute(text).context(|| format!("cannot find '{text}'"))?;
         let root = rustix::fs::open("/", flags, Mode::empty()).context(|| "cannot open '/'")?;
-        return Ok((Root(root), path));
+        return Ok(Side { root: Root(root), path, init: None, ids: None });
     };
     let pod = host.store.open(pod)?;
     let id = operations::container(&pod, container)?;
@@ -71,7 +102,7 @@ fn side(host: &PodHost, text: &str, container: Option<&str>) -> Result<(Root, Pa
     let below = member.map(|member| microvm::root(&member.name)).unwrap_or_default();
     let root = rustix::fs::open(format!("/proc/{}/root{below}", init.pid), flags, Mode::empty())
         .context(|| format!("cannot open the root of container '{id}'"))?;
-    Ok((Root(root), Path::new("/").join(path)))
+    Ok(Side { root: Root(root), path: Path::new("/").join(path), init: Some(init.pid), ids: pod.record.ids })
 }
 
 impl Root {

@@ -1,6 +1,7 @@
 //! `magikrun pod port-forward`
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::userns;
 use crate::pod::PodHost;
 use crate::pod::store::Pod;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -33,11 +34,20 @@ fn parse(text: &str) -> Result<(u16, u16), String> {
 /// `magikrun pod port-forward`: until it is interrupted, or the pod is gone.
 pub fn run(host: &PodHost, args: &Args) -> Result<()> {
     let pod = host.store.open(&args.pod)?;
-    let namespace = Arc::new(network(host, &pod)?);
-    let mut threads = Vec::new();
+    let infra = infra(host, &pod)?;
+    let namespace = Arc::new(network(infra)?);
+    let mut listeners = Vec::new();
     for (local, inner) in args.ports.iter().copied() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, local))
             .context(|| format!("cannot listen on port {local}"))?;
+        listeners.push((listener, inner));
+    }
+    if host.host.rootless {
+        // The pod's network is its namespace's, as are the privileges to enter it.
+        userns::enter(infra)?;
+    }
+    let mut threads = Vec::new();
+    for (listener, inner) in listeners {
         let address = listener.local_addr().context(|| "cannot tell the port")?;
         crate::cli::print(&format!("{address} -> {inner}"))?;
         let namespace = Arc::clone(&namespace);
@@ -49,11 +59,16 @@ pub fn run(host: &PodHost, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The pod's network namespace.
-fn network(host: &PodHost, pod: &Pod) -> Result<File> {
+/// The pod's infra container.
+fn infra(host: &PodHost, pod: &Pod) -> Result<i32> {
     let infra = pod.status(&host.host)?.infra.filter(|infra| infra.is_alive());
     let gone = || Error::new(ErrorKind::InvalidState, format!("pod '{}' does not run", pod.record.name));
-    let path = format!("/proc/{}/ns/net", infra.ok_or_else(gone)?.pid);
+    Ok(infra.ok_or_else(gone)?.pid)
+}
+
+/// Its network namespace.
+fn network(infra: i32) -> Result<File> {
+    let path = format!("/proc/{infra}/ns/net");
     File::open(&path).context(|| format!("cannot open '{path}'"))
 }
 

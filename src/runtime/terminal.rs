@@ -151,12 +151,17 @@ fn make(size: Option<Winsize>) -> Result<(OwnedFd, OwnedFd)> {
 /// everything on. What goes through is not changed: the process has a terminal of its own that does that.
 pub fn make_on_host(plan: &ConsolePlan) -> Result<OwnedFd> {
     let (master, slave) = make(plan.size)?;
-    let cannot = || "cannot set the terminal to raw mode";
-    let mut raw = rustix::termios::tcgetattr(&slave).context(cannot)?;
-    raw.make_raw();
-    rustix::termios::tcsetattr(&slave, rustix::termios::OptionalActions::Now, &raw).context(cannot)?;
+    make_raw(slave.as_fd())?;
     send_descriptor(&plan.socket, master.as_fd(), b"/dev/ptmx")?;
     Ok(slave)
+}
+
+/// Lets a terminal pass everything on as it is.
+pub fn make_raw(terminal: BorrowedFd<'_>) -> Result<()> {
+    let cannot = || "cannot set the terminal to raw mode";
+    let mut raw = rustix::termios::tcgetattr(terminal).context(cannot)?;
+    raw.make_raw();
+    rustix::termios::tcsetattr(terminal, rustix::termios::OptionalActions::Now, &raw).context(cannot)
 }
 
 /// Makes a terminal the controlling one of this session, and the three standard descriptors.

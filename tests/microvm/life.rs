@@ -141,3 +141,25 @@ fn a_terminal_has_a_size_that_changes_and_control_characters() {
     runtime.ok(&["delete", "--force", &bundle.id]);
     runtime.assert_nothing_left();
 }
+
+#[test]
+fn a_terminal_in_the_foreground_is_that_of_whoever_runs_it() {
+    let runtime = Runtime::new();
+    let mut bundle =
+        microvm(&runtime, "tty; ls -l /dev/console; stty size; read line; echo \"read $line\"; exit 5");
+    bundle.edit(|config| config["process"]["terminal"] = json!(true));
+    let line = format!(
+        "stty rows 33 cols 99; {} --root {} run --bundle {} {}",
+        crate::common::runtime_path().display(),
+        runtime.root().display(),
+        bundle.dir(),
+        bundle.id
+    );
+    let mut command = std::process::Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]);
+    let output = finish(command, Some(b"typed\n")).exits(5);
+    for text in ["/dev/pts/0", "/dev/console", "33 99", "read typed"] {
+        assert!(output.stdout.contains(text), "{text}: {}", output.stdout);
+    }
+    runtime.assert_nothing_left();
+}

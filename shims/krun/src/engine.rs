@@ -15,8 +15,6 @@ const DIRECTORIES: [&str; 8] =
 /// The console device for standard streams is the second one: the first is the kernel's.
 const STREAMS: [(&str, i32, i32); 3] =
     [("krun-stdin", 0, -1), ("krun-stdout", -1, 1), ("krun-stderr", -1, 2)];
-/// Name of the port that is a terminal.
-const TERMINAL: &str = "terminal";
 /// Address of the network device: one that is locally administered. Each machine is alone in its network.
 const MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x6d, 0x6b, 0x01];
 
@@ -64,12 +62,8 @@ impl Vm {
         context.set_vsock(vm_protocol::PORT, &config.control, config.settings.network == Network::Tsi)?;
         context.set_console(&console)?;
         let streams = context.add_console()?;
-        if config.terminal {
-            context.add_terminal(streams, TERMINAL, 1)?;
-        } else {
-            for (name, input, output) in STREAMS {
-                context.add_port(streams, name, input, output)?;
-            }
+        for (name, input, output) in STREAMS {
+            context.add_port(streams, name, input, output)?;
         }
         match config.passt {
             Some(socket) => context.add_network(socket, MAC),

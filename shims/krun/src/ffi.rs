@@ -158,14 +158,6 @@ impl Context {
         .map(drop)
     }
 
-    /// A port of a console device that is a terminal, as `terminal` is.
-    pub fn add_terminal(&self, console: u32, name: &str, terminal: RawFd) -> Result<()> {
-        let port = text(name)?;
-        // SAFETY: as above; it is open for the life of this process.
-        check(name, unsafe { lib::krun_add_console_port_tty(self.0, console, port.as_ptr(), terminal) })
-            .map(drop)
-    }
-
     /// A network device whose frames go through a connected stream socket, as passt has it.
     pub fn add_network(&self, socket: RawFd, mac: [u8; 6]) -> Result<()> {
         let mut mac = mac;

@@ -8,7 +8,7 @@ use crate::{identity, program, rootfs, stdio};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, waitpid};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use std::convert::Infallible;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use vm_protocol::message::Failure;
 use vm_protocol::spec::{Container, Process};
 
@@ -27,11 +27,12 @@ pub fn make_first(
         run(&theirs, || {
             identity::apply_limits(&container.process)?;
             rustix::process::setsid().context(|| "cannot make a session")?;
-            if let ChildStdio::Terminal(terminal) = &stdio {
-                control(terminal, &container.process)?;
+            rootfs::enter(container)?;
+            take_streams(&container.process, stdio, &theirs)?;
+            if container.process.terminal {
+                rootfs::bind_console()?;
             }
-            rootfs::enter(container, if let ChildStdio::Terminal(fd) = &stdio { Some(fd) } else { None })?;
-            Ok(Some(become_program(&container.process, stdio, &theirs)))
+            Ok(Some(become_program(&container.process)))
         })
     })
     .context(|| "cannot make a process")?;
@@ -61,7 +62,8 @@ pub fn make_further(
             let made = ffi::clone3(&args, || {
                 run(&theirs, || {
                     rustix::process::setsid().context(|| "cannot make a session")?;
-                    Ok(Some(become_program(process, stdio, &theirs)))
+                    take_streams(process, stdio, &theirs)?;
+                    Ok(Some(become_program(process)))
                 })
             })
             .context(|| "cannot make a process")?;
@@ -97,31 +99,23 @@ fn run(channel: &Channel, act: impl FnOnce() -> Result<Option<Failure>>) -> i32 
     }
 }
 
-/// In a child that is where its program will be: becomes the program. Returns only when that fails.
-fn become_program(process: &Process, stdio: ChildStdio, channel: &Channel) -> Failure {
-    let Err(failure) = try_become(process, stdio, channel);
+/// In a child that is where its program will be: takes its standard streams, and tells of a terminal that it makes.
+fn take_streams(process: &Process, stdio: ChildStdio, channel: &Channel) -> Result<()> {
+    match stdio {
+        ChildStdio::Descriptors(input, output, error) => stdio::become_standard(&input, &output, &error),
+        ChildStdio::NewTerminal => channel.tell_terminal(&stdio::become_terminal(process)?),
+    }
+}
+
+/// In a child that has its streams: becomes the program. Returns only when that fails.
+fn become_program(process: &Process) -> Failure {
+    let Err(failure) = try_become(process);
     failure
 }
 
-fn try_become(process: &Process, stdio: ChildStdio, channel: &Channel) -> Result<Infallible> {
-    match stdio {
-        ChildStdio::Descriptors(input, output, error) => stdio::become_standard(&input, &output, &error)?,
-        ChildStdio::NewTerminal => channel.tell_terminal(&stdio::become_terminal(process)?)?,
-        ChildStdio::Terminal(fd) => stdio::become_standard(&fd, &fd, &fd)?,
-    }
+fn try_become(process: &Process) -> Result<Infallible> {
     identity::become_user(process)?;
     ffi::close_on_exec_from(3).context(|| "cannot close descriptors")?;
     ffi::reset_signals().context(|| "cannot reset signals")?;
     Err(program::execute(process))
-}
-
-/// Makes a terminal the controlling one of this session.
-fn control(terminal: &OwnedFd, process: &Process) -> Result<()> {
-    let cannot = || "cannot set the controlling terminal";
-    rustix::process::ioctl_tiocsctty(terminal).context(cannot)?;
-    if let Some(size) = process.size {
-        rustix::termios::tcsetwinsize(terminal, stdio::winsize(size)).context(cannot)?;
-    }
-    let owner = rustix::process::Uid::from_raw(process.uid);
-    rustix::fs::fchown(terminal, Some(owner), None).context(|| "cannot give the terminal away")
 }

@@ -1,8 +1,8 @@
 //! The standard streams of the virtual machine itself, for the container that has them.
 
-use crate::failure::{Context as _, Result};
+use crate::failure::Result;
+use crate::ports::Machine;
 use crate::pump::Pump;
-use crate::stdio::Machine;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
@@ -36,11 +36,6 @@ impl Console {
     /// Waits until the host has taken everything, at most for `patience`.
     pub fn finish(self, patience: Duration) {
         self.outputs.into_iter().for_each(|output| output.finish(patience));
-    }
-
-    /// A copy of the terminal.
-    pub fn terminal(&self) -> Result<OwnedFd> {
-        self.machine.terminal.try_clone().context(|| "cannot copy the terminal")
     }
 
     /// Nobody reads the input.

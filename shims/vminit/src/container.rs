@@ -44,17 +44,15 @@ impl Container {
     }
 
     /// Makes its first process. What is known of an earlier one is forgotten.
-    pub fn start(&mut self, console: &Console) -> Result<()> {
+    pub fn start(&mut self) -> Result<()> {
         if self.is_alive() {
             let message = format!("container '{}' runs already", self.spec.name);
             return Err(failure(FailureKind::InvalidState, message));
         }
         *self = Self::new(self.spec.clone());
         let (ours, theirs) = match (self.spec.stdio, self.spec.process.terminal) {
-            (Stdio::Console, true) => (OurStdio::default(), ChildStdio::Terminal(console.terminal()?)),
-            (Stdio::Console, false) => stdio::pipes(true)?,
-            (Stdio::Log | Stdio::Followed, true) => (OurStdio::default(), ChildStdio::NewTerminal),
-            (Stdio::Log | Stdio::Followed, false) => stdio::pipes(false)?,
+            (_, true) => (OurStdio::default(), ChildStdio::NewTerminal),
+            (stdio, false) => stdio::pipes(stdio == Stdio::Console)?,
         };
         self.cgroup = cgroup::make(&self.spec.name, &self.spec.cgroup)?;
         let directory = self.cgroup.as_ref().map(|cgroup| cgroup.directory.as_fd());

@@ -207,7 +207,6 @@ impl Guest {
     fn console_reader(&self) -> Option<usize> {
         self.containers.iter().position(|container| {
             container.spec.stdio == Stdio::Console
-                && !container.spec.process.terminal
                 && container.first.as_ref().is_some_and(|first| {
                     first.code.is_none() && first.is_started() && first.pending_input() == 0
                 })

@@ -30,10 +30,7 @@ impl Guest {
     pub fn fill(&mut self, spec: PodSpec) {
         self.containers = spec.containers.iter().cloned().map(Container::new).collect();
         self.spec = spec;
-        let console = |container: &Container| {
-            container.spec.stdio == Stdio::Console && !container.spec.process.terminal
-        };
-        if !self.containers.iter().any(console) {
+        if !self.containers.iter().any(|container| container.spec.stdio == Stdio::Console) {
             self.console.close_input();
         }
     }
@@ -107,7 +104,7 @@ impl Guest {
             let message = format!("container '{name}' cannot be started now");
             return Err(failure(FailureKind::InvalidState, message));
         }
-        container.start(&self.console)
+        container.start()
     }
 
     fn start_next(&mut self) {
@@ -118,7 +115,7 @@ impl Guest {
                 continue;
             }
             if container.first.is_none()
-                && let Err(e) = container.start(&self.console)
+                && let Err(e) = container.start()
             {
                 let message = format!("cannot start container '{}': {}", container.spec.name, e.message);
                 return self.fail(Failure { message, ..e });

@@ -23,6 +23,7 @@ mod mounts;
 mod netlink;
 mod network;
 mod options;
+mod ports;
 mod processes;
 mod program;
 mod pump;
@@ -103,7 +104,7 @@ fn run(options: &Options) -> Result<u8> {
         Some(path) => listen_unix(path)?,
         None => ffi::listen_vsock(vm_protocol::PORT).context(|| "cannot listen on vsock")?,
     };
-    let machine = stdio::Machine::open(options.listen.is_none())?;
+    let machine = ports::Machine::open(options.listen.is_none())?;
     let mut guest = Guest::new(signals, listener, console::Console::new(machine)?);
     match set_up(&options.spec) {
         Ok(spec) => guest.fill(spec),

@@ -5,14 +5,16 @@ use crate::failure::{Context as _, Result, system};
 use crate::mounts::{Root, path_of};
 use rustix::fs::{FileType, Gid, Mode, Uid, mknodat};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
-use std::os::fd::OwnedFd;
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use std::path::Path;
 use vm_protocol::spec::{Container, Device, Mount};
 
 /// The devices that every container has: name, major and minor number.
 const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// The terminal of a container that has one.
+const CONSOLE: &str = "/dev/console";
 
 /// The links that every container has below `/dev`.
 const LINKS: [(&str, &str); 5] = [
@@ -26,8 +28,8 @@ const LINKS: [(&str, &str); 5] = [
 /// The files of the network that a container gets if it mounts none, where there are some in [`RUN`].
 const FILES: [&str; 2] = ["resolv.conf", "hosts"];
 
-/// Makes the root file system of a container, with a console if it has one, and enters it.
-pub fn enter(container: &Container, console: Option<&OwnedFd>) -> Result<()> {
+/// Makes the root file system of a container, with a place for its console if it has a terminal, and enters it.
+pub fn enter(container: &Container) -> Result<()> {
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .context(|| "cannot make mounts private")?;
     let path = Path::new(&container.root);
@@ -45,8 +47,8 @@ pub fn enter(container: &Container, console: Option<&OwnedFd>) -> Result<()> {
         make_devices(&root)?;
     }
     container.devices.iter().try_for_each(|device| make_device(&root, device))?;
-    if let Some(console) = console {
-        bind_console(&root, console)?;
+    if container.process.terminal {
+        root.make_file(Path::new(CONSOLE)).context(|| "cannot make a place for the console")?;
     }
     container.readonly_paths.iter().try_for_each(|path| root.protect(Path::new(path)))?;
     container.masked_paths.iter().try_for_each(|path| root.mask(Path::new(path)))?;
@@ -133,11 +135,14 @@ fn make_device(root: &Root, device: &Device) -> Result<()> {
     rustix::fs::chmod(path_of(&made), Mode::from_raw_mode(device.mode & 0o7777)).context(cannot)
 }
 
-/// Shows the console of the virtual machine as that of the container.
-fn bind_console(root: &Root, console: &OwnedFd) -> Result<()> {
+/// Shows the terminal that is this process's standard input as the console of the container, which was entered.
+pub fn bind_console() -> Result<()> {
     let cannot = || "cannot mount the console";
-    let target = root.make_file(Path::new("/dev/console")).context(cannot)?;
-    // By its path, since the descriptor was opened in another mount namespace, out of which nothing can be bound.
-    let source = rustix::fs::readlink(path_of(console), Vec::new()).context(cannot)?;
-    rustix::mount::mount_bind(source.as_c_str(), path_of(&target)).context(cannot)
+    let target = Root::open(Path::new("/"))?.find(Path::new(CONSOLE)).context(cannot)?;
+    // By descriptors: the container may have no procfs.
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let terminal = rustix::mount::open_tree(rustix::stdio::stdin(), "", flags).context(cannot)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(&terminal, "", &target, "", flags).context(cannot)
 }

@@ -4,8 +4,7 @@ use crate::failure::{Context as _, Result, system};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::OwnedFd;
 use vm_protocol::spec::{Process, Size};
 
 /// The child's ends of its standard streams.
@@ -15,8 +14,6 @@ pub enum ChildStdio {
     Descriptors(OwnedFd, OwnedFd, OwnedFd),
     /// A terminal that it makes in the devpts of its container.
     NewTerminal,
-    /// This terminal, which becomes its controlling one.
-    Terminal(OwnedFd),
 }
 
 /// Our ends of the standard streams of a child.
@@ -106,61 +103,4 @@ pub fn become_standard(stdin: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> R
         .and_then(|()| rustix::stdio::dup2_stdout(stdout))
         .and_then(|()| rustix::stdio::dup2_stderr(stderr))
         .context(|| "cannot set the standard descriptors")
-}
-
-/// The streams of the virtual machine itself, for the container that has its console.
-#[derive(Debug)]
-pub struct Machine {
-    /// Its standard input.
-    pub stdin: OwnedFd,
-    /// Its standard output and standard error.
-    pub outputs: [OwnedFd; 2],
-    /// Its terminal.
-    pub terminal: OwnedFd,
-}
-
-impl Machine {
-    /// Our own streams. In a virtual machine those are the kernel's console, which gets our messages: what belongs to the container
-    /// goes over the ports and the terminal that the host has named, where there are some.
-    pub fn open(virtual_machine: bool) -> Result<Self> {
-        let copy = |fd: BorrowedFd<'_>| {
-            rustix::io::fcntl_dupfd_cloexec(fd, 3).context(|| "cannot copy a standard descriptor")
-        };
-        let mut machine = Self {
-            stdin: copy(rustix::stdio::stdin())?,
-            outputs: [copy(rustix::stdio::stdout())?, copy(rustix::stdio::stderr())?],
-            terminal: copy(rustix::stdio::stdin())?,
-        };
-        if virtual_machine {
-            machine.look_for_ports();
-        }
-        Ok(machine)
-    }
-
-    fn look_for_ports(&mut self) {
-        let open = |path: &Path, flags: OFlags| {
-            rustix::fs::open(path, flags | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty()).ok()
-        };
-        if let Some(console) = open(Path::new("/dev/hvc0"), OFlags::RDWR) {
-            self.terminal = console;
-        }
-        for entry in std::fs::read_dir("/sys/class/virtio-ports").into_iter().flatten().flatten() {
-            let name = std::fs::read_to_string(entry.path().join("name")).unwrap_or_default();
-            let device = Path::new("/dev").join(entry.file_name());
-            let (place, opened) = match name.trim_end().trim_start_matches("krun-") {
-                "stdin" => (&mut self.stdin, open(&device, OFlags::RDONLY | OFlags::NONBLOCK)),
-                "stdout" => (&mut self.outputs[0], open(&device, OFlags::WRONLY)),
-                "stderr" => (&mut self.outputs[1], open(&device, OFlags::WRONLY)),
-                // The kernel does not say which hvc device it is: the one that is there beside that of the console.
-                "terminal" => {
-                    let mut others = (1..8).map(|number| Path::new("/dev").join(format!("hvc{number}")));
-                    (&mut self.terminal, others.find_map(|path| open(&path, OFlags::RDWR)))
-                }
-                _ => continue,
-            };
-            if let Some(opened) = opened {
-                *place = opened;
-            }
-        }
-    }
 }

@@ -47,8 +47,6 @@ pub struct MachineConfig {
     pub control: String,
     /// Write end of a pipe that gets what the guest's kernel and first process say.
     pub console: RawFd,
-    /// Standard streams 0 to 2 are one terminal.
-    pub terminal: bool,
     /// Connected socket of passt.
     pub passt: Option<RawFd>,
 }

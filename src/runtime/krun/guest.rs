@@ -10,9 +10,7 @@ use crate::runtime::guest_exec::guest_process;
 use oci_spec::runtime as oci;
 use std::path::Path;
 use vm_protocol::message::Target;
-use vm_protocol::spec::{
-    Container, End, Mount, Network as GuestNetwork, PodSpec, Process, SPEC_VERSION, Size, Stdio,
-};
+use vm_protocol::spec::{Container, End, Mount, Network as GuestNetwork, PodSpec, SPEC_VERSION, Stdio};
 
 /// Name of the container in the guest.
 pub const NAME: &str = "main";
@@ -82,7 +80,7 @@ pub fn container(spec: &oci::Spec, name: &str, root: &str) -> Result<Container> 
         mounts: mounts.into_iter().flatten().collect(),
         masked_paths: linux.masked_paths().clone().unwrap_or_default(),
         readonly_paths: linux.readonly_paths().clone().unwrap_or_default(),
-        process: own_process(process)?,
+        process: guest_process(process)?,
         stdio: Stdio::Console,
         ..Container::default()
     })
@@ -129,15 +127,6 @@ pub fn mount(mount: &oci::Mount) -> Result<Option<Mount>> {
         source: kind.to_owned(),
         options: options.iter().filter(own).cloned().collect(),
     }))
-}
-
-/// The container's own process, whose terminal has the size of the configuration.
-fn own_process(process: &oci::Process) -> Result<Process> {
-    let size = process.console_size().as_ref().map(|size| Size {
-        columns: u16::try_from(size.width()).unwrap_or(u16::MAX),
-        rows: u16::try_from(size.height()).unwrap_or(u16::MAX),
-    });
-    Ok(Process { size, ..guest_process(process)? })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::platform::sys::clone::{self, Child};
 use crate::runtime::foreground::FAULTS;
 use crate::runtime::native::channel::{Channel, Message};
 use crate::vm::connection::{Connection, Received, reply_of};
+use crate::vm::session::terminal_size;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -32,8 +33,7 @@ const NO_MACHINE: i32 = 0;
 /// Offset of the exit code of a process that a signal ended.
 const SIGNAL_BASE: i32 = 128;
 
-/// Signals that are not the guest's business: its terminal has a size of its own, and libkrun looks after that; the others
-/// are for this process.
+/// Signals that are not the guest's business: the guest's terminal sends the first by itself when it is given the size of ours.
 const OWN: [Signal; 4] = [Signal::SIGWINCH, Signal::SIGCHLD, Signal::SIGPIPE, Signal::SIGURG];
 
 /// What is supervised.
@@ -45,6 +45,8 @@ pub struct Supervisor {
     pub control: PathBuf,
     /// When the guest's program must run.
     pub deadline: Instant,
+    /// The guest's program has a terminal, which is to have the size of ours.
+    pub terminal: bool,
     /// passt, if the guest's network goes through it.
     pub passt: Option<Child>,
 }
@@ -59,6 +61,8 @@ struct Running {
     ready: Option<Connection>,
     /// Signals that the guest has not acknowledged, each with the time until when it must.
     sent: Vec<(Connection, Instant)>,
+    /// The last size that the guest was told.
+    resized: Option<Connection>,
     early: Vec<i32>,
     /// The machine is ended for a reason that was told.
     failed: bool,
@@ -96,6 +100,7 @@ impl Supervisor {
             starter: Some(starter),
             ready: None,
             sent: Vec::new(),
+            resized: None,
             early: Vec::new(),
             failed: false,
             killed: None,
@@ -133,6 +138,8 @@ impl Running {
                 if let Some(code) = self.reap() {
                     return Some(self.ended(code));
                 }
+            } else if number == libc::SIGWINCH {
+                self.resize();
             } else if !OWN.iter().any(|own| *own as i32 == number) {
                 self.pass_on(number);
             }
@@ -258,8 +265,22 @@ impl Running {
         if let Some(starter) = self.starter.take() {
             let _ = starter.send(&Message::Ready);
         }
+        // It may have changed since the guest was given one.
+        self.resize();
         for signal in std::mem::take(&mut self.early) {
             self.pass_on(signal);
+        }
+    }
+
+    /// Gives the guest's terminal the size of ours. Nothing depends on it, so nobody waits for the answer.
+    fn resize(&mut self) {
+        if !self.supervisor.terminal || self.starter.is_some() {
+            return;
+        }
+        if let Some(size) = terminal_size() {
+            let request = Request::Resize { target: guest::target(), size };
+            let deadline = Instant::now() + SIGNAL_TIMEOUT;
+            self.resized = Connection::open(&self.supervisor.control, &request, deadline).ok();
         }
     }
 

@@ -12,15 +12,17 @@ use super::{DIRECTORY, SOCKET, network};
 use crate::error::{Context as _, Error, Result};
 use crate::platform::sys::clone::Child;
 use crate::runtime::native::channel::Channel;
+use crate::runtime::terminal;
 use crate::runtime::wasm::view::{Procfs, View};
 use crate::storage::state_root::StateDir;
+use crate::vm::session::terminal_size;
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::mount::OpenTreeFlags;
 use std::convert::Infallible;
 use std::os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use vm_protocol::spec::PodSpec;
+use vm_protocol::spec::{Container, PodSpec, Stdio};
 
 /// A microVM that a process is to become.
 #[derive(Debug)]
@@ -96,6 +98,7 @@ impl Guest {
 
     /// Becomes the supervisor of the machine, until its end; `starter` hears when its program runs. Returns only when that fails.
     pub fn execute(&mut self, starter: &Channel) -> Result<Infallible> {
+        let terminal = self.prepare_terminal()?;
         let (Some(view), Some(directory)) = (&self.view, &self.directory) else {
             crate::bail!(StartFailed, "the microVM has no root");
         };
@@ -119,13 +122,13 @@ impl Guest {
             rootfs: format!("{}/.", path(&view.root)),
             control: format!("{}/{SOCKET}", path(directory)),
             console: theirs.as_raw_fd(),
-            terminal: self.spec.containers.iter().any(|container| container.process.terminal),
             passt: socket.as_ref().map(AsRawFd::as_raw_fd),
         };
         let supervisor = Supervisor {
             console: console.into(),
             control: PathBuf::from(&config.control),
             deadline: Instant::now() + self.start_timeout,
+            terminal,
             passt,
         };
         let own = Channel::from(rustix::io::fcntl_dupfd_cloexec(starter.as_fd(), 3).map_err(Error::from)?);
@@ -137,6 +140,20 @@ impl Guest {
             machine.enter(&config)
         });
         std::process::exit(code)
+    }
+}
+
+impl Guest {
+    /// The program has a terminal of the guest, which does all that terminals do; ours passes everything on. Returns whether it is so.
+    fn prepare_terminal(&mut self) -> Result<bool> {
+        let on_console = |container: &&mut Container| container.stdio == Stdio::Console;
+        let Some(container) = self.spec.containers.iter_mut().find(on_console) else { return Ok(false) };
+        let process = &mut container.process;
+        if process.terminal {
+            terminal::make_raw(rustix::stdio::stdin())?;
+            process.size = terminal_size();
+        }
+        Ok(process.terminal)
     }
 }
 

@@ -68,18 +68,18 @@ fn add_device(linux: &mut oci_spec::runtime::Linux) -> oci_spec::Result<()> {
     );
     linux.set_devices(Some(devices));
     let mut resources = linux.resources().clone().unwrap_or_default();
-    if let Some(rules) = resources.devices().clone().filter(|rules| !rules.is_empty()) {
-        let mut rules = rules;
-        let rule = LinuxDeviceCgroupBuilder::default()
+    // Without a rule for it the hypervisor is denied, as every device is.
+    let mut rules = resources.devices().clone().unwrap_or_default();
+    rules.push(
+        LinuxDeviceCgroupBuilder::default()
             .allow(true)
             .typ(LinuxDeviceType::C)
             .major(major)
             .minor(minor)
             .access("rwm")
-            .build()?;
-        rules.push(rule);
-        resources.set_devices(Some(rules));
-    }
+            .build()?,
+    );
+    resources.set_devices(Some(rules));
     linux.set_resources(Some(resources));
     Ok(())
 }
@@ -130,6 +130,11 @@ mod tests {
         let mounts: Vec<_> =
             spec.mounts().iter().flatten().map(|m| m.destination().display().to_string()).collect();
         assert_eq!(mounts, ["/proc", "/dev"]);
+        // The hypervisor has its rule also where the configuration has none.
+        spec.set_linux(Some(serde_json::from_value(json!({"namespaces": [{"type": "mount"}]})).unwrap()));
+        change(&mut spec).unwrap();
+        let resources = spec.linux().as_ref().unwrap().resources().as_ref().unwrap();
+        assert_eq!(resources.devices().as_ref().unwrap()[0].minor(), Some(232));
         spec.set_linux(Some(serde_json::from_value(json!({"namespaces": [{"type": "pid"}]})).unwrap()));
         change(&mut spec).unwrap_err();
     }

@@ -137,3 +137,32 @@ fn a_request_that_traps_is_an_error_of_the_server_and_not_its_end() {
     wasm.ok(&["kill", id, "KILL"]);
     running.finish().exits(137);
 }
+
+#[cfg(feature = "wasi-p3")]
+#[test]
+fn components_of_wasi_0_3_are_run_and_served() {
+    let wasm = Wasm::new();
+    let command = wasm.bundle(&text("command-p3.wat"), "/command.wat", &[]);
+    assert_eq!(wasm.run(&command).success().stdout, "hello of 0.3\n");
+    let mut service = wasm.bundle(&text("http-p3.wat"), "/http.wat", &[]);
+    annotate(&mut service, HTTP, "127.0.0.1:8080");
+    let id = service.id.as_str();
+    let running = start(wasm.command(&["run", "--bundle", service.dir(), id]), None);
+    for _ in 0..3 {
+        poll("the service", || {
+            let answer = wasm.call(&["exec", id, "wget", "-q", "-O", "-", "http://127.0.0.1:8080/any"]);
+            (answer.stdout == "hello over http\n").then_some(())
+        });
+    }
+    wasm.ok(&["kill", id, "TERM"]);
+    running.finish().exits(143);
+}
+
+#[cfg(not(feature = "wasi-p3"))]
+#[test]
+fn components_of_wasi_0_3_are_refused_where_they_are_not_built_in() {
+    let wasm = Wasm::new();
+    for name in ["command-p3.wat", "http-p3.wat"] {
+        wasm.run(&wasm.bundle(&text(name), "/new.wat", &[])).fails_with(1, &["cannot compile '/new.wat'"]);
+    }
+}

@@ -22,9 +22,17 @@ const MODULE: &[u8; 8] = b"\0asm\x01\0\0\0";
 const COMPONENT: &[u8; 8] = b"\0asm\x0d\0\x01\0";
 
 /// What a component exports that is a command.
-const COMMAND_EXPORT: &str = "wasi:cli/run@0.2.";
+const COMMAND_EXPORTS: &[&str] = &[
+    "wasi:cli/run@0.2.",
+    #[cfg(feature = "wasi-p3")]
+    super::p3::COMMAND_EXPORT,
+];
 /// What a component exports that serves HTTP.
-const PROXY_EXPORT: &str = "wasi:http/incoming-handler@0.2.";
+const PROXY_EXPORTS: &[&str] = &[
+    "wasi:http/incoming-handler@0.2.",
+    #[cfg(feature = "wasi-p3")]
+    super::p3::PROXY_EXPORT,
+];
 
 /// Compiles a module or component, binary or text, and checks that it is a program that can run here. `what` is how messages
 /// call it.
@@ -114,8 +122,8 @@ impl Budget {
 
 /// Guesses whether a component serves HTTP, without compiling it.
 pub fn seems_to_serve(bytes: &[u8]) -> bool {
-    let has = |name: &[u8]| bytes.windows(name.len()).any(|window| window == name);
-    bytes.starts_with(COMPONENT) && has(PROXY_EXPORT.as_bytes()) && !has(COMMAND_EXPORT.as_bytes())
+    let has = |name: &&str| bytes.windows(name.len()).any(|window| window == name.as_bytes());
+    bytes.starts_with(COMPONENT) && PROXY_EXPORTS.iter().any(has) && !COMMAND_EXPORTS.iter().any(has)
 }
 
 /// Compiles in this process.
@@ -183,12 +191,10 @@ fn module(engine: &Engine, bytes: &[u8]) -> Result<(Vec<u8>, Kind)> {
 
 fn component(engine: &Engine, bytes: &[u8]) -> Result<(Vec<u8>, Kind)> {
     let component = Component::new(engine, bytes).map_err(|e| fault(&e))?;
-    let exports: Vec<String> =
-        component.component_type().exports(engine).map(|(name, _)| name.to_owned()).collect();
-    let exports = |prefix: &str| exports.iter().any(|name| name.starts_with(prefix));
-    let kind = if exports(COMMAND_EXPORT) {
+    let exports = |names: &[&str]| names.iter().any(|name| instance::exports(engine, &component, name));
+    let kind = if exports(COMMAND_EXPORTS) {
         Kind::Component
-    } else if exports(PROXY_EXPORT) {
+    } else if exports(PROXY_EXPORTS) {
         Kind::Proxy
     } else {
         return invalid(

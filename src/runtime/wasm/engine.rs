@@ -35,6 +35,8 @@ fn make(config: &Config) -> Result<Engine> {
 fn config(code: CodeSettings) -> Config {
     let mut config = Config::new();
     config.consume_fuel(code.fuel).epoch_interruption(code.epochs);
+    #[cfg(feature = "wasi-p3")]
+    config.wasm_component_model_async(true);
     // For debuggers and for offsets in backtraces; nobody looks at either, and both make the code larger.
     config.native_unwind_info(false).generate_address_map(false);
     if code.small {

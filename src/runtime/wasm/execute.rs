@@ -132,6 +132,10 @@ async fn command(store: &mut Store<State>, module: &Module) -> wasmtime::Result<
 /// Runs a component.
 async fn component_command(store: &mut Store<State>, component: &Component) -> wasmtime::Result<i32> {
     let linker = instance::component_linker(store.engine(), component)?;
+    #[cfg(feature = "wasi-p3")]
+    if instance::exports(store.engine(), component, super::p3::COMMAND_EXPORT) {
+        return super::p3::command(store, component, &linker).await;
+    }
     let command = Command::instantiate_async(&mut *store, component, &linker).await?;
     let result = command.wasi_cli_run().call_run(store).await?;
     Ok(i32::from(result.is_err()))

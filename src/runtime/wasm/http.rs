@@ -2,6 +2,8 @@
 
 use super::instance::{self, Budget, State};
 use super::outcome::Outcome;
+#[cfg(feature = "wasi-p3")]
+use super::p3;
 use crate::error::{Context as _, Result};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
@@ -14,13 +16,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
-use wasmtime::Engine;
+use tokio::sync::{Semaphore, oneshot};
 use wasmtime::component::Component;
+use wasmtime::{Engine, Store};
 use wasmtime_wasi_http::WasiHttpView as _;
 use wasmtime_wasi_http::io::TokioIo;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
-use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 /// Most connections at a time; further ones wait to be accepted.
@@ -65,9 +67,32 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener> {
     Ok(listener)
 }
 
+/// A component that answers requests.
+#[derive(Clone)]
+enum Proxy {
+    P2(ProxyPre<State>),
+    #[cfg(feature = "wasi-p3")]
+    P3(wasmtime_wasi_http::p3::bindings::ServicePre<State>),
+}
+
+impl Proxy {
+    fn link(engine: &Engine, component: &Component) -> wasmtime::Result<Self> {
+        let pre = instance::component_linker(engine, component)?.instantiate_pre(component)?;
+        #[cfg(feature = "wasi-p3")]
+        if instance::exports(engine, component, p3::PROXY_EXPORT) {
+            return wasmtime_wasi_http::p3::bindings::ServicePre::new(pre).map(Self::P3);
+        }
+        ProxyPre::new(pre).map(Self::P2)
+    }
+}
+
+/// What a request is answered with, as soon as its head is known.
+pub type Answer = oneshot::Sender<Result<Response<HyperOutgoingBody>, ErrorCode>>;
+
 /// What every request needs.
 struct Server {
-    proxy: ProxyPre<State>,
+    engine: Engine,
+    proxy: Proxy,
     budget: Budget,
     path: String,
 }
@@ -81,13 +106,11 @@ pub async fn serve(
     budget: Budget,
     path: String,
 ) -> Result<Outcome> {
-    let pre =
-        instance::component_linker(engine, component)?.instantiate_pre(component).and_then(ProxyPre::new);
-    let proxy = match pre {
+    let proxy = match Proxy::link(engine, component) {
         Ok(proxy) => proxy,
         Err(e) => return Ok(Outcome::failed(format!("'{path}' cannot be served: {e:#}"))),
     };
-    let server = Arc::new(Server { proxy, budget, path });
+    let server = Arc::new(Server { engine: engine.clone(), proxy, budget, path });
     let listener = tokio::net::TcpListener::from_std(listener).context(|| "cannot serve HTTP")?;
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
@@ -124,20 +147,16 @@ impl Server {
     }
 
     async fn handle(&self, request: Request<Incoming>) -> Result<Response<HyperOutgoingBody>, String> {
-        let mut store = self.budget.store(self.proxy.engine()).map_err(|e| e.to_string())?;
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        let cannot = |e: wasmtime::Error| format!("'{}' cannot answer: {e:#}", self.path);
-        let request = store.data_mut().http().new_incoming_request(Scheme::Http, request).map_err(cannot)?;
-        let out = store.data_mut().http().new_response_outparam(sender).map_err(cannot)?;
-        let proxy = self.proxy.clone();
-        let path = self.path.clone();
+        let mut store = self.budget.store(&self.engine).map_err(|e| e.to_string())?;
+        let (sender, receiver) = oneshot::channel();
+        let (proxy, path) = (self.proxy.clone(), self.path.clone());
         // It goes on after the head of its answer is sent.
         let task = tokio::task::spawn(async move {
-            let handled = async {
-                let instance = proxy.instantiate_async(&mut store).await?;
-                instance.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
+            let handled = match &proxy {
+                Proxy::P2(proxy) => p2(&mut store, proxy, request, sender).await,
+                #[cfg(feature = "wasi-p3")]
+                Proxy::P3(proxy) => p3::serve(&mut store, proxy, request, sender).await,
             };
-            let handled = handled.await;
             handled.map_err(|e| Outcome::of(&e, &path, &store.data().limiter).message.unwrap_or_default())
         });
         match receiver.await {
@@ -149,4 +168,17 @@ impl Server {
             },
         }
     }
+}
+
+/// Answers a request by an instance of its own.
+async fn p2(
+    store: &mut Store<State>,
+    proxy: &ProxyPre<State>,
+    request: Request<Incoming>,
+    answer: Answer,
+) -> wasmtime::Result<()> {
+    let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
+    let out = store.data_mut().http().new_response_outparam(answer)?;
+    let instance = proxy.instantiate_async(&mut *store).await?;
+    instance.wasi_http_incoming_handler().call_handle(&mut *store, request, out).await
 }

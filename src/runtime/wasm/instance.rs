@@ -160,6 +160,11 @@ pub fn module_linker(engine: &Engine) -> Result<wasmtime::Linker<State>> {
     Ok(linker)
 }
 
+/// True if a component exports an interface whose name and version begin so.
+pub fn exports(engine: &Engine, component: &Component, prefix: &str) -> bool {
+    component.component_type().exports(engine).any(|(name, _)| name.starts_with(prefix))
+}
+
 /// What components can import. HTTP, which is much, is linked for those that use it.
 pub fn component_linker(
     engine: &Engine,
@@ -172,6 +177,8 @@ pub fn component_linker(
         .and_then(|()| {
             if http { wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker) } else { Ok(()) }
         });
+    #[cfg(feature = "wasi-p3")]
+    let linked = linked.and_then(|()| super::p3::link(&mut linker, http));
     linked.map_err(|e| cannot_link(&e))?;
     Ok(linker)
 }

@@ -16,6 +16,8 @@ pub mod limiter;
 pub mod load;
 pub mod names;
 pub mod outcome;
+#[cfg(feature = "wasi-p3")]
+mod p3;
 pub mod passed;
 pub mod preopen;
 pub mod program;

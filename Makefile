@@ -159,6 +159,7 @@ lint:
 bench:
 	@tools/packages.sh $(BENCH_PACKAGES)
 	$(CARGO) bench --locked --bench lifecycle -- $(BENCH_ARGS)
+	$(CARGO) bench --locked --bench callers
 	$(CARGO) bench --locked --bench wasm
 	$(CARGO) bench --locked --bench pods
 	$(CARGO) bench --locked --bench images

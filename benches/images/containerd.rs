@@ -12,7 +12,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// A containerd that ends with the value.
 pub(crate) struct Containerd {
     child: Child,
-    socket: String,
+    /// Where it listens.
+    pub(crate) socket: String,
 }
 
 impl Containerd {

@@ -12,6 +12,7 @@
 mod bulk;
 mod bundle;
 mod floor;
+mod log;
 mod profile;
 mod report;
 mod rounds;
@@ -185,6 +186,8 @@ fn inside(mut scratch: Scratch, args: &[String]) -> Result<ExitCode, String> {
         "seccomp profile: {}",
         if args.seccomp { "that of container engines" } else { "none" }
     ));
+    let (message, span) = log::off();
+    lines.push(format!("log: a message that is off takes {message:.2} ns, a span {span:.2} ns"));
     println!("{}\n", lines.join("\n"));
     let floor = Floor::make(&scratch, runtimes.iter().find(|runtime| runtime.name == "magikrun"))?;
     let bench = Bench { memory, floor: Some(&floor), ..Bench::of(&scratch, &runtimes) };

@@ -100,14 +100,20 @@ impl Scratch {
         let _ = fs::remove_dir_all(self.dir.join("bundles").join(format!("{}-{id}", runtime.name)));
     }
 
-    /// The cgroup in which all of the benchmark's are, as a directory.
+    /// The cgroup v2 in which all of the benchmark's are, as a directory.
     pub(crate) fn own_cgroup(&self) -> PathBuf {
-        Path::new(CGROUP_ROOT).join(&self.cgroup)
+        hierarchy("unified").join(&self.cgroup)
     }
 
-    /// The cgroup of a container, as a directory.
+    /// The cgroup of a container, as a directory; on hosts with several hierarchies, in one that all runtimes use.
     pub(crate) fn cgroup_of(&self, runtime: &Runtime, id: &str) -> PathBuf {
-        self.own_cgroup().join(format!("{}-{id}", runtime.name))
+        hierarchy("pids").join(&self.cgroup).join(format!("{}-{id}", runtime.name))
+    }
+
+    /// The benchmark's cgroups in all hierarchies.
+    fn own_cgroups(&self) -> impl Iterator<Item = PathBuf> {
+        let hierarchies = if v2_alone() { vec![CGROUP_ROOT.into()] } else { entries(Path::new(CGROUP_ROOT)) };
+        hierarchies.into_iter().map(|path: PathBuf| path.join(&self.cgroup)).filter(|path| path.exists())
     }
 
     /// Removes everything that is left: containers, processes, cgroups, files. Returns what could not be removed.
@@ -121,10 +127,7 @@ impl Scratch {
                 call_quietly(Path::new(&program), &root, &["delete".as_ref(), "--force".as_ref(), id]);
             }
         }
-        let cgroup = self.own_cgroup();
-        if cgroup.exists() {
-            remove_cgroup(&cgroup, &mut problems);
-        }
+        self.own_cgroups().for_each(|cgroup| remove_cgroup(&cgroup, &mut problems));
         for left in entries(&self.dir) {
             if let Err(e) = fs::remove_dir_all(&left).or_else(|_| fs::remove_file(&left)) {
                 problems.push(format!("{}: {e}", left.display()));
@@ -132,6 +135,17 @@ impl Scratch {
         }
         problems
     }
+}
+
+/// True if the cgroup v2 is the only hierarchy.
+fn v2_alone() -> bool {
+    Path::new(CGROUP_ROOT).join("cgroup.controllers").exists()
+}
+
+/// The hierarchy with this name, or the only one.
+fn hierarchy(name: &str) -> PathBuf {
+    let root = PathBuf::from(CGROUP_ROOT);
+    if v2_alone() { root } else { root.join(name) }
 }
 
 /// Kills what is left in a cgroup of the benchmark's own and removes it with all below it.

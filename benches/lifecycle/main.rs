@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! cargo bench --bench lifecycle -- [--rounds N] [--containers N] [--runtimes a,b] [--magikrun PATH] [--markdown FILE]
-//!     [--devices on|off|auto] [--seccomp on|off] [--scale N,N...]
+//!     [--devices on|off|auto] [--seccomp on|off] [--scale N,N...] [--cgroups v2|host]
 //! ```
 //!
 //! It needs root, busybox-static and unshare(1). It runs in a mount namespace of its own in which /sys/fs/cgroup is a
-//! cgroup v2 alone, since not every runtime accepts the hybrid layout, and state, as in /run, and bundles are in a tmpfs, and it removes all that it made, also when it is
-//! interrupted. `MAGIKRUN_BENCH_CRUN` names another crun than the one on PATH.
+//! cgroup v2 alone, since not every runtime accepts the hybrid layout (`--cgroups host` leaves it as it is), and state, as in /run, and bundles are in a tmpfs,
+//! and it removes all that it made, also when it is interrupted. `MAGIKRUN_BENCH_CRUN` names another crun than the one on PATH.
 
 mod bulk;
 mod bundle;
@@ -28,9 +28,11 @@ use runtime::{Measure, Runtime};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// What the outer process asks for: a private view, the benchmark, and the sweep whatever becomes of the benchmark.
+/// Shows a cgroup v2 alone.
+const V2_ALONE: &str = "umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup || exit 1";
+
+/// What the outer process asks for, in a mount namespace of its own: a private place, the benchmark, and the sweep whatever becomes of the benchmark.
 const WRAPPER: &str = r#"
-umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup || exit 1
 mkdir "$3" && mount -t tmpfs none "$3" || exit 1
 trap : INT TERM HUP
 program=$1 pid=$2 directory=$3
@@ -54,6 +56,8 @@ struct Args {
     devices: Option<bool>,
     /// Whether the containers have the seccomp profile of container engines.
     seccomp: bool,
+    /// The containers are in a cgroup v2 alone, instead of in what the host has.
+    v2: bool,
     /// With which numbers of containers there each operation is measured, instead of everything else.
     scale: Vec<usize>,
 }
@@ -89,10 +93,10 @@ fn pid_of(arg: Option<&String>) -> Result<u32, String> {
 
 /// Executes the benchmark again in a view of its own.
 fn outside(args: &[String]) -> Result<ExitCode, String> {
-    parse(args)?;
+    let view = if parse(args)?.v2 { V2_ALONE } else { "" };
     let own = std::env::current_exe().map_err(|e| format!("own executable: {e}"))?;
     let status = Command::new("unshare")
-        .args(["-m", "--propagation", "private", "sh", "-c", WRAPPER, "lifecycle"])
+        .args(["-m", "--propagation", "private", "sh", "-c", &format!("{view}\n{WRAPPER}"), "lifecycle"])
         .arg(own)
         .arg(std::process::id().to_string())
         .arg(Scratch::of_pid(std::process::id()).dir())
@@ -121,6 +125,7 @@ fn parse(args: &[String]) -> Result<Args, String> {
         devices: None,
         seccomp: true,
         scale: Vec::new(),
+        v2: true,
     };
     let mut args = args.iter().filter(|arg| *arg != "--bench");
     while let Some(arg) = args.next() {
@@ -147,6 +152,13 @@ fn parse(args: &[String]) -> Result<Args, String> {
                     "off" => Some(false),
                     "auto" => None,
                     _ => return Err(format!("{name} {value}: neither on, off nor auto")),
+                }
+            }
+            "--cgroups" => {
+                parsed.v2 = match value {
+                    "v2" => true,
+                    "host" => false,
+                    _ => return Err(format!("{name} {value}: neither v2 nor host")),
                 }
             }
             "--seccomp" => {

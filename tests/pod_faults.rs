@@ -199,6 +199,42 @@ fn a_pod_whose_monitor_or_infra_container_is_killed_ends_as_a_whole() {
     }
 }
 
+/// Without cgroup v2 there is no file that kills a pod; on hosts with both, the tests above have one.
+#[test]
+fn on_cgroup_v1_alone_a_pod_ends_with_its_monitor_too() {
+    let pods = Pods::new()
+        .configured("[pods]\nfirst_id = 800000\nids = 65536\n")
+        .in_view("if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi");
+    let name = pods.name("v1");
+    let more = |fields: &str| {
+        let forks = format!("sleep 600 & {WAIT}");
+        format!("{{{fields} containers: [{}, {}]}}", container("a", &forks, ""), container("b", WAIT, ""))
+    };
+    for (fields, at_once) in [
+        ("", true),
+        ("shareProcessNamespace: true,", true),
+        ("hostUsers: false,", true),
+        ("hostPID: true,", false),
+    ] {
+        let id = pods.start(&manifest(&name, &more(fields)));
+        assert_eq!(pods.sh(&id, "b", "echo works"), "works\n", "{fields}");
+        let infra = infra(&name).expect("the infra container");
+        let cgroups = std::fs::read_to_string(format!("/proc/{infra}/cgroup")).unwrap();
+        assert!(!cgroups.lines().any(|line| line.starts_with("0::") && line.contains(&id)), "{cgroups}");
+        let all = poll("all processes", || Some(pids(&pods)).filter(|all| all.len() >= 3));
+        signal(monitor(&name).unwrap(), Signal::KILL);
+        if !at_once {
+            pods.wait_phase(&id, "Failed");
+        }
+        for pid in all {
+            poll(&format!("process {pid} to end ({fields})"), || (!is_alive(pid)).then_some(()));
+        }
+        pods.wait_phase(&id, "Failed");
+        pods.ok(&["delete", &id]);
+        pods.assert_nothing_left();
+    }
+}
+
 /// Processes in the cgroups of this runtime's pods that are none of ours.
 fn pids(pods: &Pods) -> Vec<i32> {
     let own = format!("/{}/", pods.runtime.name());

@@ -79,6 +79,14 @@ impl Pods {
         self.configured(config)
     }
 
+    /// The same with every command in a mount namespace of its own, in which this shell script has run.
+    pub fn in_view(mut self, script: &str) -> Self {
+        let script = format!("{script}; exec \"$@\"");
+        let prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", &script, "sh"];
+        self.prefix = prefix.into_iter().map(OsString::from).collect();
+        self
+    }
+
     /// The same with this configuration of the operator's.
     pub fn configured(mut self, config: &str) -> Self {
         self.config = Some(self.runtime.file("config.toml", config));

@@ -103,11 +103,13 @@ impl Monitor<'_> {
         undo.commit();
         let (wire, theirs) = Wire::pair()?;
         let state = self.open_state_directory()?;
-        let infra = self.launch(&cgroup, theirs, &state)?;
+        let kill = kill_file(&cgroup);
+        let enclosed = encloses(plan, kill.is_some());
+        let infra = self.launch(&cgroup, theirs, &state, kill, enclosed)?;
         if cgroup.clone_into()?.is_none() {
             cgroup.attach(infra.pid)?;
         }
-        if plan.users.is_of_user() {
+        if enclosed {
             // From here on every child of this process is in the pid namespace of the infra container, and ends with it: there may be
             // no cgroup to find them by.
             move_into_thread_name_spaces(infra.pidfd.as_fd(), ThreadNameSpaceType::PROCESS_ID)
@@ -146,14 +148,22 @@ impl Monitor<'_> {
     }
 
     /// Makes the infra container, with a user namespace of its own where the pod has ids of its own.
-    fn launch(&self, cgroup: &Cgroup, wire: Wire, state: &OwnedFd) -> Result<Child> {
+    fn launch(
+        &self,
+        cgroup: &Cgroup,
+        wire: Wire,
+        state: &OwnedFd,
+        kill: Option<OwnedFd>,
+        enclosed: bool,
+    ) -> Result<Child> {
         let plan = self.plan();
-        let kill = kill_file(cgroup)?;
+        let null = || File::options().write(true).open("/dev/null").context(|| "cannot open '/dev/null'");
+        let kill = kill.map_or_else(|| null().map(OwnedFd::from), Ok)?;
         let clone_into = cgroup.clone_into()?;
         let ids = self.orders.record.ids;
         let gate = ids.map(|_| Gate::new()).transpose()?;
         let args = CloneArgs {
-            flags: namespaces(plan) as u64,
+            flags: namespaces(plan, enclosed) as u64,
             cgroup: clone_into.as_ref().map(AsFd::as_fd),
             sibling: false,
         };
@@ -196,12 +206,20 @@ fn info(plan: &PodPlan) -> PodInfo {
     }
 }
 
+/// True if all processes of the pod are to be in the pid namespace of the infra container, which they end with: a user may have no cgroup,
+/// and v1 has no file that kills one. What is not so then ends by the next command: a pod that sees the host's processes, and
+/// ones with children that must see them, as plugins of CNI do, or a microVM.
+fn encloses(plan: &PodPlan, can_kill: bool) -> bool {
+    let possible = !plan.host_pid && !matches!(plan.network, Network::Cni(_)) && plan.vm.is_none();
+    plan.users.is_of_user() || (!can_kill && possible)
+}
+
 /// The namespaces that are made for the pod: `CLONE_NEW*` flags.
-fn namespaces(plan: &PodPlan) -> i32 {
+fn namespaces(plan: &PodPlan, enclosed: bool) -> i32 {
     let own = [
         (plan.network.is_own(), libc::CLONE_NEWNET),
         (!plan.host_ipc, libc::CLONE_NEWIPC),
-        (plan.share_pid || plan.users.is_of_user(), libc::CLONE_NEWPID),
+        (plan.share_pid || enclosed, libc::CLONE_NEWPID),
         (plan.users == Users::Own, libc::CLONE_NEWUSER),
     ];
     own.iter()
@@ -209,15 +227,10 @@ fn namespaces(plan: &PodPlan) -> i32 {
         .fold(libc::CLONE_NEWUTS | libc::CLONE_NEWNS, |all, (_, flag)| all | flag)
 }
 
-/// The file by which the whole pod can be killed at once, open for writing (Linux 5.14).
-fn kill_file(cgroup: &Cgroup) -> Result<OwnedFd> {
-    let parent = cgroup.v2_directory().and_then(|directory| directory.parent().map(Path::to_owned));
-    let open = |path: &Path| File::options().write(true).open(path);
-    let file = parent.map(|directory| open(&directory.join("cgroup.kill")));
-    match file {
-        Some(Ok(file)) => Ok(file.into()),
-        _ => Ok(open(Path::new("/dev/null")).context(|| "cannot open '/dev/null'")?.into()),
-    }
+/// The file by which the whole pod can be killed at once, open for writing (Linux 5.14), if the host has cgroup v2.
+fn kill_file(cgroup: &Cgroup) -> Option<OwnedFd> {
+    let directory = cgroup.v2_directory()?.parent()?;
+    File::options().write(true).open(directory.join("cgroup.kill")).ok().map(OwnedFd::from)
 }
 
 /// In the child: sets the namespaces up, gives all privileges away, and executes this program again.

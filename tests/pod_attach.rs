@@ -230,6 +230,33 @@ fn many_clients_garbage_and_deaths_leave_a_pod_that_works_or_none() {
 }
 
 #[test]
+fn clients_that_only_hold_connections_keep_nobody_else_out() {
+    let pods = Pods::new();
+    let name = pods.name("full");
+    let ticks = "trap 'exit 0' TERM; while :; do echo tick; sleep 0.1; done";
+    let id = pods.start(&of(&name, &[container("a", ticks, "")]));
+    let socket = pods.runtime.root().join("~pods/pods").join(&id).join("monitor.sock");
+    let idle: Vec<UnixStream> =
+        (0..80).map(|_| UnixStream::connect(&socket).expect("the monitor listens")).collect();
+    let watchers: Vec<Running> =
+        (0..32).map(|_| start(pods.command(&["attach", "-c", "a", &id]), None)).collect();
+    for watcher in &watchers {
+        watcher.wait_stdout(
+            "tick
+",
+        );
+    }
+    attach(&pods, &["-c", "a", &id], "").fails_with(1, &["32 clients are attached to the pod already"]);
+    pods.ok(&["stop", "--grace", "1s", &id]);
+    for watcher in watchers {
+        watcher.finish().exits(0);
+    }
+    drop(idle);
+    pods.ok(&["delete", &id]);
+    pods.assert_nothing_left();
+}
+
+#[test]
 fn fifty_pods_are_attached_to_and_left_at_once() {
     let pods = Pods::new();
     let names: Vec<String> = (0..50).map(|number| pods.name(&format!("p{number}"))).collect();

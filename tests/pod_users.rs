@@ -149,6 +149,8 @@ fn types_into_a_terminal(pods: &Pods, fields: &str) {
     client.exits(0);
     let log = pods.wait_log(&id, "sh", "user-0");
     assert!(log.contains("/dev/"), "{log}");
+    let told = pods.ok(&["exec", "-t", &id, "sh", "-c", "tty; stat -c owner-%u $(tty)"]);
+    assert!(told.contains("/dev/pts/") && told.contains("owner-0"), "{told}");
     pods.ok(&["delete", "--force", &id]);
     pods.assert_nothing_left();
 }

@@ -61,10 +61,15 @@ impl Clients {
         })
     }
 
+    /// Accepts a connection. When there are too many, the oldest goes that has asked nothing: whoever means it asks at once.
     pub(super) fn accept(&mut self) {
-        if let Ok(socket) = accept_with(&self.listener, SocketFlags::CLOEXEC)
-            && self.all.len() < MAX_CLIENTS
+        let Ok(socket) = accept_with(&self.listener, SocketFlags::CLOEXEC) else { return };
+        if self.all.len() >= MAX_CLIENTS
+            && let Some(idle) = self.all.iter().position(|client| matches!(client.waits, Waits::ToAsk))
         {
+            self.all.remove(idle);
+        }
+        if self.all.len() < MAX_CLIENTS {
             self.last += 1;
             self.all.push(Client { number: self.last, wire: socket.into(), waits: Waits::ToAsk });
         }

@@ -16,6 +16,8 @@ use rustix::net::{SendFlags, send};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
+/// Most clients that are attached to containers of a pod: others must be able to ask for something else.
+const MAX_VIEWERS: usize = 32;
 /// So much is kept for a client, in bytes, before the container has to wait for it.
 const ENOUGH: usize = 64 << 10;
 /// How long a client may take nothing before it is cut off: nobody can stop a container by attaching to it and going to sleep.
@@ -149,6 +151,9 @@ impl Monitor<'_> {
     /// Attaches a client to a container.
     pub(super) fn attach_client(&mut self, client: usize, container: &str, input: bool) -> Result<()> {
         let number = self.member(container)?;
+        if self.clients.viewers().count() >= MAX_VIEWERS {
+            crate::bail!(InvalidState, "{MAX_VIEWERS} clients are attached to the pod already");
+        }
         let member = &mut self.members[number];
         if !member.is_running() {
             crate::bail!(InvalidState, "container '{container}' does not run");

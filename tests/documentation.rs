@@ -1,6 +1,6 @@
 //! The man pages say what the command line takes, and the other way round.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 fn page(name: &str) -> PathBuf {
@@ -250,15 +250,47 @@ fn the_page_of_the_manifest_has_every_field_of_pods_containers_and_volumes() {
             };
             let supported =
                 rule.starts_with("Plain") || rule.starts_with("Object") || rule.starts_with("List");
-            let main = matches!(kind, "PodSpec" | "Container");
-            assert!(
-                names.contains(field) || !(supported || main && rule.starts_with("Refused")),
-                "{kind}.{field}"
-            );
+            assert!(names.contains(field) || !supported, "{kind}.{field}");
         }
     }
     let manifest = examples("magikrun-pod.5").join("\n");
     magikrun::pod::PodSpec::from_yaml(manifest).unwrap();
+}
+
+/// The fields of a section of the manifest's page, each as `TYPE.FIELD`.
+fn listed(section: &str) -> BTreeSet<String> {
+    let text = plain("magikrun-pod.5");
+    let section = text.split(&format!(".SH {section}\n")).nth(1).unwrap().split("\n.SH ").next().unwrap();
+    let word = regex_lite::Regex::new(r"\\f([BI])(\w+)\\fR").unwrap();
+    let mut kind = String::new();
+    let mut all = BTreeSet::new();
+    for found in word.captures_iter(section) {
+        if &found[1] == "B" {
+            kind = found[2].to_owned();
+        } else {
+            assert!(all.insert(format!("{kind}.{}", &found[2])), "{kind}.{} is listed twice", &found[2]);
+        }
+    }
+    all
+}
+
+#[test]
+fn the_page_of_the_manifest_has_every_field_that_is_refused_or_has_no_effect_and_no_others() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/pod/manifest");
+    let read = |name: &str| std::fs::read_to_string(source.join(name)).unwrap();
+    let tables = read("fields.rs") + &read("fields/volumes.rs");
+    let table = regex_lite::Regex::new(r#"name: "(\w+)",\s+fields: &\[([^\]]*)\]"#).unwrap();
+    let field = regex_lite::Regex::new(r#"\("(\w+)", (\w+)"#).unwrap();
+    let mut rules: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for kind in table.captures_iter(&tables) {
+        for found in field.captures_iter(&kind[2]) {
+            let path = format!("{}.{}", &kind[1], &found[1]);
+            rules.entry(found[2].to_owned()).or_default().insert(path);
+        }
+    }
+    assert!(rules.values().map(BTreeSet::len).sum::<usize>() > 250, "all tables are found");
+    assert_eq!(listed("REFUSED"), rules["Refused"]);
+    assert_eq!(listed("WITHOUT EFFECT"), rules["Harmless"]);
 }
 
 /// The crates that a manifest depends on, those of its tests excepted.

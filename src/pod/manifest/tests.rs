@@ -105,6 +105,10 @@ fn every_fault_of_a_container_is_named_with_its_place() {
             with_container("resources: {limits: {cpu: 1}, requests: {cpu: 1500m}}"),
             "requests.cpu: is more than the limit",
         ),
+        (
+            with_container("resources: {requests: {hugepages-2Mi: 2Mi}}"),
+            "requests.hugepages-2Mi: must be the same as the limit",
+        ),
         (with_container("securityContext: {capabilities: {add: [FLY]}}"), "unknown capability 'FLY'"),
         (with_container("securityContext: {runAsUser: 0, runAsNonRoot: true}"), "runAsUser: is 0"),
         (

@@ -17,12 +17,13 @@ const SHARES_PER_CPU: i128 = 1024;
 /// Largest weight that the kernel takes.
 const MAX_SHARES: i128 = 262_144;
 
-/// Limits of a container. Memory is limited also where the manifest does not say so: to `default` bytes, unless that is 0 or the user
-/// may have no cgroups.
+/// Limits of a container. Memory is limited also where the manifest does not say so: to `default` bytes, or to what it requests if that is
+/// more, unless `default` is 0 or the user may have no cgroups.
 pub fn container(container: &Container, default: u64, users: Users) -> Value {
     let resources = &container.resources;
     let memory = resources.limits.get("memory").and_then(Quantity::value);
-    let default = (default > 0 && !users.is_of_user()).then_some(default);
+    let request = resources.requests.get("memory").and_then(Quantity::value).unwrap_or(0);
+    let default = (default > 0 && !users.is_of_user()).then_some(default.max(request));
     settings(resources, memory.or(default), users)
 }
 
@@ -33,8 +34,17 @@ pub fn pod(resources: &Resources, users: Users) -> Value {
 
 fn settings(resources: &Resources, memory: Option<u64>, users: Users) -> Value {
     let mut all = Map::new();
+    let mut of_memory = Map::new();
     if let Some(bytes) = memory {
-        all.insert("memory".to_owned(), json!({"limit": bytes}));
+        of_memory.insert("limit".to_owned(), json!(bytes));
+    }
+    // A request is no limit: a user who may not set it does without.
+    let requested = |name: &str| resources.requests.get(name).filter(|_| !users.is_of_user());
+    if let Some(bytes) = requested("memory").and_then(Quantity::value) {
+        of_memory.insert("reservation".to_owned(), json!(bytes));
+    }
+    if !of_memory.is_empty() {
+        all.insert("memory".to_owned(), Value::Object(of_memory));
     }
     let mut cpu = Map::new();
     if let Some(milli) = resources.limits.get("cpu").and_then(Quantity::milli) {

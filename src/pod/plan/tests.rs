@@ -136,6 +136,14 @@ fn resources_become_settings_of_cgroups() {
         ),
         ("{requests: {cpu: 1m}}", json!({"memory": {"limit": 268_435_456}, "cpu": {"shares": 2}})),
         (
+            "{limits: {memory: 64Mi}, requests: {memory: 32Mi}}",
+            json!({"memory": {"limit": 67_108_864, "reservation": 33_554_432}}),
+        ),
+        (
+            "{requests: {memory: 1Gi}}",
+            json!({"memory": {"limit": 1_073_741_824, "reservation": 1_073_741_824}}),
+        ),
+        (
             "{limits: {cpu: 1m, hugepages-2Mi: 4Mi}}",
             json!({"memory": {"limit": 268_435_456}, "cpu": {"quota": 1000, "period": 100_000, "shares": 2},
                 "hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}]}),
@@ -295,7 +303,8 @@ fn a_configuration_joins_the_namespaces_and_mounts_the_volumes_parents_first() {
 #[test]
 fn a_user_without_privileges_has_ids_of_its_own_and_no_limits_that_nobody_asked_for() {
     let of_user = |ids, spec: &str| planned_for(users::Users::OfUser { ids }, spec);
-    let plain = "{containers: [{name: a, image: root, command: [c], resources: {requests: {cpu: 1}}}]}";
+    let plain =
+        "{containers: [{name: a, image: root, command: [c], resources: {requests: {cpu: 1, memory: 1Mi}}}]}";
     assert_eq!(of_user(1, plain).unwrap().containers[0].resources, json!({}));
     let image_user = "{containers: [{name: a, image: i}]}";
     let e = of_user(1, image_user).unwrap_err();

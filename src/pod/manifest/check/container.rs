@@ -5,7 +5,7 @@ use super::{ids, profile, volumes};
 use crate::limits::{MAX_IMAGE_REF_LEN, MAX_MEMORY_BYTES};
 use crate::pod::manifest::findings::Findings;
 use crate::pod::manifest::types::{
-    Container, Env, Handler, HttpGet, Lifecycle, PortRef, Probe, Resources, Security, Spec,
+    Container, Env, Handler, HttpGet, Lifecycle, PortRef, Probe, Quantity, Resources, Security, Spec,
 };
 use oci_spec::runtime::Capability;
 use std::net::IpAddr;
@@ -165,6 +165,12 @@ pub fn resources(path: &str, resources: &Resources, findings: &mut Findings) {
             && request.milli() > limit.milli()
         {
             findings.error(&format!("{path}.requests.{name}"), "is more than the limit");
+        }
+        // There are as many as there are: one that is not limited would not be counted.
+        if name.starts_with("hugepages-")
+            && resources.limits.get(name).map(Quantity::milli) != Some(request.milli())
+        {
+            findings.error(&format!("{path}.requests.{name}"), "must be the same as the limit");
         }
     }
 }

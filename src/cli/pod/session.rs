@@ -87,11 +87,12 @@ impl Session {
                 self.input = None;
             }
             self.wait()?;
-            for step in [Self::hear_signals, Self::receive, Self::read_keys, Self::write_keys] {
+            for step in [Self::hear_signals, Self::receive, Self::read_keys] {
                 if let Next::End(code) = step(&mut self)? {
                     return Ok(code);
                 }
             }
+            self.write_keys();
         }
     }
 
@@ -189,8 +190,8 @@ impl Session {
         Ok(Next::GoOn)
     }
 
-    fn write_keys(&mut self) -> Result<Next> {
-        let Some(input) = &self.input else { return Ok(Next::GoOn) };
+    fn write_keys(&mut self) {
+        let Some(input) = &self.input else { return };
         let written = if self.typed.is_empty() {
             let gone = PollFlags::ERR | PollFlags::HUP;
             let mut fds = [PollFd::new(input, PollFlags::empty())];
@@ -205,7 +206,6 @@ impl Session {
             // Nobody reads it any more. Without our keys in raw mode there would be no way out.
             Err(_) => (self.input, self.raw, self.typed) = (None, None, Vec::new()),
         }
-        Ok(Next::GoOn)
     }
 }
 

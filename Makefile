@@ -1,7 +1,7 @@
 # make           builds the release binary
 # make run       shows the life of a container
 # make test      runs every test; needs root
-# make conformance       runs the conformance suites: RUNTIME=magikrun,runc,crun SUITE=runtime-tools,own ENV=host,v2,vm,vm-v1
+# make conformance       runs the conformance suites: RUNTIME=magikrun,runc,crun SUITE=runtime-tools,own,microvm ENV=host,v2,vm,vm-v1
 # make conformance-full  the same with everything there is, and writes docs/conformance.md
 # make krun           builds the program for microVMs, which `make install` then installs
 # make microvm        runs the tests of microVMs in an emulated machine
@@ -63,8 +63,8 @@ TEST_PACKAGES := $(RUN_PACKAGES) \
 	umoci \
 	util-linux \
 	zsh
-# QEMU, and what makes the disk of the emulated machine.
-VM_PACKAGES := cpio e2fsprogs kmod mmdebstrap qemu-system-x86 util-linux xz-utils
+# QEMU, and what makes the disk of the emulated machine and strips the programs for it.
+VM_PACKAGES := binutils cpio e2fsprogs kmod mmdebstrap qemu-system-x86 util-linux xz-utils
 CONFORMANCE_PACKAGES := $(TEST_PACKAGES) golang-github-blang-semver-dev golang-github-google-uuid-dev \
 	golang-github-opencontainers-runtime-tools-dev golang-go patchelf $(VM_PACKAGES)
 BENCH_PACKAGES := $(RUN_PACKAGES) $(WASM_PACKAGES) catatonit containerd crun docker-registry golang-github-containers-common podman \
@@ -88,13 +88,10 @@ krun:
 	@tools/packages.sh $(BUILD_PACKAGES)
 	$(CARGO) build --release --locked --package magikrun-krun
 
-# Each on its own, so that the features of one are not those of the others, which would build everything twice. The last builds the
-# tests, and magikrun with them.
+# It builds what it tests.
 microvm:
-	@tools/packages.sh $(BUILD_PACKAGES) $(VM_PACKAGES) binutils busybox-static passt
-	$(CARGO) build --locked --package magikrun-krun
-	$(CARGO) build --locked --package vminit --bins --examples
-	$(CARGO) run --quiet --locked --package conformance -- microvm --programs $(TARGET_DIR)/debug
+	@tools/packages.sh $(BUILD_PACKAGES) $(VM_PACKAGES)
+	$(CARGO) run --quiet --locked --package conformance -- microvm
 
 run:
 	@tools/packages.sh $(RUN_PACKAGES)
@@ -153,6 +150,7 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --workspace --exclude magikrun-krun --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --locked --test machine -- -D warnings
+	$(CARGO) clippy --locked --package magikrun-krun --no-deps -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features
 	tools/deny.sh
 

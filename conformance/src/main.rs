@@ -159,6 +159,15 @@ fn run(args: &Args) -> Result<bool> {
 const HEAD: &str =
     "# Conformance\n\nWritten by `make conformance-full`; [design.md](design.md) says how it works.\n\n";
 
+/// Why a suite does not apply to a runtime or in an environment.
+fn not_applicable(suite: Suite, runtime: &str, place: Place) -> Option<&'static str> {
+    match suite {
+        Suite::Microvm if runtime != OURS => Some("a suite for magikrun"),
+        Suite::Microvm if place != Place::Vm => Some("guests boot in the environment 'vm' only"),
+        _ => None,
+    }
+}
+
 /// Why the quick subset leaves out a suite with a runtime in an environment.
 fn not_quick(suite: Suite, runtime: &str, place: Place) -> Option<&'static str> {
     match (suite, runtime, place) {
@@ -186,7 +195,8 @@ impl Round<'_> {
     fn run(&self, runtime: &Runtime, table: &mut Table) -> Result<()> {
         let place = self.environment.place();
         let left_out = || not_quick(self.suite, &runtime.name, place).filter(|_| self.selection.quick);
-        if let Some(reason) = runtime.cannot_run_in(place).or_else(left_out) {
+        let not_applicable = not_applicable(self.suite, &runtime.name, place);
+        if let Some(reason) = not_applicable.or(runtime.cannot_run_in(place)).or_else(left_out) {
             table.skip(self.suite, runtime, place, reason);
             return Ok(());
         }

@@ -1,7 +1,9 @@
 //! The suites of tests.
 
+pub(crate) mod cargo;
 mod libtest;
-pub(crate) mod own;
+mod microvm;
+mod own;
 mod runtime_tools;
 mod tap;
 
@@ -20,16 +22,19 @@ pub(crate) enum Suite {
     RuntimeTools,
     /// The black-box tests of this repository.
     Own,
+    /// Those for microVMs, which only magikrun runs.
+    Microvm,
 }
 
 /// Every suite.
-pub(crate) const ALL: [Suite; 2] = [Suite::RuntimeTools, Suite::Own];
+pub(crate) const ALL: [Suite; 3] = [Suite::RuntimeTools, Suite::Own, Suite::Microvm];
 
 impl fmt::Display for Suite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::RuntimeTools => "runtime-tools",
             Self::Own => "own",
+            Self::Microvm => "microvm",
         })
     }
 }
@@ -77,6 +82,7 @@ impl Suite {
         match self {
             Self::RuntimeTools => runtime_tools::run(runtime, environment, selection),
             Self::Own => own::run(runtime, environment, selection),
+            Self::Microvm => microvm::run(environment, selection),
         }
     }
 }

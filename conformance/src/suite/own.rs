@@ -1,18 +1,15 @@
 //! The black-box tests of this repository, which take any runtime from the environment.
 
-use super::{Selection, libtest};
-use crate::debian::run as execute;
+use super::{Selection, cargo, libtest};
 use crate::environment::{Environment, Job};
 use crate::runtime::Runtime;
 use crate::scratch;
 use crate::verdict::Outcome;
-use anyhow::{Context as _, Result, anyhow};
-use serde_json::Value;
+use anyhow::Result;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -95,49 +92,12 @@ fn built() -> Result<&'static [Program]> {
     Ok(BUILT.get_or_init(|| programs))
 }
 
-/// Builds one test program and answers its path.
-pub(crate) fn test_program(name: &str) -> Result<PathBuf> {
-    let built = compile(&[name])?;
-    built
-        .into_iter()
-        .map(|(_, path)| path)
-        .next()
-        .ok_or_else(|| anyhow!("cargo did not build the test '{name}'"))
-}
-
-/// Builds test programs: their names and paths.
-fn compile(names: &[&str]) -> Result<Vec<(String, PathBuf)>> {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // The features of `make test`, so that nothing is built a second time.
-    cargo.args(["test", "--locked", "--all-features", "--no-run", "--message-format=json"]);
-    cargo.args(names.iter().flat_map(|name| ["--test", name])).current_dir(repository);
-    let messages = execute(&mut cargo).context("cannot build the tests")?;
-    Ok(messages.lines().filter_map(executable).filter(|(name, _)| names.contains(&name.as_str())).collect())
-}
-
 fn build() -> Result<Vec<Program>> {
     let names: Vec<&str> = PROGRAMS.into_iter().chain([MACHINE]).collect();
-    let paths = compile(&names)?;
+    let built = cargo::tests(&names)?;
     let find = |name: &str| -> Result<Program> {
-        let (_, path) = paths
-            .iter()
-            .find(|(target, _)| target == name)
-            .ok_or_else(|| anyhow!("cargo did not build the test '{name}'"))?;
-        Ok(Program { name: name.to_owned(), path: path.clone(), tests: list(path)? })
+        let path = cargo::find(&built, name)?;
+        Ok(Program { name: name.to_owned(), tests: cargo::list(&path)?, path })
     };
     names.into_iter().map(find).collect()
-}
-
-/// The name and the path of a test program in one of cargo's messages.
-fn executable(message: &str) -> Option<(String, PathBuf)> {
-    let message: Value = serde_json::from_str(message).ok()?;
-    let path = message["executable"].as_str()?;
-    Some((message["target"]["name"].as_str()?.to_owned(), path.into()))
-}
-
-/// The names of the tests in a program.
-fn list(program: &Path) -> Result<Vec<String>> {
-    let text = execute(Command::new(program).args(["--list", "--format", "terse"]))?;
-    Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }

@@ -1,0 +1,54 @@
+//! Programs that cargo builds for the suites.
+
+use crate::debian::run as execute;
+use anyhow::{Context as _, Result, anyhow};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A program: the name of its target, and where it is.
+pub(crate) type Program = (String, PathBuf);
+
+/// Builds test programs of magikrun, and magikrun itself, with the features of `make test`: nothing is built a second time.
+pub(crate) fn tests(names: &[&str]) -> Result<Vec<Program>> {
+    let arguments = names.iter().flat_map(|name| ["--test", name]);
+    let fixed = ["test", "--locked", "--all-features", "--no-run"];
+    build(fixed.into_iter().chain(arguments).collect()).context("cannot build the tests")
+}
+
+/// Builds the programs of another package of the workspace. Each on its own, so that the features of one are not those of the
+/// others, which would build everything twice.
+pub(crate) fn package(name: &str, targets: &[&str]) -> Result<Vec<Program>> {
+    let fixed = ["build", "--locked", "--package", name];
+    build(fixed.into_iter().chain(targets.iter().copied()).collect())
+        .with_context(|| format!("cannot build '{name}'"))
+}
+
+/// The program with a name.
+pub(crate) fn find(programs: &[Program], name: &str) -> Result<PathBuf> {
+    programs
+        .iter()
+        .find(|(target, _)| target == name)
+        .map(|(_, path)| path.clone())
+        .ok_or_else(|| anyhow!("cargo did not build '{name}'"))
+}
+
+/// The names of the tests in a program.
+pub(crate) fn list(program: &Path) -> Result<Vec<String>> {
+    let text = execute(Command::new(program).args(["--list", "--format", "terse"]))?;
+    Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+}
+
+fn build(arguments: Vec<&str>) -> Result<Vec<Program>> {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(arguments).arg("--message-format=json").current_dir(repository);
+    Ok(execute(&mut cargo)?.lines().filter_map(executable).collect())
+}
+
+/// The program in one of cargo's messages.
+fn executable(message: &str) -> Option<Program> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let path = message["executable"].as_str()?;
+    Some((message["target"]["name"].as_str()?.to_owned(), path.into()))
+}

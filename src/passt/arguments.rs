@@ -2,6 +2,9 @@
 
 use std::os::fd::RawFd;
 
+/// User and group `nobody`, the kernel's overflow ids.
+const NOBODY: &str = "65534:65534";
+
 /// A port of the host that leads to a port of the network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
@@ -45,9 +48,17 @@ pub fn pasta(namespace: &str, pid_file: &str, forwards: &[Forward], root: bool) 
 /// gateway, of IPv4. These TCP and UDP ports of the network namespace that it runs in, as passt(1) names them, lead to the same ports
 /// of the machine.
 ///
-/// It stays in the foreground, so that whoever starts it knows when it ends.
-pub fn passt(socket: RawFd, address: &str, gateway: &str, (tcp, udp): (&str, &str)) -> Vec<String> {
+/// It stays in the foreground, so that whoever starts it knows when it ends. As `root` it becomes nobody, by number: by itself it would look
+/// for the name in /etc/passwd, which Debian's profile of AppArmor forbids it.
+pub fn passt(
+    socket: RawFd,
+    address: &str,
+    gateway: &str,
+    (tcp, udp): (&str, &str),
+    root: bool,
+) -> Vec<String> {
     let socket = socket.to_string();
+    let user: &[&str] = if root { &["--runas", NOBODY] } else { &[] };
     let all = [
         "--foreground",
         "--quiet",
@@ -62,7 +73,7 @@ pub fn passt(socket: RawFd, address: &str, gateway: &str, (tcp, udp): (&str, &st
         gateway,
     ];
     let ports = ["--no-map-gw", "-t", tcp, "-u", udp];
-    all.into_iter().chain(ports).map(str::to_owned).collect()
+    all.into_iter().chain(ports).chain(user.iter().copied()).map(str::to_owned).collect()
 }
 
 /// `[ADDRESS/]PORT[:PORT]`
@@ -78,9 +89,11 @@ mod tests {
     #[test]
     fn a_machine_gets_ports_of_its_namespace() {
         assert_eq!(
-            passt(7, "10.0.2.15", "10.0.2.2", ("80", "none")).join(" "),
+            passt(7, "10.0.2.15", "10.0.2.2", ("80", "none"), false).join(" "),
             "--foreground --quiet --ipv4-only --fd 7 --address 10.0.2.15 --netmask 24 --gateway 10.0.2.2 --no-map-gw -t 80 -u none"
         );
+        let as_root = passt(7, "10.0.2.15", "10.0.2.2", ("80", "none"), true).join(" ");
+        assert!(as_root.ends_with(" --runas 65534:65534"), "{as_root}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::arguments::{Forward, passt, pasta};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::clone::{Child, CloneArgs, clone3};
+use crate::platform::userns;
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, setrlimit};
 use std::fs::File;
 use std::io::Read as _;
@@ -69,13 +70,14 @@ pub fn start(namespace: BorrowedFd<'_>, forwards: &[Forward]) -> Result<Pasta> {
 /// process, which has one thread, and ends with the connection.
 pub fn connect(socket: OwnedFd, address: &str, gateway: &str, ports: (&str, &str)) -> Result<Child> {
     let program = find(MACHINES, "passt")?;
+    let root = rustix::process::geteuid().is_root() && !userns::is_nested();
     // In a mount namespace of its own: pivot_root(2) would change its root too, and have it read files of the container.
     let args = CloneArgs { flags: libc::CLONE_NEWNS as u64, ..CloneArgs::default() };
     clone3(&args, || {
         raise_descriptor_limit();
         let e = match rustix::io::dup(&socket) {
             Ok(inherited) => Command::new(&program)
-                .args(passt(inherited.as_raw_fd(), address, gateway, ports))
+                .args(passt(inherited.as_raw_fd(), address, gateway, ports, root))
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .env_clear()

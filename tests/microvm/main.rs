@@ -10,6 +10,7 @@ mod figures;
 mod hostile;
 mod life;
 mod network;
+mod podman;
 mod pods;
 mod processes;
 

@@ -76,8 +76,11 @@ impl Guest {
         Ok(())
     }
 
-    /// In the namespaces of the container, where the host's files can still be seen: starts its network.
+    /// In the namespaces of the container, where the host's files can still be seen: starts its network, and finds its name.
     pub fn in_namespaces(&mut self) -> Result<()> {
+        // Containers that share the namespace of a pod have no name of their own, and see that of the pod.
+        let here = rustix::system::uname();
+        self.spec.hostname.get_or_insert_with(|| here.nodename().to_string_lossy().into_owned());
         self.passt = network::start(&self.settings)?;
         Ok(())
     }

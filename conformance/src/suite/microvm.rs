@@ -11,7 +11,7 @@ use std::time::Duration;
 /// How long all tests may take on a machine whose guests boot in a quarter of a second.
 const LIMIT: Duration = Duration::from_mins(3);
 
-/// What the quick subset leaves out: pods take half of the time of all tests.
+/// What the quick subset leaves out for its time: pods.
 const SLOW: [&str; 3] = [
     "microvm::pods::a_pod_that_cannot_start_whole_leaves_nothing",
     "microvm::pods::containers_share_a_kernel_files_and_a_network_and_have_limits_of_their_own",

@@ -266,7 +266,7 @@ fn listed(section: &str) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for found in word.captures_iter(section) {
         if &found[1] == "B" {
-            kind = found[2].to_owned();
+            found[2].clone_into(&mut kind);
         } else {
             assert!(all.insert(format!("{kind}.{}", &found[2])), "{kind}.{} is listed twice", &found[2]);
         }

@@ -48,7 +48,6 @@ fn exec_takes_a_user_and_groups() {
 #[test]
 fn an_id_of_minus_one_is_refused_and_never_root() {
     let runtime = Runtime::new();
-    let bundle = runtime.bundle();
     let refused = |code, args: &[&str]| drop(runtime.call(args).fails_with(code, &["4294967295 is no id"]));
     for (uid, gid) in [(u32::MAX, 0), (0, u32::MAX)] {
         let mut bundle = runtime.bundle();

@@ -504,7 +504,7 @@ fn child(pid: i32) -> Option<i32> {
 /// A module that a compiler needs hours for: thousands of variables, each of which could come from any of hundreds of loops.
 fn endless_to_compile() -> String {
     let (depth, variables) = (1000, 20_000);
-    let uses: String = (0..variables).map(|n| format!("local.get {n} drop ")).collect();
+    let uses = (0..variables).map(|n| format!("local.get {n} drop")).collect::<Vec<_>>().join(" ");
     let (loops, ends) = ("loop ".repeat(depth), "end ".repeat(depth));
     let locals = "i32 ".repeat(variables);
     format!("(module (func (export \"_start\") (local {locals}) {loops} {uses} {ends}))")

@@ -61,12 +61,12 @@ impl PodSpec {
     /// metadata: {name: web}
     /// spec:
     ///   containers:
-    ///   - {name: server, image: 'localhost:5000/server:1.0', tty: true}
+    ///   - {name: server, image: 'localhost:5000/server:1.0', volumeDevices: [{name: disk}]}
     /// ";
     /// // What is not supported is refused by name, and never left out.
     /// let e = PodSpec::from_yaml(manifest).unwrap_err();
-    /// assert!(e.message().contains("spec.containers[0].tty"), "{e}");
-    /// assert_eq!(PodSpec::from_yaml(manifest.replace(", tty: true", ""))?.name(), "web");
+    /// assert!(e.message().contains("spec.containers[0].volumeDevices"), "{e}");
+    /// assert_eq!(PodSpec::from_yaml(manifest.replace(", volumeDevices: [{name: disk}]", ""))?.name(), "web");
     /// # Ok::<(), magikrun::Error>(())
     /// ```
     pub fn from_yaml(manifest: impl AsRef<[u8]>) -> Result<Self> {

@@ -40,7 +40,8 @@ fn exec_goes_into_the_guest() {
 fn a_terminal_of_its_own(runtime: &Runtime, id: &str) {
     let console = ConsoleSocket::listen(runtime.dir(), "exec");
     let options = ["exec", "--tty", "--detach", "--console-socket", console.path(), id, "sh", "-c"];
-    let script = "trap 'echo got-int' INT; tty; echo ready; read x; stty size; sleep 600; echo over";
+    // A shell that waits hears the key at once; a child that it is just making could hear it in its stead.
+    let script = "trap 'echo got-int' INT; tty; echo ready; read x; stty size; sleep 600 & wait; echo over";
     runtime.ok(&[&options[..], &[script]].concat());
     let mut terminal = console.terminal();
     let said = terminal.read_until("ready");

@@ -139,6 +139,9 @@ impl Bench {
             "--rm",
             "--network",
             "none",
+            // Not every host has the controller.
+            "--pids-limit",
+            "-1",
             "--name",
             &self.name,
         ]);

@@ -1,7 +1,16 @@
-//! Raw mode of our own terminal.
+//! Raw mode of terminals.
 
 use crate::error::{Context as _, Result};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use std::os::fd::BorrowedFd;
+
+/// Lets a terminal pass everything on as it is.
+pub fn make_raw(terminal: BorrowedFd<'_>) -> Result<()> {
+    let cannot = || "cannot set the terminal to raw mode";
+    let mut raw = tcgetattr(terminal).context(cannot)?;
+    raw.make_raw();
+    tcsetattr(terminal, OptionalActions::Now, &raw).context(cannot)
+}
 
 /// Keeps the terminal that is our standard input in raw mode, in which every key is passed on, and then sets it back.
 #[derive(Debug)]
@@ -14,9 +23,7 @@ impl RawMode {
     pub fn set() -> Result<Option<Self>> {
         let stdin = rustix::stdio::stdin();
         let Ok(before) = tcgetattr(stdin) else { return Ok(None) };
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(stdin, OptionalActions::Now, &raw).context(|| "cannot set the terminal to raw mode")?;
+        make_raw(stdin)?;
         Ok(Some(Self { before }))
     }
 }

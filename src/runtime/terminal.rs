@@ -1,6 +1,7 @@
 //! Terminals of containers: made inside by the process itself, and handed out over a socket.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::raw::make_raw;
 use crate::platform::socket::{connect, receive_descriptor, send_descriptor};
 use oci_spec::runtime::Process;
 use rustix::fs::{FileType, Mode, OFlags, fstat, fstatfs};
@@ -154,14 +155,6 @@ pub fn make_on_host(plan: &ConsolePlan) -> Result<OwnedFd> {
     make_raw(slave.as_fd())?;
     send_descriptor(&plan.socket, master.as_fd(), b"/dev/ptmx")?;
     Ok(slave)
-}
-
-/// Lets a terminal pass everything on as it is.
-pub fn make_raw(terminal: BorrowedFd<'_>) -> Result<()> {
-    let cannot = || "cannot set the terminal to raw mode";
-    let mut raw = rustix::termios::tcgetattr(terminal).context(cannot)?;
-    raw.make_raw();
-    rustix::termios::tcsetattr(terminal, rustix::termios::OptionalActions::Now, &raw).context(cannot)
 }
 
 /// Makes a terminal the controlling one of this session, and the three standard descriptors.

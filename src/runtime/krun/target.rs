@@ -10,9 +10,9 @@ use super::settings::Settings;
 use super::supervisor::Supervisor;
 use super::{DIRECTORY, SOCKET, network};
 use crate::error::{Context as _, Error, Result};
+use crate::platform::raw::make_raw;
 use crate::platform::sys::clone::Child;
 use crate::runtime::native::channel::Channel;
-use crate::runtime::terminal;
 use crate::runtime::wasm::view::{Procfs, View};
 use crate::storage::state_root::StateDir;
 use crate::vm::session::terminal_size;
@@ -153,7 +153,7 @@ impl Guest {
         let Some(container) = self.spec.containers.iter_mut().find(on_console) else { return Ok(false) };
         let process = &mut container.process;
         if process.terminal {
-            terminal::make_raw(rustix::stdio::stdin())?;
+            make_raw(rustix::stdio::stdin())?;
             process.size = terminal_size();
         }
         Ok(process.terminal)

@@ -2,8 +2,8 @@
 mod common;
 
 use common::{
-    Engine, LIMITS, LISTENER, Output, finish, poll, remove_cgroups, require_program, require_root,
-    runtime_path, unique_name, write_busybox_archive,
+    Engine, LIMITS, LISTENER, Output, finish, poll, remove_all, remove_cgroups, require_program,
+    require_root, runtime_path, unique_name, write_busybox_archive,
 };
 use std::fs;
 use std::process::Command;
@@ -85,9 +85,7 @@ impl Engine for Podman {
 
 impl Drop for Podman {
     fn drop(&mut self) {
-        for args in [&["rm", "--all", "--force", "--time", "0"][..], &["rmi", "--all", "--force"]] {
-            let _ = self.command(args).output();
-        }
+        remove_all(self);
         remove_cgroups(&self.name);
     }
 }

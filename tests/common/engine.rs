@@ -47,6 +47,13 @@ pub trait Engine {
     }
 }
 
+/// Removes every container and image of a podman, whatever became of its test.
+pub fn remove_all(podman: &impl Engine) {
+    for args in [&["rm", "--all", "--force", "--time", "0"][..], &["rmi", "--all", "--force"]] {
+        let _ = podman.command(args).output();
+    }
+}
+
 /// The archive of a busybox root file system.
 pub fn busybox_archive() -> &'static [u8] {
     static ARCHIVE: OnceLock<Vec<u8>> = OnceLock::new();

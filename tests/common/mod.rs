@@ -23,7 +23,7 @@ pub use cgroup::{cgroup_dir, cgroup_value, has_controllers, leftover_cgroups, re
 pub use commands::Commands;
 pub use console::{ConsoleSocket, Terminal};
 pub use containerd::{Containerd, IMAGE, PAUSE_IMAGE, Programs, Shim, WASM_IMAGE};
-pub use engine::{Engine, LIMITS, LISTENER, engine_path, engine_program, write_busybox_archive};
+pub use engine::{Engine, LIMITS, LISTENER, engine_path, engine_program, remove_all, write_busybox_archive};
 pub use layout::{Compression, Layer, Layout};
 pub use pods::Pods;
 pub use process::{

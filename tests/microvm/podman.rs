@@ -1,7 +1,8 @@
 //! MicroVMs of podman, as people run them: with its network, storage and systemd's cgroups.
 
 use crate::common::{
-    Engine, finish, poll, remove_cgroups, require_program, runtime_path, unique_name, write_busybox_archive,
+    Engine, finish, poll, remove_all, remove_cgroups, require_program, runtime_path, unique_name,
+    write_busybox_archive,
 };
 use std::process::Command;
 use tempfile::TempDir;
@@ -40,9 +41,7 @@ impl Engine for Podman {
 
 impl Drop for Podman {
     fn drop(&mut self) {
-        for args in [&["rm", "--all", "--force", "--time", "0"][..], &["rmi", "--all", "--force"]] {
-            let _ = self.command(args).output();
-        }
+        remove_all(self);
         remove_cgroups(&self.name);
     }
 }

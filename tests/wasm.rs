@@ -501,6 +501,12 @@ fn child(pid: i32) -> Option<i32> {
     fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?.trim().parse().ok()
 }
 
+/// A soft limit out of `/proc/PID/limits`; none is one that does not limit.
+fn limit(limits: &str, name: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// A module that a compiler needs hours for: thousands of variables, each of which could come from any of hundreds of loops.
 fn endless_to_compile() -> String {
     let (depth, variables) = (1000, 20_000);
@@ -515,21 +521,16 @@ fn what_a_module_costs_its_compiler_is_limited() {
     let wasm = Wasm::new();
     let bundle = wasm.bundle(endless_to_compile().as_bytes(), "/endless.wat", &[]);
     let running = start(wasm.command(&["create", "--bundle", bundle.dir(), &bundle.id]), None);
+    // Processor time is the last that it limits.
     let limits = poll("the limits of the compiler", || {
         let compiler = child(running.pid())?;
         let limits = fs::read_to_string(format!("/proc/{compiler}/limits")).ok()?;
-        limits.lines().any(|line| line.starts_with("Max core file size        0")).then_some(limits)
+        limit(&limits, "Max cpu time").is_some().then_some(limits)
     });
-    let limit = |name: &str| {
-        let line = limits.lines().find(|line| line.starts_with(name)).expect("a limit");
-        line[name.len()..]
-            .split_whitespace()
-            .next()
-            .and_then(|word| word.parse::<u64>().ok())
-            .expect("a number")
-    };
-    assert_eq!(limit("Max cpu time"), 60);
-    assert!((1 << 30..2 << 30).contains(&limit("Max data size")), "{limits}");
+    assert_eq!(limit(&limits, "Max cpu time"), Some(60));
+    let memory = limit(&limits, "Max data size").expect("a limit of memory");
+    assert!((1 << 30..2 << 30).contains(&memory), "{limits}");
+    assert_eq!(limit(&limits, "Max core file size"), Some(0));
     // It dies of either as it dies here.
     let compiler = child(running.pid()).expect("the compiler");
     common::signal(compiler, Signal::XCPU);

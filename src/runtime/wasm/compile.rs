@@ -109,7 +109,7 @@ impl Budget {
     fn impose(self) -> Result<()> {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         for (resource, most) in
-            [(Resource::Data, self.memory), (Resource::Cpu, self.seconds), (Resource::Core, 0)]
+            [(Resource::Core, 0), (Resource::Data, self.memory), (Resource::Cpu, self.seconds)]
         {
             let Rlimit { current, maximum } = getrlimit(resource);
             let within = |limit: Option<u64>| Some(limit.map_or(most, |limit| limit.min(most)));

@@ -1,6 +1,6 @@
 //! From the configuration's profile to a BPF program, by libseccomp.
 
-use super::{Filter, enosys, instructions};
+use super::{Filter, MAX_INSTRUCTIONS, enosys, instructions, tree};
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform::sys::seccomp::{FLAG_NEW_LISTENER, flag_available};
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
@@ -18,6 +18,13 @@ fn error(what: &str, e: impl std::fmt::Display) -> Error {
 /// System calls that are younger than every one the profile names fail with `ENOSYS` instead of the profile's default
 /// errno, as with runc: programs then fall back to the older call, as they would on an older kernel.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
+    let Filter { flags, program } = chain(profile)?;
+    let tree = tree::of(&program).filter(|tree| tree.len() <= MAX_INSTRUCTIONS);
+    Ok(Filter { flags, program: tree.unwrap_or(program) })
+}
+
+/// The filter as libseccomp writes it.
+pub(super) fn chain(profile: &LinuxSeccomp) -> Result<Filter> {
     let default = action(profile.default_action(), profile.default_errno_ret())?;
     if default == ScmpAction::Notify {
         crate::bail!(InvalidBundle, "linux.seccomp: SCMP_ACT_NOTIFY cannot be used as default action");

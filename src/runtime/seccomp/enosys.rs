@@ -1,18 +1,12 @@
 //! The part of a filter in front of libseccomp's: system calls younger than the profile do not exist.
 
+use super::classic::{JUMP_EQUAL, JUMP_GREATER, LOAD_WORD, OFFSET_ARCH, OFFSET_NR, RETURN, instruction};
 use crate::platform::sys::seccomp::Instruction;
 use libseccomp::{ScmpArch, ScmpSyscall};
 use oci_spec::runtime::LinuxSeccomp;
 
-// linux/bpf_common.h and linux/seccomp.h.
-const LOAD_WORD: u16 = 0x20;
-const JUMP_EQUAL: u16 = 0x15;
-const JUMP_GREATER: u16 = 0x25;
-const RETURN: u16 = 0x06;
+/// `SECCOMP_RET_ERRNO` of linux/seccomp.h.
 const RET_ERRNO: u32 = 0x0005_0000;
-/// Offsets in `struct seccomp_data`.
-const OFFSET_NR: u32 = 0;
-const OFFSET_ARCH: u32 = 4;
 /// `__X32_SYSCALL_BIT`: x32 calls have the architecture of x86_64 and this bit in their number.
 const X32_BIT: u32 = 0x4000_0000;
 
@@ -29,10 +23,6 @@ pub(super) fn prefix(archs: &[ScmpArch], profile: &LinuxSeccomp) -> Vec<Instruct
             _ => block(audit, largest),
         })
         .collect()
-}
-
-fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> Instruction {
-    Instruction { code, jt, jf, k }
 }
 
 fn block(audit: u32, largest: u32) -> Vec<Instruction> {
@@ -86,24 +76,15 @@ fn audit_arch(arch: ScmpArch) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::classic;
     use super::*;
     use serde_json::json;
 
-    /// Runs a program that only has the instructions used here: what it returns, or `None` when it falls off its end.
+    /// What a program returns for a call without arguments, or `None` when it falls off its end.
     fn run(program: &[Instruction], arch: u32, number: u32) -> Option<u32> {
-        let (mut at, mut value) = (0, 0);
-        while let Some(i) = program.get(at) {
-            let jump = |taken: bool| usize::from(if taken { i.jt } else { i.jf });
-            match i.code {
-                LOAD_WORD => value = if i.k == OFFSET_ARCH { arch } else { number },
-                JUMP_EQUAL => at += jump(value == i.k),
-                JUMP_GREATER => at += jump(value > i.k),
-                RETURN => return Some(i.k),
-                code => panic!("unknown instruction {code:#x}"),
-            }
-            at += 1;
-        }
-        None
+        let mut data = [0; 16];
+        data[..2].copy_from_slice(&[number, arch]);
+        classic::run(program, &data)
     }
 
     #[test]

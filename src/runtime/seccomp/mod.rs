@@ -1,9 +1,11 @@
 //! Seccomp: compiling the configuration's profile once, storing the program, loading it, and handing over listeners.
 
+mod classic;
 mod compile;
 mod enosys;
 mod notify;
 mod stored;
+mod tree;
 
 #[cfg(feature = "testing")]
 pub use compile::compile;

@@ -7,6 +7,7 @@ mod common;
 mod apparmor;
 mod checkpoint;
 mod limits;
+mod network;
 mod rootless;
 mod systemd;
 

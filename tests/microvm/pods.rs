@@ -1,12 +1,10 @@
 //! Pods whose containers share a microVM.
 
-use crate::common::pods::{IMAGE, WAIT, container, monitor};
-use crate::common::{Pods, names_in, poll, require_program, signal};
+use crate::common::pods::{IMAGE, WAIT, container, lead_out, monitor};
+use crate::common::{Pods, names_in, poll, signal};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::Command;
-use std::sync::Once;
 
 /// Port of the emulated machine that leads to a pod.
 const PORT: u16 = 8123;
@@ -24,26 +22,9 @@ fn manifest(name: &str, spec: &str) -> String {
 
 /// Pods of their own, on an emulated machine that has what every host has.
 fn pods() -> Pods {
-    static READY: Once = Once::new();
-    READY.call_once(|| {
-        std::fs::create_dir_all("/mnt").expect("a folder");
-        make_network();
-    });
+    std::fs::create_dir_all("/mnt").expect("a folder");
+    lead_out();
     Pods::new()
-}
-
-/// Gives the emulated machine an interface that leads out of it, which pasta wants to see: nothing has to be at its other end.
-fn make_network() {
-    let busybox = require_program("busybox");
-    for line in [
-        "tunctl -t out0",
-        "ip address add 192.0.2.2/24 dev out0",
-        "ip link set out0 up",
-        "ip route add default via 192.0.2.1 dev out0",
-    ] {
-        let output = Command::new(&busybox).args(line.split(' ')).output().expect("busybox runs");
-        assert!(output.status.success(), "{line}: {output:?}");
-    }
 }
 
 fn get(path: &str) -> Option<String> {

@@ -47,10 +47,10 @@ impl Place {
     pub(crate) fn open(self) -> Result<Box<dyn Environment>> {
         match self {
             Self::Host | Self::V2 => Ok(Box::new(Local { place: self })),
-            Self::Vm => Ok(Box::new(Vm::boot(self, &Options::default())?)),
+            Self::Vm => Ok(Box::new(Vm::boot(self, Options::default())?)),
             Self::VmV1 => {
                 let kernel = vec![CGROUP_V1.to_owned()];
-                Ok(Box::new(Vm::boot(self, &Options { kernel, ..Options::default() })?))
+                Ok(Box::new(Vm::boot(self, Options { kernel, ..Options::default() })?))
             }
         }
     }

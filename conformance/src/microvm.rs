@@ -2,14 +2,16 @@
 
 use crate::cache;
 use crate::debian::{Release, run as execute};
-use crate::environment::Job;
+use crate::environment::{Job, Place};
 use crate::scratch;
-use crate::suite::cargo;
+use crate::suite::cargo::{self, Program};
+use crate::suite::{Selection, microvm};
+use crate::verdict::Verdict;
 use crate::vm;
 use anyhow::{Context as _, Result};
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -25,12 +27,14 @@ const START_TIMEOUT: u32 = 400;
 /// Makes of the emulated machine one on which microVMs are installed, and goes on with the arguments after the first, the folder of
 /// the guest's kernel. What the tests use of busybox comes last on the path.
 const INSTALL: &str = r#"set -e
-modprobe kvm-amd
-mkdir -p /etc/magikrun applets
-cp config.toml /etc/magikrun
-[ -e applets/tunctl ] || busybox --install -s applets
-ln -sf "$1"/libkrunfw.so.* /usr/local/lib
-ldconfig
+if ! [ -e /etc/magikrun/config.toml ]; then
+    modprobe kvm-amd
+    mkdir -p /etc/magikrun /opt/applets
+    busybox --install -s /opt/applets
+    ln -s "$1"/libkrunfw.so.* /usr/local/lib
+    ldconfig
+    cp config.toml /etc/magikrun
+fi
 shift
 exec "$@"
 "#;
@@ -50,62 +54,81 @@ pub(crate) struct Args {
     #[arg(long)]
     shell: Option<String>,
 
-    /// How many seconds the tests may take
+    /// How many seconds the command or the measurements may take
     #[arg(long, value_name = "SECONDS", default_value_t = 3000)]
     limit: u64,
 }
 
 /// Runs the tests, or another command, and answers the exit code.
 pub(crate) fn run(args: &Args) -> Result<u8> {
-    let programs = Programs::build()?;
-    let argv = if let Some(text) = &args.shell {
-        ["sh", "-c", text].map(OsString::from).into()
-    } else {
-        let figures = args.figures.then(|| "--ignored".into());
-        programs.run_tests(figures.into_iter().chain(args.only.clone().map(OsString::from)))
-    };
-    vm::once(&vm::Options::default(), &programs.job(argv, Duration::from_secs(args.limit)), None)
+    if args.figures || args.shell.is_some() {
+        let programs = Programs::build(&[TESTS])?;
+        let argv = match &args.shell {
+            Some(text) => ["sh", "-c", text].map(OsString::from).into(),
+            None => programs.run_tests(TESTS, &["--ignored"]),
+        };
+        let job = programs.job(argv, Duration::from_secs(args.limit));
+        return vm::once(&vm::Options::default(), &job, None);
+    }
+    let selection = Selection { only: args.only.clone(), ..Selection::default() };
+    let outcomes = microvm::run(Place::Vm.open()?.as_ref(), &selection)?;
+    let failed = outcomes.iter().filter(|outcome| matches!(outcome.verdict, Verdict::Failed(_))).count();
+    println!("{} of {} tests failed", failed, outcomes.len());
+    Ok(u8::from(failed > 0 || outcomes.is_empty()))
 }
 
 /// What is tested, in a folder of its own.
 #[derive(Debug)]
 pub(crate) struct Programs {
     folder: TempDir,
-    /// The test program.
-    pub(crate) tests: PathBuf,
     kernel: PathBuf,
 }
 
 impl Programs {
-    /// Builds the programs, and downloads the guest's kernel where it is not there.
-    pub(crate) fn build() -> Result<Self> {
+    /// Builds the programs and the tests with these names, and downloads the guest's kernel where it is not there.
+    pub(crate) fn build(tests: &[&str]) -> Result<Self> {
         let kernel = cache::folder_of("krunfw", &[KERNEL_PACKAGE], |folder| {
             Release::open("sid")?.unpack(&[KERNEL_PACKAGE], folder)
         })?;
         let folder = scratch::folder()?;
-        let mut built = cargo::tests(&[TESTS])?;
+        let mut built = cargo::tests(tests)?;
         built.extend(cargo::package("magikrun-krun", &[])?);
         built.extend(cargo::package("vminit", &["--bins", "--examples"])?);
-        for name in ["magikrun", "magikrun-krun", "vminit", "hostile_guest"] {
-            strip(&cargo::find(&built, name)?, &folder.path().join(name))?;
-        }
         fs::write(folder.path().join("config.toml"), format!("[vm]\nstart_timeout = {START_TIMEOUT}\n"))?;
-        Ok(Self { folder, tests: cargo::find(&built, TESTS)?, kernel: kernel.join(KERNEL_FOLDER) })
+        let programs = Self { folder, kernel: kernel.join(KERNEL_FOLDER) };
+        for name in ["magikrun", "magikrun-krun", "vminit", "hostile_guest"].iter().chain(tests) {
+            programs.add(name, &built)?;
+        }
+        Ok(programs)
+    }
+
+    /// Adds one of the programs that cargo has built, without what debuggers need: the emulated machine reads every page of it. The
+    /// copy stays as it is when cargo builds again.
+    pub(crate) fn add(&self, name: &str, built: &[Program]) -> Result<()> {
+        let program = cargo::find(built, name)?;
+        execute(Command::new("strip").arg("-o").arg(self.path(name)).arg(&program))
+            .with_context(|| format!("cannot copy '{}'", program.display()))?;
+        Ok(())
+    }
+
+    /// A program in the folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// The command that runs tests. A guest takes all of the machine's processor.
-    pub(crate) fn run_tests(&self, arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
-        let fixed = ["--test-threads=1", "--show-output"].map(OsString::from);
-        std::iter::once(self.tests.clone().into()).chain(fixed).chain(arguments).collect()
+    pub(crate) fn run_tests(&self, name: &str, arguments: &[&str]) -> Vec<OsString> {
+        let fixed = ["--test-threads=1", "--show-output"];
+        let arguments = fixed.iter().chain(arguments).map(OsString::from);
+        std::iter::once(self.path(name).into()).chain(arguments).collect()
     }
 
     /// A job of a machine on which the programs are installed.
     pub(crate) fn job(&self, argv: Vec<OsString>, limit: Duration) -> Job {
         let folder = self.folder.path();
-        let applets = folder.join("applets");
         let env = [
-            ("MAGIKRUN_TEST_RUNTIME", folder.join("magikrun").into_os_string()),
-            ("PATH", format!("/usr/sbin:/usr/bin:/sbin:/bin:{}", applets.display()).into()),
+            ("MAGIKRUN_TEST_RUNTIME", self.path("magikrun").into_os_string()),
+            ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin:/opt/applets".into()),
             ("TMPDIR", "/tmp".into()),
             ("RUST_BACKTRACE", "0".into()),
         ];
@@ -114,15 +137,8 @@ impl Programs {
             argv: install.into_iter().chain([self.kernel.clone().into()]).chain(argv).collect(),
             env: env.map(|(name, value)| (name.into(), value)).into(),
             directory: folder.to_owned(),
-            needs: vec![self.kernel.clone(), self.tests.clone()],
+            needs: vec![self.kernel.clone()],
             limit,
         }
     }
-}
-
-/// Copies a program without what debuggers need: the emulated machine reads every page of it.
-fn strip(program: &Path, target: &Path) -> Result<()> {
-    execute(Command::new("strip").arg("-o").arg(target).arg(program))
-        .with_context(|| format!("cannot copy '{}'", program.display()))?;
-    Ok(())
 }

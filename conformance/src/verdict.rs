@@ -1,5 +1,7 @@
 //! What became of one test.
 
+use std::fmt;
+
 /// What became of one test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -9,6 +11,16 @@ pub(crate) enum Verdict {
     Failed(String),
     /// It did not apply, with the reason that it gave.
     Skipped(String),
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passed => f.write_str("passed"),
+            Self::Failed(why) => write!(f, "failed ({why})"),
+            Self::Skipped(why) => write!(f, "skipped ({why})"),
+        }
+    }
 }
 
 /// One test and what became of it.

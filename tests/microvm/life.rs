@@ -43,25 +43,21 @@ fn a_signal_ends_the_program_with_its_code_and_kill_ends_the_machine() {
     let runtime = Runtime::new();
     let bundle =
         microvm(&runtime, "trap 'echo term; exit 7' TERM; echo up; while :; do usleep 200000; echo .; done");
-    let mut create = runtime.command(&["create", "--bundle", bundle.dir(), &bundle.id]);
-    let log = std::fs::File::create(runtime.path("out")).expect("a file");
-    create.stdout(log);
-    assert!(create.status().expect("create").success());
+    let created = runtime.create(&bundle);
     assert_eq!(runtime.status(&bundle.id), "created");
     runtime.ok(&["start", &bundle.id]);
     assert_eq!(runtime.status(&bundle.id), "running");
-    let said = || std::fs::read_to_string(runtime.path("out")).expect("the output");
-    poll("the program to run", || said().contains("up").then_some(()));
+    created.wait_stdout("up");
     runtime.ok(&["pause", &bundle.id]);
     assert_eq!(runtime.status(&bundle.id), "paused");
-    let before = said();
+    let before = created.stdout_now();
     std::thread::sleep(std::time::Duration::from_secs(2));
-    assert_eq!(said(), before, "the program goes on although it is paused");
+    assert_eq!(created.stdout_now(), before, "the program goes on although it is paused");
     runtime.ok(&["resume", &bundle.id]);
-    poll("the program to go on", || (said() != before).then_some(()));
+    poll("the program to go on", || (created.stdout_now() != before).then_some(()));
     runtime.ok(&["kill", &bundle.id, "TERM"]);
     runtime.wait_status(&bundle.id, "stopped");
-    assert!(said().contains("term"));
+    assert!(created.stdout_now().contains("term"));
     runtime.ok(&["delete", &bundle.id]);
     // Not of the first process itself, which no signal of its own ends.
     let bundle = microvm(&runtime, "sh -c 'kill -KILL $$'; exit $?");

@@ -15,8 +15,9 @@ pub(crate) fn outcomes(program: &str, tests: &[String], stdout: &str) -> Vec<Out
         let verdict = match results.get(test.as_str()).copied() {
             Some("ok") => Verdict::Passed,
             Some(word) if word.starts_with("ignored") => Verdict::Skipped(word.to_owned()),
+            // It ended, or was ended, with its program.
+            Some("") | None => Verdict::Failed("no result".to_owned()),
             Some(_) => Verdict::Failed(reason(said)),
-            None => Verdict::Failed("no result".to_owned()),
         };
         let unsupported = said.lines().filter_map(|line| line.trim().strip_prefix(UNSUPPORTED));
         Outcome {

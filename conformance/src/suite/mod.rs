@@ -2,7 +2,7 @@
 
 pub(crate) mod cargo;
 mod libtest;
-mod microvm;
+pub(crate) mod microvm;
 mod own;
 mod runtime_tools;
 mod tap;

@@ -16,17 +16,20 @@ use std::time::Duration;
 /// How much longer than on the host everything may take: emulation is ten times slower, and the host may have other work.
 const SLOWNESS: u32 = 20;
 
-/// The environment: a machine that is booted once for all jobs.
+/// The environment: a machine that is booted once for all jobs, and anew when one of them has to be killed.
 #[derive(Debug)]
 pub(crate) struct Vm {
     place: Place,
-    machine: Mutex<Machine>,
+    options: Options,
+    /// None after a job that was killed, or that the machine did not survive.
+    machine: Mutex<Option<Machine>>,
 }
 
 impl Vm {
     /// Boots the machine.
-    pub(crate) fn boot(place: Place, options: &Options) -> Result<Self> {
-        Ok(Self { place, machine: Mutex::new(Machine::boot(options)?) })
+    pub(crate) fn boot(place: Place, options: Options) -> Result<Self> {
+        let machine = Machine::boot(&options)?;
+        Ok(Self { place, options, machine: Mutex::new(Some(machine)) })
     }
 }
 
@@ -40,9 +43,16 @@ impl Environment for Vm {
     }
 
     fn run(&self, job: &Job) -> Result<Outcome> {
-        let limit: Duration = job.limit * SLOWNESS;
-        let mut machine = self.machine.lock().map_err(|_| anyhow!("the machine is in an unknown state"))?;
-        let (code, stdout, stderr) = machine.run(&script::of(job, None), limit)?;
+        let mut place = self.machine.lock().map_err(|_| anyhow!("the machine is in an unknown state"))?;
+        let mut machine = match place.take() {
+            Some(machine) => machine,
+            None => Machine::boot(&self.options)?,
+        };
+        let (code, stdout, stderr) = machine.run(&script::of(job, None), job.limit * SLOWNESS)?;
+        // What a killed job has left would disturb those that follow.
+        if code.is_some() {
+            *place = Some(machine);
+        }
         Ok(Outcome { code, stdout, stderr })
     }
 }

@@ -23,6 +23,7 @@ pub mod image;
 pub mod login;
 pub mod manifest;
 pub mod mount;
+mod opaque;
 pub mod platform;
 pub mod progress;
 mod pull;

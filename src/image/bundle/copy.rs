@@ -1,6 +1,7 @@
 //! A root file system as a copy: layers put one on the other without overlayfs.
 
 use crate::error::{Context as _, ErrorKind, Result};
+use crate::image::opaque::is_opaque;
 use crate::image::store::Layer;
 use crate::platform::userns::IdMappings;
 use crate::platform::worker;
@@ -14,12 +15,10 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-/// What hides the content of lower layers; see [`crate::image::extract`].
-const OPAQUE: &[u8] = b"user.overlay.opaque";
 /// Bytes of an extended attribute, and of all their names: the kernel's most is 64 KiB each.
 const MAX_ATTRIBUTE: usize = 64 << 10;
 
@@ -122,17 +121,6 @@ impl Copy<'_> {
         self.directory(source.as_fd(), open_directory(to, name)?.as_fd())?;
         self.path.pop();
         Ok(())
-    }
-}
-
-/// Whether a directory hides what lower layers have in its place.
-fn is_opaque(directory: &OwnedFd) -> Result<bool> {
-    let mut value = [0u8; 1];
-    match fgetxattr(directory, OPAQUE, &mut value) {
-        Ok(_) => Ok(value == *b"y"),
-        // None, another one, or a file system without them.
-        Err(Errno::NODATA | Errno::RANGE | Errno::NOTSUP) => Ok(false),
-        Err(e) => Err(e.into()),
     }
 }
 

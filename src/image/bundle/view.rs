@@ -1,8 +1,9 @@
 //! Reading a file of an image without mounting it: the topmost layer that has it, as overlayfs would show it.
 
 use crate::error::{Error, Result};
+use crate::image::opaque::is_opaque;
 use crate::image::store::Layer;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fgetxattr, fstat, open, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::Read as _;
@@ -75,7 +76,5 @@ fn look(layer: &Layer, directory: &str, name: &str) -> Result<Found> {
         }
         Err(e) => drop(absent(e)?),
     }
-    let mut value = [0u8; 1];
-    let opaque = fgetxattr(&parent, c"user.overlay.opaque", &mut value).is_ok() && value == *b"y";
-    Ok(if opaque { Found::Hidden } else { Found::Nothing })
+    Ok(if is_opaque(&parent)? { Found::Hidden } else { Found::Nothing })
 }

@@ -4,6 +4,7 @@
 use super::archive::{Entry, Kind};
 use super::names::{MAX_DEPTH, too_deep};
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::image::opaque::OPAQUE;
 use crate::storage::tree::{open_directory as open_child, remove_at as remove};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chownat,
@@ -17,8 +18,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Links are followed inside of the layer and nowhere else. The kernel follows at most 40 and finds cycles by that.
 const INSIDE: ResolveFlags =
     ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_XDEV);
-/// What marks a directory that hides those of lower layers: overlayfs with the option `userxattr`.
-const OPAQUE: &std::ffi::CStr = c"user.overlay.opaque";
 /// Mode of directories that the archive does not mention.
 const IMPLICIT_MODE: Mode = Mode::from_raw_mode(0o755);
 

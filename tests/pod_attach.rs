@@ -1,12 +1,12 @@
 //! `pod attach`: standard input, terminals and output of containers, for one client and for many.
 mod common;
 
-use common::pods::{WAIT, at_once, container, manifest, monitor};
-use common::{Output, Pods, Running, Terminal, is_alive, poll, signal, start};
+use common::pods::{WAIT, at_once, container, in_terminal, manifest, monitor};
+use common::{Output, Pods, Running, is_alive, poll, signal, start};
 use rustix::process::Signal;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 
 /// The pod with these containers, of which any may end.
 fn of(name: &str, containers: &[String]) -> String {
@@ -24,15 +24,6 @@ fn attach_open(pods: &Pods, args: &[&str]) -> (Running, std::fs::File) {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
     let running = common::start_with(pods.command(&[&["attach", "-i"], args].concat()), Stdio::from(read));
     (running, write.into())
-}
-
-/// Has a command run in a terminal of this size.
-fn in_terminal(mut command: Command, rows: u16, columns: u16) -> (Child, Terminal) {
-    let (terminal, slave) = Terminal::open();
-    terminal.resize(rows, columns);
-    let end = || Stdio::from(slave.try_clone().expect("a copy of the terminal"));
-    let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("the command starts");
-    (child, terminal)
 }
 
 #[test]

@@ -212,7 +212,7 @@ fn a_user_who_was_given_a_cgroup_has_pods_in_it() {
     let status = pods.status(&id);
     let infra = status["infra"]["pid"].as_i64().expect("the infra container");
     let cgroup = fs::read_to_string(format!("/proc/{infra}/cgroup")).unwrap();
-    let expected = format!("/{name}/{}/{id}/@infra", pods.runtime.name());
+    let expected = format!("/{name}/{}/{id}/_infra", pods.runtime.name());
     assert!(cgroup.lines().any(|line| line.starts_with("0::") && line.ends_with(&expected)), "{cgroup}");
     let statistics = pods.ok(&["stats", &id]);
     assert!(statistics.contains('a'), "{statistics}");

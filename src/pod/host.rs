@@ -1,17 +1,18 @@
 //! What pods need of the host: where state and images are, and what plans depend on.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::image::ImageService;
 use crate::platform::confinement::Profile;
 use crate::platform::small_file;
 use crate::platform::userns::IdMappings;
 use crate::pod::images::Images;
 use crate::pod::manifest::PodSpec;
+use crate::pod::plan::cgroup::is_slice;
 use crate::pod::plan::users::Users;
 use crate::pod::plan::{Context, PodPlan};
-use crate::pod::run::{CGROUP_PARENT, PodOptions};
+use crate::pod::run::{CGROUP_PARENT, PodOptions, SLICE_PARENT};
 use crate::pod::store::PodStore;
-use crate::runtime::cgroups::Driver;
+use crate::runtime::cgroups::{Cgroup, Driver};
 use crate::runtime::kernel_security::AppArmor;
 use crate::runtime::krun::engine::Libkrun;
 use crate::runtime::krun::{check, replace};
@@ -49,13 +50,18 @@ impl PodHost {
         Self { host, images, data, store }
     }
 
-    /// Fails where pods cannot run; with `microvm`, where those in microVMs cannot.
-    pub fn check(&self, microvm: bool) -> Result<()> {
+    /// Fails where pods cannot run with these options; with `microvm`, where those in microVMs cannot.
+    pub fn check(&self, options: &PodOptions, microvm: bool) -> Result<()> {
+        self.cgroup_parent(options)?;
         if self.host.cgroup_driver == Driver::Systemd {
-            crate::bail!(
-                NotSupported,
-                "cannot run pods: their cgroups cannot be managed by systemd (use --cgroup-manager cgroupfs)"
-            );
+            Cgroup::check_systemd().context(|| "cannot run pods")?;
+            if self.host.rootless {
+                // The bus takes nobody for the user who comes from a user namespace, as the monitors of pods do.
+                crate::bail!(
+                    NotSupported,
+                    "cannot run pods of a user by systemd (use systemd-run --user --scope -p Delegate=yes, and no --systemd-cgroup)"
+                );
+            }
         }
         if microvm && self.host.rootless {
             crate::bail!(
@@ -84,9 +90,19 @@ impl PodHost {
     }
 
     /// A user without privileges has cgroups below the own one at most.
-    fn cgroup_parent(&self, options: &PodOptions) -> String {
-        let parent = options.cgroup_parent.as_deref().unwrap_or(CGROUP_PARENT);
-        if self.host.rootless { parent.trim_start_matches('/').to_owned() } else { parent.to_owned() }
+    fn cgroup_parent(&self, options: &PodOptions) -> Result<String> {
+        let wanted = options.cgroup_parent.as_deref();
+        let (parent, valid, kind) = if self.host.cgroup_driver == Driver::Systemd {
+            let parent = wanted.unwrap_or(SLICE_PARENT);
+            (parent, is_slice(parent), "the name of a slice")
+        } else {
+            let parent = wanted.unwrap_or(CGROUP_PARENT);
+            (parent, parent.starts_with('/'), "an absolute path")
+        };
+        if !valid {
+            crate::bail!(Usage, "the parent of the pods' cgroups must be {kind}, not '{parent}'");
+        }
+        Ok(if self.host.rootless { parent.trim_start_matches('/') } else { parent }.to_owned())
     }
 
     fn users(&self) -> Users {
@@ -119,7 +135,8 @@ impl PodHost {
             .collect::<Result<_>>()?;
         Ok(Context {
             id: id.to_owned(),
-            cgroup_parent: self.cgroup_parent(options),
+            cgroup_parent: self.cgroup_parent(options)?,
+            systemd: self.host.cgroup_driver == Driver::Systemd,
             users: self.users(),
             network: options.network.clone(),
             images: images.facts(),

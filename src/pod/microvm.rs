@@ -105,7 +105,7 @@ pub fn configuration(
         "mounts": mounts,
         "annotations": annotations,
         "linux": {
-            "cgroupsPath": format!("{}/{VM}", plan.cgroup),
+            "cgroupsPath": plan.cgroup.path_of(VM),
             "namespaces": own.into_iter().chain(joined).collect::<Vec<_>>(),
             "resources": resources,
         },

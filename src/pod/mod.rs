@@ -40,4 +40,4 @@ pub use manifest::PodSpec;
 pub use process::role;
 pub(crate) use process::role_with;
 pub use record::{PodPhase, PodStatus};
-pub use run::{CGROUP_PARENT, PodHandle, PodOptions, run};
+pub use run::{CGROUP_PARENT, PodHandle, PodOptions, SLICE_PARENT, run};

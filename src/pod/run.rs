@@ -37,6 +37,8 @@ use std::time::Duration;
 
 /// Cgroup below which pods have theirs.
 pub const CGROUP_PARENT: &str = "/magikrun";
+/// The slice in which pods have theirs where systemd manages cgroups.
+pub const SLICE_PARENT: &str = "magikrun.slice";
 /// How often a monitor is looked at that may have committed its pod meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -45,7 +47,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 pub struct PodOptions {
     /// Network; none to follow from the manifest.
     pub network: Option<Network>,
-    /// Cgroup below which the pods have theirs; [`CGROUP_PARENT`] if there is none.
+    /// Cgroup below which the pods have theirs, an absolute path, or the name of a slice where systemd manages cgroups;
+    /// [`CGROUP_PARENT`] or [`SLICE_PARENT`] if there is none.
     pub cgroup_parent: Option<String>,
     /// Programs that extend the infra containers.
     pub extensions: Vec<PathBuf>,
@@ -62,7 +65,7 @@ pub struct PodHandle {
 
 /// Runs pods: all of them, or none.
 pub fn run(host: &PodHost, pods: &[PodSpec], options: &PodOptions) -> Result<Vec<PodHandle>> {
-    host.check(pods.iter().any(PodSpec::is_microvm))?;
+    host.check(options, pods.iter().any(PodSpec::is_microvm))?;
     clean::leftovers(&host.store, &host.host)?;
     let images = Images::pull(&host.images, pods)?;
     let foreground = Foreground::new(false)?;
@@ -256,7 +259,7 @@ fn record(host: &PodHost, plan: &PodPlan) -> Result<PodRecord> {
         created: now(),
         cgroup: Cgroup::locate(
             host.host.cgroup_driver,
-            Some(Path::new(&plan.cgroup)),
+            Some(Path::new(&plan.cgroup.path())),
             &plan.id,
             rootless,
             None,

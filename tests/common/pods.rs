@@ -1,15 +1,14 @@
 //! Pods for the black-box tests: a state root, an image store and a cgroup of their own, and the proof that nothing is left.
 
 use super::{
-    Compression, DEADLINE, Layer, Layout, Output, Runtime, finish, leftover_cgroups, names_in, poll,
-    require_program, start,
+    Compression, DEADLINE, Layer, Layout, Output, Runtime, Terminal, finish, leftover_cgroups, names_in,
+    poll, start,
 };
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Once;
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 /// The image that the pods of these tests are made of.
@@ -23,6 +22,8 @@ pub struct Pods {
     prefix: Vec<OsString>,
     /// The operator's configuration.
     config: Option<PathBuf>,
+    /// systemd manages the cgroups.
+    systemd: bool,
 }
 
 /// The user that pods without privileges are of: one that exists on every Debian and owns nothing.
@@ -65,7 +66,7 @@ impl Pods {
     }
 
     fn with(runtime: Runtime, prefix: Vec<OsString>) -> Self {
-        let pods = Self { runtime, prefix, config: None };
+        let pods = Self { runtime, prefix, config: None, systemd: false };
         let mut layout = Layout::new(&pods.runtime.path("busybox"));
         let settings =
             json!({"Env": ["PATH=/bin", "FROM=image"], "Cmd": ["sh", "-c", "echo default; sleep 600"]});
@@ -89,6 +90,19 @@ impl Pods {
         self
     }
 
+    /// The same with cgroups that systemd manages.
+    pub fn of_systemd(mut self) -> Self {
+        self.systemd = true;
+        self
+    }
+
+    /// What the cgroups of the pods are in.
+    pub fn parent(&self) -> String {
+        let name = self.runtime.name();
+        // Each `-` would be a slice in a slice.
+        if self.systemd { format!("{}.slice", name.replace('-', "_")) } else { format!("/{name}") }
+    }
+
     /// The same with this configuration of the operator's.
     pub fn configured(mut self, config: &str) -> Self {
         self.config = Some(self.runtime.file("config.toml", config));
@@ -107,7 +121,8 @@ impl Pods {
 
     fn storage_command(&self, command: &str, args: &[&str]) -> Command {
         let store = self.runtime.store();
-        let mut all = vec![command, "--storage", store.to_str().expect("a path in UTF-8")];
+        let mut all: Vec<&str> = self.systemd.then_some("--systemd-cgroup").into_iter().collect();
+        all.extend([command, "--storage", store.to_str().expect("a path in UTF-8")]);
         all.extend(args);
         let plain = self.runtime.command(&all);
         let copy = self.runtime.path("magikrun");
@@ -142,7 +157,7 @@ impl Pods {
     /// `magikrun pod run`, not started, with the manifest in a file.
     pub fn run_command(&self, options: &[&str], manifest: &str) -> Command {
         let path = self.runtime.file(&format!("{}.yaml", super::unique_name()), manifest);
-        let parent = format!("/{}", self.runtime.name());
+        let parent = self.parent();
         let mut args = vec!["run", "--cgroup-parent", &parent];
         args.extend(options);
         args.push(path.to_str().expect("a path in UTF-8"));
@@ -220,8 +235,8 @@ impl Pods {
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
         let dir = self.runtime.dir().display().to_string();
         left.extend(mounts.lines().filter(|line| line.contains(&dir)).map(str::to_owned));
-        let own = format!("/{}", self.runtime.name());
-        let cgroups = leftover_cgroups(self.runtime.name());
+        let own = format!("/{}", self.parent().trim_start_matches('/'));
+        let cgroups = leftover_cgroups(&own[1..]);
         left.extend(
             cgroups.iter().map(|path| path.display().to_string()).filter(|path| !path.ends_with(&own)),
         );
@@ -244,6 +259,9 @@ impl Drop for Pods {
             self.call(&["delete", "--force", id]);
         }
         self.call(&["gc"]);
+        if self.systemd {
+            let _ = Command::new("systemctl").args(["stop", &self.parent()]).status();
+        }
     }
 }
 
@@ -251,6 +269,15 @@ impl Drop for Pods {
 pub fn at_once(commands: Vec<Command>) -> Vec<Output> {
     let running: Vec<_> = commands.into_iter().map(|command| start(command, None)).collect();
     running.into_iter().map(super::Running::finish).collect()
+}
+
+/// Has a command run in a terminal of this size.
+pub fn in_terminal(mut command: Command, rows: u16, columns: u16) -> (Child, Terminal) {
+    let (terminal, slave) = Terminal::open();
+    terminal.resize(rows, columns);
+    let end = || Stdio::from(slave.try_clone().expect("a copy of the terminal"));
+    let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("the command starts");
+    (child, terminal)
 }
 
 /// The monitor of the pod with this name.
@@ -283,27 +310,6 @@ fn processes(first: &str, name: &str) -> Vec<i32> {
         words.next() == Some(first.as_bytes()) && words.any(|word| word == format!("pod:{name}").as_bytes())
     };
     numbers.filter(is_it).collect()
-}
-
-/// Gives a machine without a network an interface that leads out of it, which pasta wants to see: nothing has to be at its other end.
-pub fn lead_out() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // Another test program has made it.
-        if Path::new("/sys/class/net/out0").exists() {
-            return;
-        }
-        for line in [
-            "tunctl -t out0",
-            "ip address add 192.0.2.2/24 dev out0",
-            "ip link set out0 up",
-            "ip route add default via 192.0.2.1 dev out0",
-        ] {
-            let mut command = Command::new(require_program("busybox"));
-            command.args(line.split(' '));
-            finish(command, None).success();
-        }
-    });
 }
 
 /// A manifest with this name and `spec`, a YAML flow or block that stands on its own.

@@ -8,6 +8,7 @@ mod apparmor;
 mod checkpoint;
 mod limits;
 mod network;
+mod pods;
 mod rootless;
 mod systemd;
 

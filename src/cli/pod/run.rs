@@ -26,7 +26,7 @@ pub struct Args {
     /// Network: none, host, pasta, cni[:NAME] or ns:PATH [default: pasta if a hostPort is asked for, else none]
     #[arg(long, value_name = "NETWORK", value_parser = parse_network)]
     network: Option<Wanted>,
-    /// Cgroup below which the pods have theirs [default: /magikrun]
+    /// Cgroup below which the pods have theirs, or a slice with --systemd-cgroup [default: /magikrun or magikrun.slice]
     #[arg(long, value_name = "PATH")]
     cgroup_parent: Option<String>,
     /// Program that extends the infra container
@@ -90,9 +90,6 @@ pub fn run(host: &PodHost, args: Args) -> Result<u8> {
         tracing::warn!("{warning}");
     }
     let parent = args.cgroup_parent.filter(|path| !path.is_empty());
-    if parent.as_ref().is_some_and(|path| !path.starts_with('/')) {
-        crate::bail!(Usage, "--cgroup-parent must be an absolute path");
-    }
     let extensions: Result<Vec<_>> = args
         .extension
         .iter()

@@ -63,7 +63,7 @@ impl Monitor<'_> {
         let namespace =
             File::open(sandbox.path("net")).context(|| "cannot open the pod's network namespace")?;
         let pasta = passt::start(namespace.as_fd(), &forwards)?;
-        sandbox.cgroup.attach(pasta.pid)?;
+        sandbox.join(pasta.pid)?;
         sandbox.pasta = Some(pasta);
         Ok(())
     }
@@ -109,9 +109,7 @@ impl Monitor<'_> {
             attachment::keep(running, &sandbox.path("net"))?;
             attachment::save(running, &attachment)?;
             // In the pod's cgroup a plugin dies with the pod, and cannot work on while others take back what it did.
-            attachment
-                .add(&|pid| sandbox.cgroup.attach(pid))
-                .context(|| "cannot connect the pod's network")?;
+            attachment.add(&|pid| sandbox.join(pid)).context(|| "cannot connect the pod's network")?;
             attachment::save(running, &attachment)
         })?;
         self.addresses = attachment.addresses();

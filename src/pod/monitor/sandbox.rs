@@ -40,7 +40,7 @@ pub(super) const REACHABLE: &str = "/mnt";
 const STATE_MOUNT: &str = REACHABLE;
 
 /// Name of the infra container's cgroup below that of the pod; it is in no name of a container.
-const CGROUP: &str = "@infra";
+const CGROUP: &str = "_infra";
 
 /// The infra container and pasta.
 pub(super) struct Sandbox {
@@ -48,7 +48,7 @@ pub(super) struct Sandbox {
     pub(super) wire: Wire,
     pub(super) ready: bool,
     pub(super) pasta: Option<passt::Pasta>,
-    pub(super) cgroup: Cgroup,
+    cgroup: Cgroup,
     stopping: bool,
 }
 
@@ -81,6 +81,11 @@ impl Sandbox {
         self.ready = true;
     }
 
+    /// Moves a process that connects the pod to the infra container's cgroup.
+    pub(super) fn join(&self, pid: i32) -> Result<()> {
+        self.cgroup.attach_exec(pid, self.infra.pid, &[])
+    }
+
     pub(super) fn path(&self, kind: &str) -> String {
         format!("/proc/{}/ns/{kind}", self.infra.pid)
     }
@@ -92,7 +97,7 @@ impl Monitor<'_> {
         let plan = self.plan();
         let mut cgroup = Cgroup::locate(
             self.host.cgroup_driver,
-            Some(&Path::new(&plan.cgroup).join(CGROUP)),
+            Some(Path::new(&plan.cgroup.path_of(CGROUP))),
             &plan.id,
             self.host.rootless,
             None,

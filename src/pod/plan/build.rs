@@ -1,5 +1,6 @@
 //! Planning a pod.
 
+use super::cgroup::PodCgroup;
 use super::users::Users;
 use super::volumes::volume;
 use super::{
@@ -22,8 +23,10 @@ const MAX_HOSTNAME: usize = 64;
 pub struct Context {
     /// Id of the pod.
     pub id: String,
-    /// Cgroup that the pod's own is below: absolute, or relative to that of who makes the pod.
+    /// Cgroup that the pod's own is below: absolute, or relative to that of who makes the pod; or a slice.
     pub cgroup_parent: String,
+    /// systemd manages cgroups: the pod is a slice.
+    pub systemd: bool,
     /// Whose user and group ids pods have, unless a manifest asks for its own.
     pub users: Users,
     /// Network asked for; none to follow from the manifest.
@@ -69,7 +72,11 @@ pub fn plan(pod: &PodSpec, context: &Context) -> Result<PodPlan> {
         host_pid: spec.host_pid,
         host_ipc: spec.host_ipc,
         sysctls: spec.security_context.sysctls.iter().map(|s| (s.name.clone(), s.value.clone())).collect(),
-        cgroup: format!("{}/{}", context.cgroup_parent.trim_end_matches('/'), context.id),
+        cgroup: if context.systemd {
+            PodCgroup::slice(&context.cgroup_parent, &context.id)
+        } else {
+            PodCgroup::directory(&context.cgroup_parent, &context.id)
+        },
         users: users(pod, context),
         resources: resources::pod(&spec.resources, users(pod, context)),
         volumes: spec

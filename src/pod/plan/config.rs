@@ -221,7 +221,7 @@ fn linux(pod: &PodPlan, container: &ContainerPlan, facts: &Facts) -> Value {
     let mut resources = container.resources.clone();
     resources["devices"] = json!([{"allow": container.privileged, "access": "rwm"}]);
     let mut linux = json!({
-        "cgroupsPath": format!("{}/{}", pod.cgroup, container.name),
+        "cgroupsPath": pod.cgroup.path_of(&container.name),
         "namespaces": namespaces,
         "resources": resources,
     });

@@ -2,6 +2,7 @@
 //! data; the monitor carries it out.
 
 mod build;
+pub mod cgroup;
 pub mod config;
 mod dns;
 mod env;
@@ -102,8 +103,8 @@ pub struct PodPlan {
     pub sysctls: Vec<(String, String)>,
     /// Whose user and group ids it has.
     pub users: users::Users,
-    /// Path of the pod's cgroup; those of the containers are below. Relative to where we are without privileges.
-    pub cgroup: String,
+    /// The pod's cgroup; those of the containers are below.
+    pub cgroup: cgroup::PodCgroup,
     /// Limits of the pod as a whole, `linux.resources` of the runtime specification.
     pub resources: Value,
     /// Volumes.

@@ -235,7 +235,10 @@ fn init_containers_and_sidecars_come_before_the_others() {
     .unwrap();
     let roles: Vec<_> = plan.containers.iter().map(|c| (c.name.as_str(), c.role)).collect();
     assert_eq!(roles, [("first", Role::Init), ("side", Role::Sidecar), ("app", Role::App)]);
-    assert_eq!((plan.grace_seconds, plan.hostname.as_str(), plan.cgroup.as_str()), (3, "h", "/magikrun/id"));
+    assert_eq!(
+        (plan.grace_seconds, plan.hostname.as_str(), plan.cgroup.path().as_str()),
+        (3, "h", "/magikrun/id")
+    );
     assert_eq!(planned("{containers: [{name: a, image: i}]}").unwrap().grace_seconds, 30);
 }
 

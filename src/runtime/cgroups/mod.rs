@@ -90,14 +90,17 @@ impl Cgroup {
         }
     }
 
+    /// Fails where systemd cannot manage cgroups.
+    pub fn check_systemd() -> Result<()> {
+        if libcgroups::systemd::booted() {
+            return Ok(());
+        }
+        crate::bail!(NotSupported, "systemd not running on this host, cannot use systemd cgroups manager")
+    }
+
     /// `wanted` are properties of the unit that the caller asks for.
     fn locate_unit(path: Option<&Path>, id: &str, rootless: bool, wanted: Vec<Property>) -> Result<Self> {
-        if !libcgroups::systemd::booted() {
-            crate::bail!(
-                NotSupported,
-                "systemd not running on this host, cannot use systemd cgroups manager"
-            );
-        }
+        Self::check_systemd()?;
         let mounts = mounts()?;
         if rootless && mounts.iter().any(|mount| mount.version == Version::V1) {
             crate::bail!(NotSupported, "cgroup v2 is needed for the systemd cgroups manager of a user");
@@ -131,8 +134,13 @@ impl Cgroup {
 
     /// Makes the directories. A cgroup that has processes already, or is frozen, is refused.
     pub fn create(&mut self, undo: &mut Undo<'_>) -> Result<()> {
-        if self.unit.is_some() {
-            // It is made with a process in it.
+        if let Some(unit) = &self.unit {
+            // A scope is made with a process in it.
+            if unit.is_slice() {
+                unit.start(None, self.version())?;
+                self.undo_attach(undo);
+                self.complete()?;
+            }
             return Ok(());
         }
         let mut kept = Vec::new();
@@ -198,20 +206,26 @@ impl Cgroup {
 
     /// Moves the container's first process in.
     pub fn attach(&self, pid: i32) -> Result<()> {
-        let Some(unit) = &self.unit else {
-            return self.places.iter().try_for_each(|place| fs::add(&place.directory, pid));
+        let add = |place: &Place| fs::add(&place.directory, pid);
+        let Some(unit) = self.unit.as_ref().filter(|unit| !unit.is_slice()) else {
+            return self.places.iter().try_for_each(add);
         };
-        unit.start(pid, self.version())?;
-        // systemd leaves out controllers of v1 that it does not use itself.
-        let rest = self.places.iter().filter(|place| !place.is_of_systemd());
-        let joined = rest.clone().try_for_each(|place| {
-            fs::create(&place.mount, &place.directory, |directory| place.prepare(directory))?;
-            fs::add(&place.directory, pid)
-        });
+        unit.start(Some(pid), self.version())?;
+        let joined = self
+            .complete()
+            .and_then(|()| self.places.iter().filter(|p| !p.is_of_systemd()).try_for_each(add));
         if joined.is_err() {
             let _ = self.remove();
         }
         joined
+    }
+
+    /// Makes the directories of controllers of v1 that systemd does not use itself, and leaves out.
+    fn complete(&self) -> Result<()> {
+        let mut rest = self.places.iter().filter(|place| !place.is_of_systemd());
+        rest.try_for_each(|place| {
+            fs::create(&place.mount, &place.directory, |directory| place.prepare(directory)).map(drop)
+        })
     }
 
     /// Pushes what a launch that fails after [`Cgroup::attach`] must undo.

@@ -70,8 +70,13 @@ impl Unit {
         Ok(join(mount, base).join(expand_slice(slice)?).join(unit))
     }
 
-    /// Makes the unit with this process in it.
-    pub fn start(&self, pid: i32, version: Version) -> Result<()> {
+    /// True for a slice, which is made without processes.
+    pub fn is_slice(&self) -> bool {
+        self.path.trim_end().ends_with(".slice")
+    }
+
+    /// Makes the unit, with this process in it if it is a scope.
+    pub fn start(&self, pid: Option<i32>, version: Version) -> Result<()> {
         let (slice, unit) = self.names();
         let mut properties = property::of_unit(&self.id, slice, &unit, pid, version)?;
         properties.retain(|property| self.wanted.iter().all(|wanted| wanted.name != property.name));

@@ -51,14 +51,26 @@ fn number(value: u64) -> Value {
     Param::Base(Base::Uint64(value))
 }
 
-/// What a unit gets when it is made.
-pub fn of_unit(id: &str, slice: &str, unit: &str, pid: i32, version: Version) -> Result<Vec<Property>> {
+/// What a unit gets when it is made; `pid` is the first process of a scope.
+pub fn of_unit(
+    id: &str,
+    slice: &str,
+    unit: &str,
+    pid: Option<i32>,
+    version: Version,
+) -> Result<Vec<Property>> {
     let yes = || Param::Base(Base::Boolean(true));
-    let pids = vec![Param::Base(Base::Uint32(pid.unsigned_abs()))];
-    let mut all = vec![Property::new("Description", text(format!("magikrun container {id}")))];
-    if unit.ends_with(".slice") {
+    let is_slice = unit.ends_with(".slice");
+    let what = if is_slice { "slice" } else { "container" };
+    // What has failed is forgotten as what has ended: nobody is going to ask systemd for it.
+    let mut all = vec![
+        Property::new("Description", text(format!("magikrun {what} {id}"))),
+        Property::new("CollectMode", text("inactive-or-failed")),
+    ];
+    if is_slice {
         all.push(Property::new("Wants", array("s", vec![text(slice)])?));
     } else {
+        let pids = pid.iter().map(|pid| Param::Base(Base::Uint32(pid.unsigned_abs()))).collect();
         all.push(Property::new("Slice", text(slice)));
         all.push(Property::new("Delegate", yes()));
         all.push(Property::new("PIDs", array("u", pids)?));

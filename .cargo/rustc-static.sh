@@ -19,6 +19,8 @@ done
 [ "$name:$type:$ordered" != magikrun:bin:yes ] || set -- "$@" "-Clinker=${0%/*}/ordered-cc.sh"
 # For tools/order.py, which needs the names of functions.
 [ -z "${MAGIKRUN_SYMBOLS:-}" ] || [ "$name:$type" != magikrun:bin ] || set -- "$@" -Cstrip=none
+# Its own entry point: src/bin/magikrun/ffi.rs.
+[ "$name:$type:$(uname -m)" != magikrun:bin:x86_64 ] || set -- "$@" -Clink-arg=-Wl,-e,magikrun_start
 case $name:$type in
     magikrun:bin | vminit:bin | hostile_guest:bin | containerd_shim_magikrun_v2:bin) exec "$@" -Ctarget-feature=+crt-static -Crelocation-model=static ;;
     *) exec "$@" ;;

@@ -36,7 +36,7 @@ use crate::runtime::krun::engine::Libkrun;
 use crate::runtime::wasm::outcome;
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use context::Global;
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 
 /// Exit status of errors of our own.
 const FAILURE: u8 = 1;
@@ -44,7 +44,7 @@ const FAILURE: u8 = 1;
 const EXEC_FAILURE: u8 = 255;
 
 /// Commands that put processes into containers, from where our executable can be reached.
-const ENTERING: [&str; 4] = ["create", "run", "exec", "restore"];
+pub const ENTERING: [&CStr; 4] = [c"create", c"run", c"exec", c"restore"];
 
 /// OCI runtime for Linux containers, WebAssembly and microVMs
 #[derive(Debug, Parser)]
@@ -139,7 +139,10 @@ pub fn main_with(libkrun: Libkrun) -> u8 {
         return status;
     }
     // Before the command line is parsed, which would have to be done again; `dispatch` does it for all the others.
-    if std::env::args_os().skip(1).any(|arg| arg.to_str().is_some_and(|arg| ENTERING.contains(&arg))) {
+    if std::env::args_os()
+        .skip(1)
+        .any(|arg| ENTERING.iter().any(|name| name.to_bytes() == arg.as_encoded_bytes()))
+    {
         let _ = crate::platform::selfexe::protect();
     }
     let cli = match parse() {

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 const EXE: &str = "/proc/self/exe";
 /// Tells the protected program where its executable is: the kernel calls a detached clone `/`.
 const PATH_VARIABLE: &str = "_MAGIKRUN_EXE";
+/// The same, before its value.
+pub const PATH_ASSIGNMENT: &CStr = c"_MAGIKRUN_EXE=";
 
 /// Makes sure that this process runs from an executable that cannot be written through `/proc/PID/exe`.
 ///

@@ -5,6 +5,8 @@
 
 pub mod bpf;
 pub mod clone;
+#[cfg(target_arch = "x86_64")]
+pub mod entry;
 pub mod fd;
 pub mod mount;
 pub mod names;

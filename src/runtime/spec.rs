@@ -9,11 +9,14 @@ use serde_json::Value;
 use std::io::Read as _;
 use std::path::Path;
 
+/// Bytes that are enough for the configuration of most containers. Without a capacity, reading begins with 32 bytes.
+const USUAL_SIZE: usize = 16 << 10;
+
 /// Reads a JSON file of at most [`MAX_CONFIG_SIZE`] bytes into memory.
 pub fn read_limited(path: &Path) -> Result<Vec<u8>> {
     let cannot = || format!("open {}", path.display());
     let file = std::fs::File::open(path).or_kind(ErrorKind::InvalidBundle, cannot)?;
-    let mut data = Vec::new();
+    let mut data = Vec::with_capacity(USUAL_SIZE);
     file.take(MAX_CONFIG_SIZE + 1)
         .read_to_end(&mut data)
         .or_kind(ErrorKind::InvalidBundle, || format!("read {}", path.display()))?;

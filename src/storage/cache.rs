@@ -18,6 +18,8 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 const MAX_FILES: usize = 64;
 /// Most bytes of a file.
 const MAX_BYTES: u64 = 1 << 20;
+/// Bytes that are enough for most of what is kept. Without a capacity, reading begins with 32 bytes.
+const USUAL_BYTES: usize = 8 << 10;
 /// Bytes of the digest in front of the content.
 const DIGEST_SIZE: usize = 32;
 
@@ -50,7 +52,7 @@ impl Cache {
     pub fn get(&self, key: &Digest) -> Option<Vec<u8>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(openat(&self.dir, key.hex(), flags, Mode::empty()).ok()?);
-        let mut data = Vec::new();
+        let mut data = Vec::with_capacity(USUAL_BYTES);
         file.take(MAX_BYTES).read_to_end(&mut data).ok()?;
         let (digest, content) = data.split_at_checked(DIGEST_SIZE)?;
         (checksum(key, content)[..] == *digest).then(|| content.to_vec())

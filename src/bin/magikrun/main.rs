@@ -4,6 +4,9 @@
 //! handlers for stack overflows, and takes longer than some operations. What is needed of it, the library does.
 #![no_main]
 
+#[cfg(target_arch = "x86_64")]
+mod ffi;
+
 use std::ffi::{c_char, c_int};
 
 // SAFETY: this is the C library's entry point with its signature; nothing else of this program has its name.

@@ -4,6 +4,7 @@
 # make conformance       runs the conformance suites: RUNTIME=magikrun,runc,crun SUITE=runtime-tools,own,microvm ENV=host,v2,vm,vm-v1
 # make conformance-full  the same with everything there is, and writes docs/conformance.md
 # make krun           builds the program for microVMs, which `make install` then installs
+# make krun-system    builds it for a libkrun that is a library of the system
 # make microvm        runs the tests of microVMs in an emulated machine
 # make lint      formatting, clippy, the library's documentation, licences
 # make bench     measures against the other runtimes that are installed; needs root
@@ -27,6 +28,8 @@ MANPAGES := $(wildcard man/*.[0-9])
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev
 RUN_PACKAGES := $(BUILD_PACKAGES) busybox-static
 WASM_PACKAGES := clang libclang-rt-14-dev-wasm32 lld wasi-libc
+# What generates bindings to a libkrun of the system.
+SYSTEM_PACKAGES := $(BUILD_PACKAGES) libclang-dev pkg-config
 # What makes packages.
 PACKAGE_PACKAGES := dpkg \
 	git \
@@ -75,7 +78,7 @@ CONFORMANCE_ARGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(SUITE),--suite $
 	$(if $(filter command,$(origin ENV)),--env $(ENV)) $(if $(QUICK),--quick)
 CONFORMANCE = $(CARGO) run --quiet --locked --package conformance -- --magikrun $(BINARY)
 
-.PHONY: all build krun microvm run test engines faults fuzz conformance conformance-full conformance-quick lint bench install \
+.PHONY: all build krun krun-system microvm run test engines faults fuzz conformance conformance-full conformance-quick lint bench install \
 	install-built deb walk dist clean
 
 all: build
@@ -87,6 +90,11 @@ build:
 krun:
 	@tools/packages.sh $(BUILD_PACKAGES)
 	$(CARGO) build --release --locked --package magikrun-krun
+
+# With the profile of tests: what is built for them already is used.
+krun-system:
+	@tools/packages.sh $(SYSTEM_PACKAGES)
+	CARGO="$(CARGO)" tools/krun-system.sh
 
 # It builds what it tests.
 microvm:
@@ -151,6 +159,7 @@ lint:
 	$(CARGO) clippy --locked --workspace --exclude magikrun-krun --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --locked --test machine -- -D warnings
 	$(CARGO) clippy --locked --package magikrun-krun --no-deps -- -D warnings
+	$(MAKE) krun-system
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features
 	tools/deny.sh
 

@@ -10,9 +10,9 @@ use std::ffi::{CString, c_int};
 use std::os::fd::{IntoRawFd as _, OwnedFd, RawFd};
 use std::ptr::null;
 
-#[cfg(feature = "bundled")]
+#[cfg(all(feature = "bundled", not(feature = "system")))]
 use krun as lib;
-#[cfg(all(feature = "system", not(feature = "bundled")))]
+#[cfg(feature = "system")]
 use krun_sys as lib;
 
 /// Tag of the share that the guest's kernel takes as its root.

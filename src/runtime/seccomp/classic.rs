@@ -24,7 +24,7 @@ pub(super) fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> Instruction {
 }
 
 /// How many instructions a conditional jump leaves out; `None` for another instruction.
-pub(super) fn compare(i: &Instruction, value: u32) -> Option<usize> {
+pub(super) fn compare(i: Instruction, value: u32) -> Option<usize> {
     let holds = match i.code {
         JUMP_EQUAL => value == i.k,
         JUMP_GREATER => value > i.k,
@@ -47,7 +47,7 @@ pub(super) fn run(program: &[Instruction], data: &[u32; 16]) -> Option<u32> {
             // `BPF_JMP | BPF_JSET | BPF_K`
             0x45 => at += usize::from(if value & i.k != 0 { i.jt } else { i.jf }),
             RETURN => return Some(i.k),
-            code => at += compare(i, value).unwrap_or_else(|| panic!("unknown instruction {code:#x}")),
+            code => at += compare(*i, value).unwrap_or_else(|| panic!("unknown instruction {code:#x}")),
         }
         at += 1;
     }

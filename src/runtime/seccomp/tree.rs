@@ -106,7 +106,7 @@ fn follow(program: &[Instruction], arch: u32, number: u32) -> Option<Outcome> {
             LOAD_WORD => return Some(Outcome::Look(at)),
             RETURN => return Some(Outcome::Return(i.k)),
             JUMP => at += i.k as usize,
-            _ => at += compare(i, value)?,
+            _ => at += compare(*i, value)?,
         }
         at += 1;
     }
@@ -148,13 +148,14 @@ fn assemble(steps: &[Step], program: &[Instruction]) -> Option<Vec<Instruction>>
     for step in steps {
         match *step {
             Step::Load(offset) => tree.push(instruction(LOAD_WORD, 0, 0, offset)),
-            Step::AtLeast(value, over) => match u8::try_from(over) {
-                Ok(over) => tree.push(instruction(JUMP_AT_LEAST, over, 0, value)),
-                Err(_) => {
+            Step::AtLeast(value, over) => {
+                if let Ok(over) = u8::try_from(over) {
+                    tree.push(instruction(JUMP_AT_LEAST, over, 0, value));
+                } else {
                     tree.push(instruction(JUMP_AT_LEAST, 0, 1, value));
                     tree.push(instruction(JUMP, 0, 0, u32::try_from(over).ok()?));
                 }
-            },
+            }
             Step::End(Outcome::Return(value)) => tree.push(instruction(RETURN, 0, 0, value)),
             Step::End(Outcome::Look(at)) => {
                 let over = place(at)? - tree.len() - 1;
@@ -163,7 +164,7 @@ fn assemble(steps: &[Step], program: &[Instruction]) -> Option<Vec<Instruction>>
         }
     }
     for at in &kept {
-        let i = &program[*at];
+        let i = program[*at];
         // What lies between is left out on both sides, so no distance grows.
         let over = |jump: usize| Some(place(at + 1 + jump)? - place(*at)? - 1);
         tree.push(match jumps(i)[..] {
@@ -171,7 +172,7 @@ fn assemble(steps: &[Step], program: &[Instruction]) -> Option<Vec<Instruction>>
             [yes, no] => {
                 instruction(i.code, u8::try_from(over(yes)?).ok()?, u8::try_from(over(no)?).ok()?, i.k)
             }
-            _ => *i,
+            _ => i,
         });
     }
     Some(tree)
@@ -183,14 +184,14 @@ fn reachable(program: &[Instruction], from: impl Iterator<Item = usize>) -> Opti
     let mut reached = Vec::new();
     // Jumps only lead forward.
     while let Some(at) = open.pop_first() {
-        open.extend(jumps(program.get(at)?).iter().map(|jump| at + 1 + jump));
+        open.extend(jumps(*program.get(at)?).iter().map(|jump| at + 1 + jump));
         reached.push(at);
     }
     Some(reached)
 }
 
 /// How many instructions each way on from an instruction leaves out.
-fn jumps(i: &Instruction) -> Vec<usize> {
+fn jumps(i: Instruction) -> Vec<usize> {
     /// `BPF_CLASS(code)`, and the classes of jumps and of returns.
     const CLASS: u16 = 0x07;
     const CLASS_JUMP: u16 = 0x05;

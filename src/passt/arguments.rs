@@ -2,8 +2,8 @@
 
 use std::os::fd::RawFd;
 
-/// User and group `nobody`, the kernel's overflow ids.
-const NOBODY: &str = "65534:65534";
+/// Number of the user and the group `nobody`, the kernel's overflow ids.
+pub(super) const NOBODY: u32 = 65534;
 
 /// A port of the host that leads to a port of the network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub fn passt(
     root: bool,
 ) -> Vec<String> {
     let socket = socket.to_string();
-    let user: &[&str] = if root { &["--runas", NOBODY] } else { &[] };
+    let user = if root { vec!["--runas".to_owned(), format!("{NOBODY}:{NOBODY}")] } else { Vec::new() };
     let all = [
         "--foreground",
         "--quiet",
@@ -73,7 +73,7 @@ pub fn passt(
         gateway,
     ];
     let ports = ["--no-map-gw", "-t", tcp, "-u", udp];
-    all.into_iter().chain(ports).chain(user.iter().copied()).map(str::to_owned).collect()
+    all.into_iter().chain(ports).map(str::to_owned).chain(user).collect()
 }
 
 /// `[ADDRESS/]PORT[:PORT]`

@@ -2,7 +2,9 @@
 //! their arguments, and their processes.
 
 mod arguments;
+mod ping;
 mod process;
 
 pub use arguments::{Forward, passt, pasta};
+pub use ping::allow_ping;
 pub use process::{Pasta, connect, start};

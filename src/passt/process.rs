@@ -1,6 +1,6 @@
 //! The processes of passt and pasta.
 
-use super::arguments::{Forward, passt, pasta};
+use super::arguments::{Forward, NOBODY, passt, pasta};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::clone::{Child, CloneArgs, clone3};
 use crate::platform::userns;
@@ -70,7 +70,7 @@ pub fn start(namespace: BorrowedFd<'_>, forwards: &[Forward]) -> Result<Pasta> {
 /// process, which has one thread, and ends with the connection.
 pub fn connect(socket: OwnedFd, address: &str, gateway: &str, ports: (&str, &str)) -> Result<Child> {
     let program = find(MACHINES, "passt")?;
-    let root = rustix::process::geteuid().is_root() && !userns::is_nested();
+    let root = is_host_root();
     // In a mount namespace of its own: pivot_root(2) would change its root too, and have it read files of the container.
     let args = CloneArgs { flags: libc::CLONE_NEWNS as u64, ..CloneArgs::default() };
     clone3(&args, || {
@@ -87,6 +87,16 @@ pub fn connect(socket: OwnedFd, address: &str, gateway: &str, ports: (&str, &str
         eprintln!("magikrun: {}", cannot_execute("passt", e));
         libc::EXIT_FAILURE
     })
+}
+
+/// Whether this process is root of the host, which passt does not stay.
+fn is_host_root() -> bool {
+    rustix::process::geteuid().is_root() && !userns::is_nested()
+}
+
+/// The group of passt when it is started by this process.
+pub(super) fn group() -> u32 {
+    if is_host_root() { NOBODY } else { rustix::process::getegid().as_raw() }
 }
 
 /// Every port that it forwards is a descriptor, and the limit that we were started with may be for a shell.

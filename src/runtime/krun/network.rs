@@ -8,12 +8,29 @@ use crate::platform::sys::clone::Child;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::os::fd::OwnedFd;
 
-/// Starts what the network needs. In the network namespace of the container, and in the host's root.
+/// A network namespace: the device and the number of its file in procfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Namespace(u64, u64);
+
+impl Namespace {
+    /// The one that this process is in.
+    pub fn current() -> Option<Self> {
+        rustix::fs::stat("/proc/self/ns/net").ok().map(|stat| Self(stat.st_dev, stat.st_ino))
+    }
+}
+
+/// Starts what the network needs. In the network namespace of the container, and in the host's root. `outside` is the namespace that
+/// whoever makes the container is in, in which nothing is changed.
 ///
 /// Returns passt and the socket that it is connected to. A namespace that leads nowhere has no use for it.
-pub fn start(settings: &Settings) -> Result<Option<(Child, OwnedFd)>> {
+pub fn start(settings: &Settings, outside: Option<Namespace>) -> Result<Option<(Child, OwnedFd)>> {
     if settings.network != Network::Passt || !has_default_route() {
         return Ok(None);
+    }
+    if Namespace::current() != outside
+        && let Err(e) = passt::allow_ping()
+    {
+        tracing::warn!("{e}");
     }
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)

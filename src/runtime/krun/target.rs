@@ -34,6 +34,7 @@ pub struct Guest {
     runs_program: bool,
     start_timeout: Duration,
     procfs: Procfs,
+    outside: Option<network::Namespace>,
     view: Option<View>,
     directory: Option<OwnedFd>,
     passt: Option<(Child, OwnedFd)>,
@@ -50,6 +51,7 @@ impl Guest {
             runs_program: vm.runs_program,
             start_timeout: vm.start_timeout,
             procfs: Procfs::open()?,
+            outside: network::Namespace::current(),
             view: None,
             directory: None,
             passt: None,
@@ -81,7 +83,7 @@ impl Guest {
         // Containers that share the namespace of a pod have no name of their own, and see that of the pod.
         let here = rustix::system::uname();
         self.spec.hostname.get_or_insert_with(|| here.nodename().to_string_lossy().into_owned());
-        self.passt = network::start(&self.settings)?;
+        self.passt = network::start(&self.settings, self.outside)?;
         Ok(())
     }
 

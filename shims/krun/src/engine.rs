@@ -65,6 +65,9 @@ impl Vm {
         for (name, input, output) in STREAMS {
             context.add_port(streams, name, input, output)?;
         }
+        if let Some(disk) = &config.disk {
+            context.add_disk(&disk.path, disk.read_only)?;
+        }
         match config.passt {
             Some(socket) => context.add_network(socket, MAC),
             None => Ok(()),

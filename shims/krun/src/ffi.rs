@@ -15,6 +15,10 @@ use krun as lib;
 #[cfg(feature = "system")]
 use krun_sys as lib;
 
+/// A disk image is the disk, byte for byte, of libkrun's formats.
+const DISK_RAW: u32 = 0;
+/// What the guest's kernel says is the serial number of the disk.
+const DISK_ID: &str = "root";
 /// Tag of the share that the guest's kernel takes as its root.
 const ROOT_TAG: &str = "/dev/root";
 /// Errors only, of libkrun's levels.
@@ -114,6 +118,14 @@ impl Context {
         // SAFETY: both texts end with a nul byte and are copied.
         check(tag, unsafe { lib::krun_add_virtiofs3(self.0, name.as_ptr(), path.as_ptr(), 0, false) })
             .map(drop)
+    }
+
+    /// A disk, whose image or device is at this path.
+    pub fn add_disk(&self, path: &str, read_only: bool) -> Result<()> {
+        let (id, path) = (text(DISK_ID)?, text(path)?);
+        // SAFETY: numbers, and texts that end with a nul byte and are copied.
+        let code = unsafe { lib::krun_add_disk2(self.0, id.as_ptr(), path.as_ptr(), DISK_RAW, read_only) };
+        check("disk", code).map(drop)
     }
 
     /// An empty environment: without one the guest's kernel would get ours.

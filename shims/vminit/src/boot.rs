@@ -4,7 +4,7 @@ use crate::failure::{Context as _, Result, system};
 use crate::mounts;
 use rustix::fs::{Mode, statfs};
 use rustix::io::Errno;
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 use std::ffi::CString;
 use std::path::Path;
 use vm_protocol::spec::PodSpec;
@@ -100,4 +100,15 @@ pub fn set_up(spec: &PodSpec) -> Result<()> {
     }
     let root = mounts::Root::open(Path::new("/"))?;
     spec.mounts.iter().try_for_each(|mount| root.mount(mount))
+}
+
+/// Unmounts what is on disks, so that nobody has to repair it. It is written all the same when that fails: what a container mounts is
+/// its own, and a process of it that still ends may have it.
+pub fn unmount_disks(spec: &PodSpec) {
+    let disks = spec.mounts.iter().rev().filter(|mount| mount.source.starts_with("/dev/"));
+    for disk in disks {
+        if let Err(e) = rustix::mount::unmount(&disk.destination, UnmountFlags::NOFOLLOW) {
+            eprintln!("vminit: cannot unmount '{}': {}", disk.destination, crate::failure::text(&e.into()));
+        }
+    }
 }

@@ -96,6 +96,7 @@ impl Guest {
             self.flush();
             if let Some(code) = self.end() {
                 self.console.finish(FLUSH);
+                crate::boot::unmount_disks(&self.spec);
                 return code;
             }
             self.wait();

@@ -49,7 +49,20 @@ pub struct MachineConfig {
     pub console: RawFd,
     /// Connected socket of passt.
     pub passt: Option<RawFd>,
+    /// The first disk, [`DISK`] in the guest.
+    pub disk: Option<DiskConfig>,
+}
+
+/// A disk of a machine.
+#[derive(Debug)]
+pub struct DiskConfig {
+    /// Path of an image without a format of its own, or of a block device.
+    pub path: String,
+    /// The guest cannot write to it.
+    pub read_only: bool,
 }
 
 /// Tag of the share with the container's root.
 pub const ROOTFS: &str = "rootfs";
+/// The first disk, in the guest.
+pub const DISK: &str = "/dev/vda";

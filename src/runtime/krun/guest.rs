@@ -4,6 +4,7 @@
 //! made by the guest, of its own kernel; what of the host's kernel a configuration binds into the container is refused by name.
 
 use super::engine::ROOTFS;
+use super::on_disk;
 use super::settings::{Network, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::guest_exec::guest_process;
@@ -51,7 +52,7 @@ impl Given {
 pub fn spec(spec: &oci::Spec, settings: &Settings) -> Result<PodSpec> {
     let linux = spec.linux().clone().unwrap_or_default();
     let name = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
-    Ok(PodSpec {
+    let mut guest = PodSpec {
         version: SPEC_VERSION,
         hostname: name(spec.hostname()),
         domainname: name(spec.domainname()),
@@ -65,7 +66,11 @@ pub fn spec(spec: &oci::Spec, settings: &Settings) -> Result<PodSpec> {
         network: (settings.network == Network::Passt).then(network),
         containers: vec![container(spec, NAME, ROOT)?],
         end: End::Any,
-    })
+    };
+    if let Some(disk) = &settings.root_disk {
+        on_disk::change(&mut guest, spec, disk)?;
+    }
+    Ok(guest)
 }
 
 /// A container in a guest, from its configuration: `root` is its root there, which the host has made.
@@ -154,7 +159,8 @@ mod tests {
         });
         change(&mut config);
         let config: oci::Spec = serde_json::from_value(config).unwrap();
-        spec(&config, &Settings { cpus: 1, ram_mib: 128, network: Network::Passt, ports: Ports::default() })
+        let network = Network::Passt;
+        spec(&config, &Settings { cpus: 1, ram_mib: 128, network, ports: Ports::default(), root_disk: None })
     }
 
     #[test]

@@ -11,14 +11,17 @@ use std::os::fd::AsRawFd as _;
 
 pub mod check;
 pub mod console;
+pub mod disk;
 pub mod engine;
 pub mod guest;
 pub mod monitor_spec;
 pub mod network;
+pub mod on_disk;
 pub mod ports;
 pub mod prepare;
 pub mod replace;
 pub mod settings;
+pub mod superblock;
 pub mod supervisor;
 pub mod target;
 mod vm_file;

@@ -25,8 +25,8 @@ const CAPABILITIES: [Capability; 9] = [
     Capability::NetBindService,
 ];
 
-/// Changes a configuration to that of the monitor's container.
-pub fn change(spec: &mut Spec) -> Result<()> {
+/// Changes a configuration to that of the monitor's container. With `on_disk` that has nothing of the program but its mounts.
+pub fn change(spec: &mut Spec, on_disk: bool) -> Result<()> {
     let mut linux = spec.linux().clone().unwrap_or_default();
     let own_mounts = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::Mount && n.path().is_none();
     if !linux.namespaces().iter().flatten().any(own_mounts) {
@@ -38,6 +38,9 @@ pub fn change(spec: &mut Spec) -> Result<()> {
     let mut process = spec.process().clone().unwrap_or_default();
     process.set_user(User::default());
     process.set_rlimits(None);
+    if on_disk {
+        process.set_cwd("/".into());
+    }
     process.set_no_new_privileges(Some(true));
     let set = CAPABILITIES.into_iter().collect::<std::collections::HashSet<_>>();
     let capabilities = LinuxCapabilitiesBuilder::default()
@@ -112,14 +115,15 @@ mod tests {
     #[test]
     fn the_monitor_is_root_with_little_more_than_files_and_the_hypervisor() {
         let config = json!({"ociVersion": "1.0.0",
-            "process": {"args": ["sh"], "cwd": "/", "user": {"uid": 7, "gid": 8},
+            "process": {"args": ["sh"], "cwd": "/srv", "user": {"uid": 7, "gid": 8},
                 "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 2}]},
             "linux": {"namespaces": [{"type": "mount"}], "sysctl": {"net.x": "1"},
                 "resources": {"devices": [{"allow": false, "access": "rwm"}]}}});
         let mut spec: Spec = serde_json::from_value(config).unwrap();
-        change(&mut spec).unwrap();
+        change(&mut spec, false).unwrap();
         let process = spec.process().as_ref().unwrap();
         assert_eq!((process.user().uid(), process.no_new_privileges()), (0, Some(true)));
+        assert_eq!(process.cwd(), Path::new("/srv"));
         assert!(process.rlimits().is_none());
         let capabilities = process.capabilities().as_ref().unwrap().effective().as_ref().unwrap();
         assert!(!capabilities.contains(&Capability::SysAdmin) && capabilities.contains(&Capability::Setuid));
@@ -132,10 +136,11 @@ mod tests {
         assert_eq!(mounts, ["/proc", "/dev"]);
         // The hypervisor has its rule also where the configuration has none.
         spec.set_linux(Some(serde_json::from_value(json!({"namespaces": [{"type": "mount"}]})).unwrap()));
-        change(&mut spec).unwrap();
+        change(&mut spec, true).unwrap();
+        assert_eq!(spec.process().as_ref().unwrap().cwd(), Path::new("/"));
         let resources = spec.linux().as_ref().unwrap().resources().as_ref().unwrap();
         assert_eq!(resources.devices().as_ref().unwrap()[0].minor(), Some(232));
         spec.set_linux(Some(serde_json::from_value(json!({"namespaces": [{"type": "pid"}]})).unwrap()));
-        change(&mut spec).unwrap_err();
+        change(&mut spec, false).unwrap_err();
     }
 }

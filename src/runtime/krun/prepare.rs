@@ -1,7 +1,7 @@
 //! From a configuration to a loaded machine: all decisions and checks, before anything is made.
 
 use super::engine::{Engine, Libkrun, Machine};
-use super::settings::Settings;
+use super::settings::{ROOT_DISK, Settings};
 use super::{check, guest, monitor_spec, replace, vm_file};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::selfexe;
@@ -44,6 +44,9 @@ impl Vm {
             Some(given) => given.complete(&settings),
             None => guest::spec(spec, &settings)?,
         };
+        if options.guest.is_some() && settings.root_disk.is_some() {
+            crate::bail!(NotSupported, "annotations: {ROOT_DISK}: the containers of a pod have their images");
+        }
         if options.no_pivot {
             crate::bail!(
                 NotSupported,
@@ -58,7 +61,7 @@ impl Vm {
         }
         check::check(settings.ram_mib)?;
         let machine = require_engine(host)?.load()?;
-        monitor_spec::change(spec)?;
+        monitor_spec::change(spec, settings.root_disk.is_some())?;
         Ok(Self {
             settings,
             machine,

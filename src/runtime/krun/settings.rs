@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::limits::{MAX_VCPUS, MAX_VM_MEMORY_MIB};
 use oci_spec::runtime::{LinuxMemory, LinuxNamespaceType, LinuxResources, Spec};
 use serde::Deserialize;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Number of virtual processors.
@@ -19,6 +20,8 @@ const USE_PASST: &str = "krun.use_passt";
 const NETWORK: &str = "org.magikrun.krun.network";
 /// Ports that lead to the guest through passt, our own annotation.
 const PORTS: &str = "org.magikrun.krun.ports";
+/// File or block device of the container that holds the guest's root, our own annotation.
+pub const ROOT_DISK: &str = "org.magikrun.krun.root-disk";
 /// Annotations of crun for what this backend cannot do.
 const REFUSED: [(&str, &str); 3] = [
     ("krun.gpu_flags", "a microVM has no graphics processor"),
@@ -27,8 +30,8 @@ const REFUSED: [(&str, &str); 3] = [
 ];
 
 /// All annotations of this backend: they change how a container is run.
-pub const ANNOTATIONS: [&str; 8] =
-    [CPUS, RAM, USE_PASST, NETWORK, PORTS, "krun.gpu_flags", "krun.nested_virt", "krun.variant"];
+pub const ANNOTATIONS: [&str; 9] =
+    [CPUS, RAM, USE_PASST, NETWORK, PORTS, ROOT_DISK, "krun.gpu_flags", "krun.nested_virt", "krun.variant"];
 
 /// Least memory of a guest, in MiB: its kernel and first process need about half of it.
 pub const MIN_RAM_MIB: u32 = 64;
@@ -82,6 +85,8 @@ pub struct Settings {
     pub network: Network,
     /// What of it leads to the guest.
     pub ports: Ports,
+    /// The disk with the guest's root, a path in the container; none: the container's root is shared.
+    pub root_disk: Option<PathBuf>,
 }
 
 impl Settings {
@@ -118,8 +123,20 @@ impl Settings {
                     .or_else(|why| crate::bail!(InvalidBundle, "annotations: {PORTS}: '{text}' {why}"))?,
                 None => Ports::default(),
             },
+            root_disk: annotation(ROOT_DISK).map(root_disk).transpose()?,
         })
     }
+}
+
+fn root_disk(text: &str) -> Result<PathBuf> {
+    if !Path::new(text).is_absolute() || text.contains('\0') {
+        crate::bail!(
+            InvalidBundle,
+            "annotations: {ROOT_DISK}: '{}' is no absolute path",
+            text.escape_debug()
+        );
+    }
+    Ok(text.into())
 }
 
 fn parse(name: &str, value: Option<&str>, least: u64, most: u64) -> Result<Option<u64>> {
@@ -263,6 +280,7 @@ mod tests {
         of(json!({NETWORK: "bridge"})).unwrap_err();
         let e = of(json!({PORTS: "http"})).unwrap_err();
         assert!(e.message().contains("'http' must be"), "{e}");
+        of(json!({ROOT_DISK: "disk.img"})).unwrap_err();
         let host = json!({"ociVersion": "1.0.0", "linux": {}});
         let host = Settings::new(&serde_json::from_value(host).unwrap(), &Wish::default(), 1).unwrap();
         assert_eq!(host.network, Network::Tsi);

@@ -4,11 +4,12 @@
 //! goes on is a copy of the runtime, in the container, without the capabilities and descriptors that it does not need. No
 //! program of the container ever runs beside it.
 
-use super::engine::{Machine, MachineConfig};
+use super::disk::Disk;
+use super::engine::{DiskConfig, Machine, MachineConfig};
 use super::prepare::Vm;
 use super::settings::Settings;
 use super::supervisor::Supervisor;
-use super::{DIRECTORY, SOCKET, network};
+use super::{DIRECTORY, SOCKET, network, on_disk};
 use crate::error::{Context as _, Error, Result};
 use crate::platform::raw::make_raw;
 use crate::platform::sys::clone::Child;
@@ -20,7 +21,7 @@ use rustix::fs::{Gid, Mode, Uid};
 use rustix::mount::OpenTreeFlags;
 use std::convert::Infallible;
 use std::os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vm_protocol::spec::{Container, PodSpec, Stdio};
 
@@ -31,11 +32,13 @@ pub struct Guest {
     machine: Box<dyn Machine>,
     init: &'static [u8],
     spec: PodSpec,
-    runs_program: bool,
+    finds_program: bool,
+    root_read_only: bool,
     start_timeout: Duration,
     procfs: Procfs,
     outside: Option<network::Namespace>,
     view: Option<View>,
+    disk: Option<Disk>,
     directory: Option<OwnedFd>,
     passt: Option<(Child, OwnedFd)>,
 }
@@ -44,23 +47,25 @@ impl Guest {
     /// Makes ready what only the parent can reach.
     pub fn new(vm: Vm) -> Result<Self> {
         Ok(Self {
+            finds_program: vm.runs_program && vm.settings.root_disk.is_none(),
+            root_read_only: vm.spec.containers.iter().all(|container| container.read_only),
             settings: vm.settings,
             machine: vm.machine,
             init: vm.init,
             spec: vm.spec,
-            runs_program: vm.runs_program,
             start_timeout: vm.start_timeout,
             procfs: Procfs::open()?,
             outside: network::Namespace::current(),
             view: None,
+            disk: None,
             directory: None,
             passt: None,
         })
     }
 
-    /// Whether it runs the container's own program.
-    pub fn runs_program(&self) -> bool {
-        self.runs_program
+    /// Whether it runs a program of the container's own root.
+    pub fn finds_program(&self) -> bool {
+        self.finds_program
     }
 
     /// Makes the directory for the control socket. The monitor gets it as a mount of its own, out of which no path leads.
@@ -89,6 +94,12 @@ impl Guest {
 
     /// In the container's root, while this process may still mount.
     pub fn in_root(&mut self) -> Result<()> {
+        if let Some(path) = &self.settings.root_disk {
+            let reopen = |fd: &OwnedFd, flags| self.procfs.reopen(fd, flags);
+            let disk = Disk::open(Path::new("/"), path, self.root_read_only, reopen)?;
+            on_disk::describe(&mut self.spec, disk.kind, disk.read_only);
+            self.disk = Some(disk);
+        }
         self.view = Some(View::open(&self.procfs, &["/dev"])?);
         Ok(())
     }
@@ -98,7 +109,8 @@ impl Guest {
         let view = self.view.iter().flat_map(|view| [view.root.as_raw_fd(), view.namespace.as_raw_fd()]);
         let passt =
             self.passt.iter().flat_map(|(child, socket)| [child.pidfd.as_raw_fd(), socket.as_raw_fd()]);
-        view.chain(passt).chain(self.directory.iter().map(OwnedFd::as_raw_fd)).collect()
+        let disk = self.disk.iter().map(|disk| disk.file.as_raw_fd());
+        view.chain(passt).chain(disk).chain(self.directory.iter().map(AsRawFd::as_raw_fd)).collect()
     }
 
     /// Becomes the supervisor of the machine, until its end; `starter` hears when its program runs. Returns only when that fails.
@@ -128,6 +140,7 @@ impl Guest {
             control: format!("{}/{SOCKET}", path(directory)),
             console: theirs.as_raw_fd(),
             passt: socket.as_ref().map(AsRawFd::as_raw_fd),
+            disk: self.disk.as_ref().map(|disk| DiskConfig { path: disk.path(), read_only: disk.read_only }),
         };
         let supervisor = Supervisor {
             console: console.into(),

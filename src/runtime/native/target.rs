@@ -100,7 +100,7 @@ impl Target {
         match self {
             Self::Native { path } => *path = Some(program.find()?),
             // The guest sees the same files, and finds it again.
-            Self::Vm(guest) if guest.runs_program() => drop(program.find()?),
+            Self::Vm(guest) if guest.finds_program() => drop(program.find()?),
             Self::Nothing | Self::Wasm(_) | Self::Vm(_) => {}
         }
         Ok(())

@@ -12,7 +12,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{chroot, fchdir};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::io::Read as _;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Types of file systems that show the kernel or other processes.
@@ -58,6 +58,11 @@ impl Procfs {
     fn file(&self, path: &str) -> Result<OwnedFd> {
         openat(&self.0, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .context(|| format!("cannot open '/proc/{path}'"))
+    }
+
+    /// Opens a file of this process once more, with other flags.
+    pub fn reopen(&self, fd: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        openat(&self.0, format!("self/fd/{}", fd.as_raw_fd()), flags | OFlags::CLOEXEC, Mode::empty())
     }
 
     fn mountinfo(&self) -> Result<String> {

@@ -6,6 +6,7 @@
 # make krun           builds the program for microVMs, which `make install` then installs
 # make krun-system    builds it for a libkrun that is a library of the system
 # make microvm        runs the tests of microVMs in an emulated machine
+# make microvm-cri    the same for pods of microVMs under containerd, and for its events of cgroup v2
 # make lint      formatting, clippy, the library's documentation, licences
 # make bench     measures against the other runtimes that are installed; needs root
 # make engines   runs the tests of containerd, its CRI and Docker with newer versions of them too
@@ -78,7 +79,7 @@ CONFORMANCE_ARGS = $(if $(RUNTIME),--runtime $(RUNTIME)) $(if $(SUITE),--suite $
 	$(if $(filter command,$(origin ENV)),--env $(ENV)) $(if $(QUICK),--quick)
 CONFORMANCE = $(CARGO) run --quiet --locked --package conformance -- --magikrun $(BINARY)
 
-.PHONY: all build krun krun-system microvm run test engines faults fuzz conformance conformance-full conformance-quick lint bench install \
+.PHONY: all build krun krun-system microvm microvm-cri run test engines faults fuzz conformance conformance-full conformance-quick lint bench install \
 	install-built deb walk dist clean
 
 all: build
@@ -100,6 +101,11 @@ krun-system:
 microvm:
 	@tools/packages.sh $(BUILD_PACKAGES) $(VM_PACKAGES)
 	$(CARGO) run --quiet --locked --package conformance -- microvm
+
+# It needs the engine of this machine, so it is not part of `microvm`.
+microvm-cri:
+	@tools/packages.sh $(BUILD_PACKAGES) $(VM_PACKAGES) containerd containernetworking-plugins curl
+	$(CARGO) run --quiet --locked --package conformance -- containerd
 
 run:
 	@tools/packages.sh $(RUN_PACKAGES)

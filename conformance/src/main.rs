@@ -5,6 +5,7 @@
 //! and whatever is listed and passes, fails the run.
 
 mod cache;
+mod containerd;
 mod debian;
 mod engines;
 mod environment;
@@ -95,6 +96,8 @@ enum Command {
     },
     /// Runs the tests of microVMs
     Microvm(microvm::Args),
+    /// Runs the tests of containerd that need a whole machine
+    Containerd(containerd::Args),
 }
 
 fn main() -> ExitCode {
@@ -116,6 +119,7 @@ fn execute(mut args: Args) -> Result<ExitCode> {
             ExitCode::SUCCESS
         }
         Some(Command::Microvm(args)) => microvm::run(&args)?.into(),
+        Some(Command::Containerd(args)) => containerd::run(&args)?.into(),
         None if run(&args)? => ExitCode::SUCCESS,
         None => ExitCode::FAILURE,
     })

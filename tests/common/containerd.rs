@@ -27,13 +27,19 @@ pub enum Shim {
     Own,
 }
 
-/// A layout with the images, in an archive. A shell is in the first two; the last holds a module, as images of modules do.
-fn image_archive(dir: &Path) -> PathBuf {
+/// The images with a shell, in an archive.
+fn shell_images(dir: &Path) -> PathBuf {
     let mut layout = Layout::new(&dir.join("images"));
     let settings = |command: &[&str]| json!({"Env": ["PATH=/bin"], "Cmd": command});
     for (image, command) in [(IMAGE, &["sh"][..]), (PAUSE_IMAGE, &["sleep", "1000000"])] {
         layout.add(tag(image), &[busybox_archive().to_vec()], Compression::None, &settings(command));
     }
+    archive(&layout, &dir.join("images.tar"))
+}
+
+/// The image that holds a module, in an archive.
+fn module_image(dir: &Path) -> PathBuf {
+    let mut layout = Layout::new(&dir.join("module"));
     let module = fs::read(probe()).expect("the module");
     let layer = Layer::new().dir("proc", 0o755).entry("probe.wasm", &module, |_| {}).into_bytes();
     let config = json!({"architecture": "wasm", "os": "wasip1",
@@ -44,13 +50,16 @@ fn image_archive(dir: &Path) -> PathBuf {
     let manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": config, "layers": layers});
     layout.add_manifest(tag(WASM_IMAGE), manifest.to_string().as_bytes());
-    let archive = dir.join("images.tar");
-    let mut builder = tar::Builder::new(fs::File::create(&archive).expect("an archive"));
+    archive(&layout, &dir.join("module.tar"))
+}
+
+fn archive(layout: &Layout, path: &Path) -> PathBuf {
+    let mut builder = tar::Builder::new(fs::File::create(path).expect("an archive"));
     builder
         .append_dir_all(".", layout.path())
         .and_then(|()| builder.finish())
         .expect("the archive is written");
-    archive
+    path.to_owned()
 }
 
 fn tag(image: &str) -> &str {
@@ -103,9 +112,12 @@ fn write_configuration(dir: &Path, runtime: &Path, plugins: &str) {
     );
     write("config.toml", config);
     let options = format!("Root = '{}'\nBinaryName = '{}'\n", at("runtime-root"), runtime.display());
-    write("shim-wasm.toml", format!("{options}Backend = 'wasm'\n"));
+    for backend in ["wasm", "krun"] {
+        write(&format!("shim-{backend}.toml"), format!("{options}Backend = '{backend}'\n"));
+    }
     write("shim.toml", options);
-    write("magikrun.toml", format!("[wasm]\nstore = '{}'\n", at("wasm")));
+    // microVMs start in an emulated machine too.
+    write("magikrun.toml", format!("[wasm]\nstore = '{}'\n[vm]\nstart_timeout = 400\n", at("wasm")));
 }
 
 impl Containerd {
@@ -132,18 +144,24 @@ impl Containerd {
             .for_each(|name| drop(engine_program(name)));
         let dir = tempfile::Builder::new().prefix("mkd").tempdir().expect("a temporary folder");
         write_configuration(dir.path(), &programs.runtime, &config(dir.path()));
-        let archive = image_archive(dir.path());
+        let images = shell_images(dir.path());
         let mut command = Command::new("unshare");
         command.args(["--net", "--mount", "--propagation", "private", "sh", "-c", HOST]);
         let host = start(command, None);
         host.wait_stdout("ready");
         let mut containerd = Self { dir, name: namespace, shim, programs, host: Some(host), daemon: None };
         containerd.start();
-        containerd.import(archive.to_str().expect("UTF-8"));
+        containerd.import(&images);
         containerd
     }
 
-    fn import(&self, archive: &str) {
+    /// Adds [`WASM_IMAGE`].
+    pub fn add_module(&self) {
+        self.import(&module_image(self.dir.path()));
+    }
+
+    fn import(&self, archive: &Path) {
+        let archive = archive.to_str().expect("UTF-8");
         // Later versions have two ways, of which one knows no other snapshotter than its default.
         let import = ["image", "import"];
         let local = self.ok(&[&import[..], &["--help"]].concat()).stdout.contains("--local");
@@ -160,7 +178,6 @@ impl Containerd {
         // Where it looks for shims.
         let own = self.programs.shims.as_ref().map(|folder| format!("{}:", folder.display()));
         command.env("PATH", own.unwrap_or_default() + &engine_path());
-        command.env("MAGIKRUN_CONFIG", self.path("magikrun.toml"));
         command.env("MAGIKRUN_CONFIG", self.path("magikrun.toml"));
         self.daemon = Some(start(command, None));
         poll("containerd to answer", || (self.call(&["version"]).code == 0).then_some(()));

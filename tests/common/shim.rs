@@ -4,9 +4,14 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The folder with our own shim and the runtime beside it. The shim is built first, in the profile of the runtime, so that it is never an
-/// older one that is tested.
+/// The folder with our own shim and the runtime beside it: that of the runtime that the environment names, if it has one. Otherwise the shim
+/// is built first, in the profile of the runtime, so that it is never an older one that is tested.
 pub fn shim_folder() -> PathBuf {
+    let named = std::env::var_os("MAGIKRUN_TEST_RUNTIME").map(PathBuf::from);
+    let named = named.and_then(|runtime| Some(runtime.parent()?.to_owned()));
+    if let Some(folder) = named.filter(|folder| folder.join("containerd-shim-magikrun-v2").exists()) {
+        return folder;
+    }
     static BUILT: OnceLock<()> = OnceLock::new();
     let runtime = option_env!("CARGO_BIN_EXE_magikrun").map(PathBuf::from);
     let runtime = runtime.expect("these tests belong to the package magikrun");

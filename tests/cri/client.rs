@@ -132,7 +132,7 @@ impl Cri {
             fs::create_dir(&networks).expect("a folder");
             let network = format!(
                 r#"{{"cniVersion": "0.4.0", "name": "pods", "plugins": [{{"type": "ptp", "ipam":
-                   {{"type": "host-local", "subnet": "10.88.0.0/24", "dataDir": "{}"}}}}]}}"#,
+                   {{"type": "host-local", "subnet": "10.88.0.0/24", "routes": [{{"dst": "0.0.0.0/0"}}], "dataDir": "{}"}}}}]}}"#,
                 dir.join("addresses").display()
             );
             fs::write(networks.join("1.conflist"), network).expect("the network");
@@ -153,7 +153,7 @@ impl Cri {
             "--show-error",
             "--http2-prior-knowledge",
             "--max-time",
-            "120",
+            "300",
             "--unix-socket",
         ]);
         command.arg(self.containerd.path("sock")).args([
@@ -246,7 +246,7 @@ impl Cri {
     #[track_caller]
     pub fn exec(&self, id: &str, script: &str) -> ExecSyncAnswer {
         let command = ["sh", "-c", script].map(str::to_owned).to_vec();
-        self.call("ExecSync", &ExecSync { id: id.to_owned(), command, timeout: 60 })
+        self.call("ExecSync", &ExecSync { id: id.to_owned(), command, timeout: 300 })
     }
 
     /// Stops and removes a pod with everything in it.
@@ -283,7 +283,12 @@ default_runtime_name = 'magikrun'
 {}{}{}",
         common::PAUSE_IMAGE,
         handler("magikrun", &options("magikrun", &format!("{dir}/shim.toml"))),
-        handler("magikrun-wasm", &options("magikrun-wasm", &format!("{dir}/shim-wasm.toml"))),
+        ["wasm", "krun"]
+            .map(|backend| {
+                let name = format!("magikrun-{backend}");
+                handler(&name, &options(&name, &format!("{dir}/shim-{backend}.toml")))
+            })
+            .concat(),
         // containerd 2.1 takes no options there.
         if has_sandboxers() { handler(HANDLER, "sandboxer = 'shim'\n") } else { String::new() },
     )

@@ -2,6 +2,7 @@
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
+mod krun;
 mod sandbox;
 mod websocket;
 
@@ -121,6 +122,7 @@ fn exec_and_attach_stream_both_ways() {
 #[test]
 fn modules_run_as_the_containers_of_a_pod() {
     let cri = Cri::new();
+    cri.containerd.add_module();
     let config = cri.pod_config("pod");
     let pod = cri.run_pod_of("magikrun-wasm", &config);
     let module = |name: &str, args: &[&str]| client::ContainerConfig {

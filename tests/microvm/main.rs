@@ -35,6 +35,11 @@ fn children(pid: i32) -> Vec<i32> {
     text.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
 }
 
+/// Whether a process is passt, which executes the variant of itself that is the best for the processor.
+fn is_passt(pid: &i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("passt"))
+}
+
 /// A folder with the programs under test, and another first process of guests.
 fn programs(runtime: &Runtime, init: &Path) -> PathBuf {
     let folder = runtime.path("programs");

@@ -1,7 +1,7 @@
 //! Networks of guests, in a network namespace that leads nowhere but to itself.
 
 use crate::common::{Bundle, Runtime, finish, is_alive, poll, readable, signal, start};
-use crate::{children, microvm};
+use crate::{children, is_passt, microvm};
 use serde_json::json;
 use std::io::Write as _;
 use std::net::UdpSocket;
@@ -166,9 +166,6 @@ fn passt_connects_a_guest_both_ways_and_the_machine_does_not_outlive_it() {
     assert_eq!(ask(&socket, (ADDRESS, GUEST_UDP_PORT), "host?"), "guest!");
     running.wait_stdout("asked host?\n");
     let supervisor = runtime.pid(&bundle.id);
-    let is_passt = |pid: &i32| {
-        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("passt"))
-    };
     let passt = children(supervisor).into_iter().find(is_passt).expect("passt");
     signal(passt, rustix::process::Signal::KILL);
     let output = running.finish().exits(125);

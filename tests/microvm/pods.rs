@@ -2,6 +2,7 @@
 
 use crate::common::pods::{IMAGE, WAIT, container, lead_out, monitor};
 use crate::common::{Pods, names_in, poll, signal};
+use crate::is_passt;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
@@ -104,6 +105,10 @@ fn containers_share_a_kernel_files_and_a_network_and_have_limits_of_their_own() 
 
     let text = poll("the port of the machine to lead to the guest", || get("/seed"));
     assert!(text.ends_with("seed\n"), "{text}");
+    // On this machine a profile of AppArmor holds passt, as on every Debian.
+    let passt = machine_of(&name).into_iter().find(is_passt).expect("a passt");
+    let profile = std::fs::read_to_string(format!("/proc/{passt}/attr/current")).expect("its profile");
+    assert!(profile.trim().ends_with("(enforce)"), "{profile}");
     let ready = || pods.status(&pod)["containers"][2]["ready"].as_bool();
     poll("the probe over the network to succeed", || ready().filter(|ready| *ready));
 
@@ -159,9 +164,7 @@ fn the_pod_fails_with_its_machine_and_with_a_container() {
     let spec = format!("containers: [{}]", container("a", "echo there; sleep 600", MEMORY));
     let pod = pods.start(&manifest(&name, &spec));
     pods.wait_log(&pod, "a", "there");
-    // The machine is a child of the first process of the container around it, which is a child of the monitor.
-    let monitor = monitor(&name).expect("a monitor");
-    let machine = children(monitor).into_iter().flat_map(children).next().expect("a machine");
+    let machine = machine_of(&name).into_iter().find(|pid| !is_passt(pid)).expect("a machine");
     signal(machine, rustix::process::Signal::KILL);
     let status = pods.wait_phase(&pod, "Failed");
     assert!(
@@ -183,6 +186,11 @@ fn the_pod_fails_with_its_machine_and_with_a_container() {
     pods.call(&["wait", &pod]).exits(7);
     pods.ok(&["delete", &pod]);
     pods.assert_nothing_left();
+}
+
+/// The machine of a pod, and its passt: children of the first process of the container around it, which is a child of the monitor.
+fn machine_of(name: &str) -> Vec<i32> {
+    children(monitor(name).expect("a monitor")).into_iter().flat_map(children).collect()
 }
 
 /// The children of all threads of a process.

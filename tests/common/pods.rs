@@ -2,13 +2,14 @@
 
 use super::{
     Compression, DEADLINE, Layer, Layout, Output, Runtime, Terminal, finish, leftover_cgroups, names_in,
-    poll, start,
+    poll, require_program, start,
 };
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Once;
 use std::time::Instant;
 
 /// The image that the pods of these tests are made of.
@@ -310,6 +311,27 @@ fn processes(first: &str, name: &str) -> Vec<i32> {
         words.next() == Some(first.as_bytes()) && words.any(|word| word == format!("pod:{name}").as_bytes())
     };
     numbers.filter(is_it).collect()
+}
+
+/// Gives a machine without a network an interface that leads out of it, which pasta wants to see: nothing has to be at its other end.
+pub fn lead_out() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Another test program has made it.
+        if Path::new("/sys/class/net/out0").exists() {
+            return;
+        }
+        for line in [
+            "tunctl -t out0",
+            "ip address add 192.0.2.2/24 dev out0",
+            "ip link set out0 up",
+            "ip route add default via 192.0.2.1 dev out0",
+        ] {
+            let mut command = Command::new(require_program("busybox"));
+            command.args(line.split(' '));
+            finish(command, None).success();
+        }
+    });
 }
 
 /// A manifest with this name and `spec`, a YAML flow or block that stands on its own.

@@ -127,6 +127,37 @@ fn a_users_pod_may_be_who_it_wants_to_be_among_the_ids_that_are_lent() {
 }
 
 #[test]
+fn files_are_copied_between_pods_of_a_user() {
+    let pods = Pods::of_user(LENT, "");
+    let script =
+        format!("mkdir -p /d/sub; echo secret > /d/sub/f; chmod 600 /d/sub/f; chmod 700 /d/sub; {WAIT}");
+    let of = |name: &str, fields: &str| {
+        let spec = format!(
+            "{{{fields} containers: [{}], volumes: [{{name: d}}]}}",
+            container("a", &script, "volumeMounts: [{name: d, mountPath: /d}]")
+        );
+        pods.start(&manifest(&pods.name(name), &spec))
+    };
+    let root = of("root", "");
+    let other = of("other", "securityContext: {runAsUser: 1000, runAsGroup: 1000, fsGroup: 1000},");
+    for pod in [&root, &other] {
+        poll("the files", || (pods.call(&["exec", pod, "cat", "/d/sub/f"]).code == 0).then_some(()));
+    }
+    for (from, to) in [(&other, &root), (&root, &other)] {
+        pods.ok(&["cp", &format!("{from}:/d/sub"), &format!("{to}:/tmp")]);
+    }
+    assert_eq!(
+        pods.sh(&root, "a", "cat /tmp/sub/f; stat -c %u:%a /tmp/sub /tmp/sub/f"),
+        "secret\n0:700\n0:600\n"
+    );
+    assert_eq!(pods.sh(&other, "a", "stat -c %u:%a /tmp/sub"), "0:700\n", "root of the pod has made it");
+    for pod in [root, other] {
+        pods.ok(&["delete", "--force", &pod]);
+    }
+    pods.assert_nothing_left();
+}
+
+#[test]
 fn what_needs_root_is_refused_to_a_user_by_name() {
     let pods = Pods::of_user(LENT, "");
     let name = pods.name("refused");

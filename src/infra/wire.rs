@@ -62,27 +62,14 @@ impl Wire {
 
     /// Sends a message. A peer that is gone is an error and no signal; so is one that does not read.
     pub fn send(&self, message: &impl Serialize) -> Result<()> {
-        self.send_all(&encode(message)?)
+        send_message(self.as_fd(), message)
     }
 
     /// Sends a message and a descriptor with it, to a peer that takes both by [`Wire::receive_with`].
     pub fn send_with(&self, message: &impl Serialize, descriptor: BorrowedFd<'_>) -> Result<()> {
         let data = encode(message)?;
         send_descriptor(self, descriptor, &data[..1])?;
-        self.send_all(&data[1..])
-    }
-
-    fn send_all(&self, mut rest: &[u8]) -> Result<()> {
-        while !rest.is_empty() {
-            match rustix::net::send(&self.fd, rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-                Ok(sent) => rest = &rest[sent..],
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) if ready(self.as_fd(), PollFlags::OUT, Some(SEND_TIMEOUT))? => {}
-                Err(Errno::AGAIN) => crate::bail!(Timeout, "cannot send a message: the peer does not read"),
-                Err(e) => return Err(e).context(|| "cannot send a message"),
-            }
-        }
-        Ok(())
+        send_all(self.as_fd(), &data[1..])
     }
 
     /// The next message, if it is there; never waits.
@@ -150,6 +137,24 @@ impl Wire {
         self.pending.drain(..4 + length);
         Ok(Some(message))
     }
+}
+
+/// Sends a message over a stream of them, as [`Wire::send`] does.
+pub fn send_message(stream: BorrowedFd<'_>, message: &impl Serialize) -> Result<()> {
+    send_all(stream, &encode(message)?)
+}
+
+fn send_all(stream: BorrowedFd<'_>, mut rest: &[u8]) -> Result<()> {
+    while !rest.is_empty() {
+        match rustix::net::send(stream, rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Ok(sent) => rest = &rest[sent..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) if ready(stream, PollFlags::OUT, Some(SEND_TIMEOUT))? => {}
+            Err(Errno::AGAIN) => crate::bail!(Timeout, "cannot send a message: the peer does not read"),
+            Err(e) => return Err(e).context(|| "cannot send a message"),
+        }
+    }
+    Ok(())
 }
 
 /// A message as bytes.

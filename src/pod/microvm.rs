@@ -7,7 +7,7 @@
 
 use crate::error::{Context as _, Result};
 use crate::pod::plan::config::{OCI_VERSION, SHM_SIZE};
-use crate::pod::plan::{PodPlan, VmPlan};
+use crate::pod::plan::{Input, PodPlan, VmPlan};
 use crate::runtime::cgroups::v2_files;
 use crate::runtime::krun::engine::ROOTFS;
 use crate::runtime::krun::guest::{self, Given};
@@ -180,7 +180,8 @@ pub fn given(plan: &PodPlan, vm: &VmPlan, members: &[Member<'_>], volumes: &[Vol
 
 fn container(plan: &PodPlan, member: &Member<'_>) -> Result<Container> {
     let config: oci::Spec = serde_json::from_value(member.config.clone())?;
-    let resources = plan.containers.iter().find(|c| c.name == member.name).map(|c| c.resources.clone());
+    let planned = plan.containers.iter().find(|c| c.name == member.name);
+    let resources = planned.map(|c| c.resources.clone());
     let resources: oci::LinuxResources = serde_json::from_value(resources.unwrap_or_else(|| json!({})))?;
     let mut container = guest::container(&config, member.name, &root(member.name))?;
     for mount in container.mounts.iter_mut().filter(|mount| mount.destination == "/dev/shm") {
@@ -190,7 +191,9 @@ fn container(plan: &PodPlan, member: &Member<'_>) -> Result<Container> {
         let source = format!("{GUEST_VOLUMES}/{}/{}", mount.volume, mount.below);
         guest_bind(&mount.target, source.trim_end_matches('/'), mount.read_only)
     }));
-    Ok(Container { cgroup: v2_files(&resources)?, stdio: Stdio::Followed, on_request: true, ..container })
+    let stdin = planned.is_some_and(|planned| planned.input != Input::None);
+    let cgroup = v2_files(&resources)?;
+    Ok(Container { cgroup, stdio: Stdio::Followed, stdin, on_request: true, ..container })
 }
 
 fn guest_bind(destination: &str, source: &str, read_only: bool) -> Mount {

@@ -3,13 +3,13 @@
 //! The socket has mode 0600, so that only the user who made the pod, and root, can speak to it.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::infra::wire::Wire;
+use crate::infra::wire::{Wire, send_message};
 use crate::pod::record::PodStatus;
 use crate::pod::store::SOCKET;
 use crate::storage::state_root::StateDir;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// Version of what is said. A monitor refuses a request of another one.
@@ -56,6 +56,14 @@ pub enum Ask {
         /// Its standard input is asked for too.
         input: bool,
     },
+    /// Give the terminal of the container that this connection is attached to another size; not answered. Only that of a
+    /// microVM needs it: any other the client has the master of.
+    Resize {
+        /// Columns, in characters.
+        columns: u16,
+        /// Rows.
+        rows: u16,
+    },
 }
 
 /// An answer.
@@ -79,7 +87,7 @@ pub enum Reply {
     Text(String),
     /// What the container writes follows. Its standard input comes with this, if that was asked for.
     Attached {
-        /// It has a terminal, which its standard input is the master of.
+        /// It has a terminal, which its standard input is the master of, unless it is in a microVM.
         tty: bool,
         /// The end of this client's input is the end of the container's.
         once: bool,
@@ -130,7 +138,8 @@ pub struct Attached {
     pub socket: OwnedFd,
     /// What has come already.
     pub begun: Vec<u8>,
-    /// Its standard input, if that was asked for: the end of a pipe, or the master of a terminal. Others may have it too.
+    /// Its standard input, if that was asked for: the end of a pipe, or the master of a terminal that is on this host. Others may
+    /// have it too.
     pub input: Option<OwnedFd>,
     /// It has a terminal.
     pub tty: bool,
@@ -160,6 +169,11 @@ pub fn attach(
         Some(_) => crate::bail!(System, "the monitor of the pod sent an answer to another question"),
         None => Ok(None),
     }
+}
+
+/// Tells the monitor of the pod, over the connection with a container, the size of the terminal that takes the place of that one's.
+pub fn resize(socket: BorrowedFd<'_>, columns: u16, rows: u16) -> Result<()> {
+    send_message(socket, &Request { version: VERSION, ask: Ask::Resize { columns, rows } })
 }
 
 /// Asks the monitor of a pod. `None` when the pod has none any more.

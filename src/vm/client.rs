@@ -133,6 +133,12 @@ impl Guest {
         self.connect(&request, Instant::now() + timeout, || false)
     }
 
+    /// The way to the standard input of a container; [`Request::Input`] says what follows.
+    pub fn input(&self, container: &str, timeout: Duration) -> Result<Connection> {
+        let request = Request::Input { container: container.to_owned() };
+        self.connect(&request, Instant::now() + timeout, || false)
+    }
+
     /// Sends a signal.
     pub fn signal(&self, target: Target, signal: i32, all: bool, timeout: Duration) -> Result<()> {
         self.done(&Request::Signal { target, signal, all }, timeout)

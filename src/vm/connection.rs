@@ -104,14 +104,21 @@ impl Connection {
 
     fn send_all(&self, mut bytes: &[u8], deadline: Instant) -> Result<()> {
         while !bytes.is_empty() {
-            match rustix::net::send(&self.fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-                Ok(sent) => bytes = &bytes[sent..],
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => wait(self.as_fd(), PollFlags::OUT, deadline)?,
-                Err(e) => return Err(e).context(|| "cannot send to the guest"),
+            match self.try_send(bytes)? {
+                0 => wait(self.as_fd(), PollFlags::OUT, deadline)?,
+                sent => bytes = &bytes[sent..],
             }
         }
         Ok(())
+    }
+
+    /// Sends what the guest takes of these bytes without waiting; answers how many that are.
+    pub fn try_send(&self, bytes: &[u8]) -> Result<usize> {
+        match rustix::net::send(&self.fd, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Ok(sent) => Ok(sent),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            Err(e) => Err(e).context(|| "cannot send to the guest"),
+        }
     }
 
     /// The next frame after the guest's hello, if it is there; never waits.

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod attach;
 mod disk;
 mod failures;
 mod figures;

@@ -10,10 +10,10 @@ use std::path::Path;
 /// Port of the emulated machine that leads to a pod.
 const PORT: u16 = 8123;
 /// What each container may use of memory: the emulated machine has little.
-const MEMORY: &str = "resources: {limits: {memory: 32Mi}}";
+pub const MEMORY: &str = "resources: {limits: {memory: 32Mi}}";
 
 /// A manifest of a pod in a microVM.
-fn manifest(name: &str, spec: &str) -> String {
+pub fn manifest(name: &str, spec: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  annotations: {{krun.cpus: '1'}}\n\
          spec: {{runtimeClassName: microvm, {spec}}}\n---\n\
@@ -22,7 +22,7 @@ fn manifest(name: &str, spec: &str) -> String {
 }
 
 /// Pods of their own, on an emulated machine that has what every host has.
-fn pods() -> Pods {
+pub fn pods() -> Pods {
     std::fs::create_dir_all("/mnt").expect("a folder");
     lead_out();
     Pods::new()

@@ -5,6 +5,7 @@ mod common;
 mod control;
 mod exec;
 mod hostile;
+mod input;
 mod life;
 mod machine;
 

@@ -12,7 +12,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// What the quick subset leaves out: pods that fail, for their time, and a pod that ends by itself within its grace period, which a guest
 /// on a host with other work may miss.
-const SLOW: [&str; 3] = [
+const SLOW: [&str; 4] = [
+    "microvm::attach::containers_in_a_guest_have_input_and_terminals_as_any_others",
     "microvm::pods::a_pod_that_cannot_start_whole_leaves_nothing",
     "microvm::pods::containers_share_a_kernel_files_and_a_network_and_have_limits_of_their_own",
     "microvm::pods::the_pod_fails_with_its_machine_and_with_a_container",

@@ -18,7 +18,7 @@ pub const OLDEST_VERSION: u32 = 1;
 /// Port of the control socket, on AF_VSOCK.
 pub const PORT: u32 = 1024;
 
-/// Most bytes of standard input that the host may send to an exec beyond what the guest has taken from it
+/// Most bytes of standard input that the host may send to an exec or a container beyond what the guest has taken from it
 /// ([`message::Reply::Taken`]): what the guest keeps in memory for a program that does not read.
 pub const STDIN_WINDOW: usize = 128 << 10;
 

@@ -21,8 +21,8 @@ impl Hello {
     }
 }
 
-/// What the host asks for: one a connection. On the connection of an exec, [`Request::Resize`] and [`Request::Signal`] with
-/// [`Target::This`] may follow; they are not answered.
+/// What the host asks for: one a connection. On the connection of an exec or an input, [`Request::Resize`] and
+/// [`Request::Signal`] with [`Target::This`] may follow; they are not answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Request {
@@ -75,6 +75,12 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+    /// Write to the standard input of a container that has one of its own. Data follows, of which [`Reply::Taken`] tells;
+    /// answered by [`Reply::Done`] when the container has ended, or another connection has taken its place.
+    Input {
+        /// Name of the container.
+        container: String,
+    },
     /// End everything and the virtual machine; answered by [`Reply::Done`] at once.
     Stop {
         /// Milliseconds between SIGTERM and SIGKILL.
@@ -86,7 +92,7 @@ pub enum Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Target {
-    /// The exec of this connection.
+    /// The exec of this connection, or the container that it is the input of.
     This,
     /// The first process of the container with this name.
     Container(String),

@@ -85,6 +85,9 @@ pub struct Container {
     /// Where its standard streams lead to.
     #[serde(default)]
     pub stdio: Stdio,
+    /// Its standard input comes by [`crate::message::Request::Input`], where it is not that of the virtual machine.
+    #[serde(default)]
+    pub stdin: bool,
     /// Files of its cgroup v2 and what is written to them, as `memory.max`.
     #[serde(default)]
     pub cgroup: BTreeMap<String, String>,
@@ -103,7 +106,7 @@ pub enum Stdio {
     /// To the virtual machine's own: its console if the process has a terminal, else the ports for its standard streams.
     #[default]
     Console,
-    /// Output is kept for [`crate::message::Request::Logs`] alone, the last of it; there is no input.
+    /// Output is kept for [`crate::message::Request::Logs`] alone, the last of it.
     Log,
     /// As `Log`, and nothing is lost: a container that writes much waits until somebody follows its output, and for who does.
     Followed,

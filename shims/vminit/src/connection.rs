@@ -26,6 +26,8 @@ pub enum Role {
     Start(usize),
     /// It belongs to the exec with this number.
     Exec(u64),
+    /// It is the standard input of the container with this index.
+    Input(usize),
     /// It gets the output of a container.
     Logs {
         /// Which container.

@@ -52,7 +52,7 @@ impl Container {
         *self = Self::new(self.spec.clone());
         let (ours, theirs) = match (self.spec.stdio, self.spec.process.terminal) {
             (_, true) => (OurStdio::default(), ChildStdio::NewTerminal),
-            (stdio, false) => stdio::pipes(stdio == Stdio::Console)?,
+            (stdio, false) => stdio::pipes(stdio == Stdio::Console || self.spec.stdin)?,
         };
         self.cgroup = cgroup::make(&self.spec.name, &self.spec.cgroup)?;
         let directory = self.cgroup.as_ref().map(|cgroup| cgroup.directory.as_fd());

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
-use vm_protocol::message::{Failure, FailureKind, Status};
+use vm_protocol::message::{Failure, FailureKind, Reply, Status};
 use vm_protocol::spec::{PodSpec, Stdio};
 
 /// Most connections at a time.
@@ -216,9 +216,11 @@ impl Guest {
 
     fn move_console(&mut self) {
         self.console.write();
-        for container in &mut self.containers {
-            if let Some(first) = &mut container.first {
-                first.write_input();
+        for (index, container) in self.containers.iter_mut().enumerate() {
+            let taken = container.first.as_mut().map_or(0, Running::write_input);
+            let mut inputs = self.connections.values_mut().filter(|it| it.role == Role::Input(index));
+            if let Some(connection) = inputs.next().filter(|_| taken > 0) {
+                connection.reply(&Reply::Taken { bytes: taken as u32 });
             }
         }
         if let Some(index) = self.console_reader()

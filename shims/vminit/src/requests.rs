@@ -53,18 +53,20 @@ impl Guest {
                 let _ = self.tell_exec(exec, &request);
                 Ok(())
             }
-            (Role::Exec(exec), Kind::Stdin) => self.input(exec, &frame.body),
+            (Role::Exec(exec), Kind::Stdin) => {
+                self.execs.get_mut(&exec).map_or(Ok(()), |exec| input(&mut exec.running, &frame.body))
+            }
+            (Role::Input(container), Kind::Message) => {
+                let request = frame.parse().map_err(|e| invalid(e.to_string()))?;
+                let _ = self.tell_container(container, &request);
+                Ok(())
+            }
+            (Role::Input(container), Kind::Stdin) => {
+                let first = self.containers[container].first.as_mut();
+                first.map_or(Ok(()), |first| input(first, &frame.body))
+            }
             _ => Err(invalid("this frame has no place here")),
         }
-    }
-
-    fn input(&mut self, exec: u64, data: &[u8]) -> Result<()> {
-        let Some(exec) = self.execs.get_mut(&exec) else { return Ok(()) };
-        if exec.running.pending_input() + data.len() > vm_protocol::STDIN_WINDOW {
-            return Err(invalid("more standard input than the window allows"));
-        }
-        exec.running.add_input(data);
-        Ok(())
     }
 
     fn tell_exec(&self, exec: u64, request: &Request) -> Result<()> {
@@ -86,6 +88,7 @@ impl Guest {
                 self.start_requested(index)?;
                 Some(Role::Start(index))
             }
+            Request::Input { container } => Some(Role::Input(self.take_input(container)?)),
             Request::Logs { container, follow } => {
                 let container = find(&self.containers, container)?;
                 self.containers[container].followed |= *follow;
@@ -104,6 +107,18 @@ impl Guest {
         };
         self.connection(Some(number)).into_iter().for_each(|connection| connection.finish(&reply));
         Ok(())
+    }
+
+    /// The container whose standard input is to come over another connection from now on.
+    fn take_input(&mut self, name: &str) -> Result<usize> {
+        let index = find(&self.containers, name)?;
+        if !self.containers[index].spec.stdin {
+            let message = format!("container '{}' has no standard input", self.containers[index].spec.name);
+            return Err(failure(FailureKind::InvalidState, message));
+        }
+        let before = self.connections.values_mut().filter(|it| it.role == Role::Input(index));
+        before.for_each(|connection| connection.finish(&Reply::Done));
+        Ok(index)
     }
 
     fn answer(&mut self, request: &Request) -> Result<Reply> {
@@ -134,6 +149,7 @@ impl Guest {
             Request::Ready
             | Request::Watch
             | Request::Start { .. }
+            | Request::Input { .. }
             | Request::Logs { .. }
             | Request::Exec(_) => Err(invalid("this request is no question")),
         }
@@ -184,6 +200,14 @@ impl Guest {
         self.connection(Some(connection)).into_iter().for_each(|it| it.role = Role::Exec(number));
         Ok(())
     }
+}
+
+fn input(running: &mut Running, data: &[u8]) -> Result<()> {
+    if running.pending_input() + data.len() > vm_protocol::STDIN_WINDOW {
+        return Err(invalid("more standard input than the window allows"));
+    }
+    running.add_input(data);
+    Ok(())
 }
 
 fn signal_pid(pid: i32, signal: i32) -> std::io::Result<()> {

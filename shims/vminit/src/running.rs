@@ -91,7 +91,9 @@ impl Running {
         if let Some(channel) = &self.channel {
             add(PollFd::new(channel, PollFlags::IN));
         }
-        if let Some(stdin) = self.io.stdin.as_ref().filter(|_| !self.input.is_empty()) {
+        // Its end has to be passed on too, when everything before was.
+        let ending = self.input_ends && !self.terminal && self.is_started();
+        if let Some(stdin) = self.io.stdin.as_ref().filter(|_| ending || !self.input.is_empty()) {
             add(PollFd::new(stdin, PollFlags::OUT));
         }
         if room {

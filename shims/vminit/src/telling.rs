@@ -28,6 +28,9 @@ impl Guest {
                     connection.role = Role::Watch(false);
                     told |= ready;
                 }
+                Role::Input(index) if self.containers[index].code().is_some() => {
+                    connection.finish(&Reply::Done)
+                }
                 Role::Logs { container, next, end } => {
                     feed(connection, &self.containers[container], next, end);
                 }

@@ -2,7 +2,7 @@
 
 use crate::error::{Context as _, Result};
 use crate::platform::raw::RawMode;
-use crate::pod::protocol::{Attached, Left};
+use crate::pod::protocol::{self, Attached, Left};
 use crate::runtime::foreground::write_all;
 use crate::vm::protocol::frame::{Decoder, Kind};
 use nix::sys::signal::{SigSet, Signal};
@@ -163,7 +163,10 @@ impl Session {
         if let (Some(_), Some(input)) = (&self.raw, &self.input)
             && let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdin())
         {
-            let _ = rustix::termios::tcsetwinsize(input, size);
+            // That of a microVM is not here: the monitor passes its size on.
+            if rustix::termios::tcsetwinsize(input, size).is_err() {
+                let _ = protocol::resize(self.socket.as_fd(), size.ws_col, size.ws_row);
+            }
         }
     }
 

@@ -196,8 +196,6 @@ fn a_pod_in_a_microvm_has_no_part_of_the_hosts_kernel() {
         (of("", ", hostPID: true"), "spec.hostPID"),
         (of("", ", hostIPC: true"), "spec.hostIPC"),
         (of("", ", shareProcessNamespace: true"), "spec.shareProcessNamespace"),
-        (of(", stdin: true", ""), "spec.containers[0].stdin"),
-        (of(", tty: true", ""), "spec.containers[0].tty"),
         (of(", securityContext: {privileged: true}", ""), "spec.containers[0].securityContext.privileged"),
         (
             of("", ", securityContext: {appArmorProfile: {type: Localhost, localhostProfile: p}}"),

@@ -99,6 +99,10 @@ impl Monitor<'_> {
     pub(super) fn serve_client(&mut self, number: usize) {
         self.clients.flush(number);
         let Some(client) = self.clients.all.iter_mut().find(|client| client.number == number) else { return };
+        if let Waits::Output(viewer) = &client.waits {
+            let member = viewer.member();
+            return self.hear_viewer(number, member);
+        }
         match client.wire.try_receive::<Request>() {
             Ok(Received::Nothing) => {}
             Ok(Received::Message(request)) if matches!(client.waits, Waits::ToAsk) => {
@@ -142,6 +146,7 @@ impl Monitor<'_> {
                 Ok(Some(Reply::Text(tail(&self.log_directory().join(format!("{name}.log")))?)))
             }
             Ask::Attach { container, input } => self.attach_client(number, &container, input).map(|()| None),
+            Ask::Resize { .. } => crate::bail!(Usage, "this connection is attached to no container"),
             Ask::Events => Ok(Some(Reply::Text(tail(&self.dir.path().join(EVENTS))?))),
         }
     }

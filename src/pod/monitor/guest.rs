@@ -2,8 +2,9 @@
 //! gets what they write and how they end.
 
 use super::Monitor;
+use super::guest_input::GuestInput;
 use super::logs::LogWriter;
-use super::streams::{Stream, with_streams};
+use super::streams::{Stream, Streams, with_streams};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::signal::pidfd_send_signal;
 use crate::pod::microvm::{self, VM};
@@ -16,6 +17,7 @@ use crate::vm::client::ANSWER_TIMEOUT;
 use crate::vm::connection::{Connection, Received, reply_of, shown};
 use crate::vm::protocol::frame::{Frame, Kind};
 use crate::vm::protocol::message::{Reply, Target};
+use rustix::event::PollFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -40,6 +42,8 @@ pub(super) enum GuestSource {
     Said,
     /// Output of a container, by its number.
     Log(usize),
+    /// Input of a container.
+    Input(usize),
 }
 
 /// The machine.
@@ -50,6 +54,7 @@ pub(super) struct Guest {
     said: Option<OwnedFd>,
     last: Vec<u8>,
     logs: Vec<(usize, Connection)>,
+    pub(super) inputs: Vec<(usize, GuestInput)>,
     /// Containers of which more has arrived than was taken.
     behind: Vec<usize>,
     alive: bool,
@@ -58,11 +63,15 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn sources(&self) -> impl Iterator<Item = (GuestSource, BorrowedFd<'_>)> {
+    pub(super) fn sources(&self) -> impl Iterator<Item = (GuestSource, BorrowedFd<'_>, PollFlags)> {
         let booting = self.booting.iter().map(|booting| (GuestSource::Booting, booting.as_fd()));
         let said = self.said.iter().map(|said| (GuestSource::Said, said.as_fd()));
         let logs = self.logs.iter().map(|(number, log)| (GuestSource::Log(*number), log.as_fd()));
-        booting.chain(said).chain(logs)
+        let read = booting.chain(said).chain(logs).map(|(source, fd)| (source, fd, PollFlags::IN));
+        let inputs = self.inputs.iter().flat_map(|(number, input)| {
+            input.sources().map(|(fd, flags)| (GuestSource::Input(*number), fd, flags))
+        });
+        read.chain(inputs)
     }
 
     /// What need not be waited for.
@@ -122,13 +131,14 @@ impl Monitor<'_> {
         let (child, _) = created.context(cannot)?;
         let machine = Machine::new(&self.host, VM, child).context(cannot)?;
         let booting = Some(machine.boot().context(cannot)?);
-        let (last, logs, behind) = (Vec::new(), Vec::new(), Vec::new());
+        let (last, logs, inputs, behind) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         self.guest = Some(Guest {
             machine,
             booting,
             said: Some(said),
             last,
             logs,
+            inputs,
             behind,
             alive: true,
             stopping: false,
@@ -144,6 +154,7 @@ impl Monitor<'_> {
             GuestSource::Booting => self.booted(),
             GuestSource::Said => self.guest.iter_mut().for_each(Guest::read_said),
             GuestSource::Log(number) => self.read_guest_log(number),
+            GuestSource::Input(number) => self.move_input(number),
         }
     }
 
@@ -164,6 +175,11 @@ impl Monitor<'_> {
         way.start(&name, ANSWER_TIMEOUT).map_err(|e| e.wrap("unable to start container process"))?;
         guest.logs.push((number, way.follow(&name, ANSWER_TIMEOUT)?));
         let member = &mut self.members[number];
+        let (streams, pipe) = Streams::of_guest(&member.plan)?;
+        if let Some(pipe) = pipe {
+            guest.inputs.push((number, GuestInput::new(way.input(&name, ANSWER_TIMEOUT)?, pipe)));
+        }
+        member.streams = streams;
         (member.in_guest, member.exit, member.log) = (true, None, Some(log));
         Ok(())
     }
@@ -198,8 +214,12 @@ impl Monitor<'_> {
         own.next().map_or(Ok(Received::Nothing), |(_, log)| log.try_receive())
     }
 
+    /// Nothing more comes of a container, and nothing goes to it.
     fn close_log(&mut self, number: usize) {
-        self.guest.iter_mut().for_each(|guest| guest.logs.retain(|(of, _)| *of != number));
+        if let Some(guest) = &mut self.guest {
+            guest.logs.retain(|(of, _)| *of != number);
+            guest.inputs.retain(|(of, _)| *of != number);
+        }
     }
 
     fn keep_output(&mut self, number: usize, frame: &Frame) -> bool {

@@ -6,6 +6,7 @@
 mod build;
 mod clients;
 mod guest;
+mod guest_input;
 mod jobs;
 mod logs;
 mod members;

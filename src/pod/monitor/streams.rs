@@ -54,6 +54,16 @@ impl Streams {
         Ok((ours, Theirs { stdin, outputs: Some((their_stdout, their_stderr)) }))
     }
 
+    /// Those of a container in a guest, and the end from which what clients write for it goes there. What it writes comes from the guest.
+    pub(super) fn of_guest(plan: &ContainerPlan) -> Result<(Self, Option<OwnedFd>)> {
+        if plan.input == Input::None {
+            return Ok((Self::default(), None));
+        }
+        let (theirs, input) = pipe_with(PipeFlags::CLOEXEC)?;
+        ioctl_fionbio(&theirs, true)?;
+        Ok((Self { input: Some(input), ..Self::default() }, Some(theirs)))
+    }
+
     /// The container has made its terminal.
     pub(super) fn set_terminal(&mut self, master: OwnedFd, input: Input) -> Result<()> {
         ioctl_fionbio(&master, true)?;

@@ -122,9 +122,9 @@ impl Monitor<'_> {
                 add(Source::Log(number, stream), fd);
             }
         }
-        for (source, fd) in self.guest.iter().flat_map(Guest::sources) {
+        for (source, fd, flags) in self.guest.iter().flat_map(Guest::sources) {
             if !matches!(source, GuestSource::Log(number) if self.clients.hold(number)) {
-                add(Source::Guest(source), fd);
+                add_for(Source::Guest(source), fd, flags);
             }
         }
         match poll(&mut fds, Some(&timespec(left))) {

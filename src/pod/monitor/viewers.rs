@@ -6,10 +6,11 @@ use super::Monitor;
 use super::clients::{Clients, Waits};
 use super::streams::Stream;
 use crate::error::Result;
-use crate::infra::wire::{Wire, ready};
+use crate::infra::wire::{Received, Wire, ready};
 use crate::pod::plan::Input;
-use crate::pod::protocol::{Left, Reply};
+use crate::pod::protocol::{Ask, Left, Reply, Request};
 use crate::vm::protocol::frame::{Kind, encode, encode_json};
+use crate::vm::protocol::spec::Size;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
@@ -40,6 +41,11 @@ pub(super) struct Viewer {
 impl Viewer {
     fn new(member: usize) -> Self {
         Self { member, pending: Vec::new(), cut_at: None, is_last: false }
+    }
+
+    /// The container that it is attached to.
+    pub(super) fn member(&self) -> usize {
+        self.member
     }
 
     /// What is waited for at its connection.
@@ -148,6 +154,19 @@ impl Clients {
 }
 
 impl Monitor<'_> {
+    /// An attached client may tell the size of its terminal; for anything else it is cut off.
+    pub(super) fn hear_viewer(&mut self, number: usize, member: usize) {
+        while let Some(client) = self.clients.all.iter_mut().find(|client| client.number == number) {
+            match client.wire.try_receive::<Request>() {
+                Ok(Received::Nothing) => return,
+                Ok(Received::Message(Request { ask: Ask::Resize { columns, rows }, .. })) => {
+                    self.resize_in_guest(member, Size { columns, rows });
+                }
+                _ => self.clients.all.retain(|client| client.number != number),
+            }
+        }
+    }
+
     /// Attaches a client to a container.
     pub(super) fn attach_client(&mut self, client: usize, container: &str, input: bool) -> Result<()> {
         let number = self.member(container)?;

@@ -49,11 +49,6 @@ fn refuse(path: &str, findings: &mut Findings) {
 
 fn check_container(path: &str, container: &Container, findings: &mut Findings) {
     security(&format!("{path}.securityContext"), &container.security_context, findings);
-    for (name, set) in [("stdin", container.stdin), ("tty", container.tty)] {
-        if set {
-            refuse(&format!("{path}.{name}"), findings);
-        }
-    }
     for name in container.resources.limits.keys().filter(|name| name.starts_with("hugepages-")) {
         refuse(&format!("{path}.resources.limits.{name}"), findings);
     }

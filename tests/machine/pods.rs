@@ -8,6 +8,9 @@ use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
 
+/// Finds a process of a pod by the pod's name.
+type Finds = fn(&str) -> Option<i32>;
+
 fn pods() -> Pods {
     // Every Debian has it, and mmdebstrap's smallest has not.
     std::fs::create_dir_all("/mnt").expect("a folder");
@@ -107,7 +110,7 @@ fn a_pod_is_a_slice_with_a_scope_for_each_container() {
 fn whatever_is_killed_no_unit_of_a_pod_is_left() {
     let pods = pods().of_systemd();
     let name = pods.name("killed");
-    let all: [&[fn(&str) -> Option<i32>]; 3] = [&[monitor], &[infra], &[monitor, infra]];
+    let all: [&[Finds]; 3] = [&[monitor], &[infra], &[monitor, infra]];
     for victims in all {
         let id = pods.start(&limited(&name));
         let a = pid(&id, "a");
@@ -161,7 +164,7 @@ fn a_pod_of_systemd_that_fails_leaves_no_unit_and_sidecars_start_again() {
     let spec = format!("{{containers: [{}, {missing}]}}", container("a", WAIT, ""));
     pods.run(&[], &manifest(&name, &spec)).fails_with(1, &["container 'b'", "/nonexistent"]);
     pods.assert_nothing_left();
-    let file = pods.runtime.file("x.yaml", &manifest(&name, &spec));
+    let file = pods.runtime.file("x.yaml", manifest(&name, &spec));
     let args = ["run", "--cgroup-parent", "/x", file.to_str().expect("UTF-8")];
     pods.call(&args).fails_with(1, &["the name of a slice, not '/x'"]);
     // More memory than the scope may have: systemd sees the unit fail.

@@ -29,7 +29,7 @@ impl Guest {
                     told |= ready;
                 }
                 Role::Input(index) if self.containers[index].code().is_some() => {
-                    connection.finish(&Reply::Done)
+                    connection.finish(&Reply::Done);
                 }
                 Role::Logs { container, next, end } => {
                     feed(connection, &self.containers[container], next, end);

@@ -1,7 +1,7 @@
 //! `pod attach`: standard input, terminals and output of containers, for one client and for many.
 mod common;
 
-use common::pods::{WAIT, at_once, container, in_terminal, manifest, monitor};
+use common::pods::{WAIT, at_once, container, in_terminal, manifest, monitor, resize_interrupt_and_leave};
 use common::{Output, Pods, Running, is_alive, poll, signal, start};
 use rustix::process::Signal;
 use std::io::Write as _;
@@ -100,24 +100,13 @@ fn a_container_with_a_terminal_is_used_as_one_and_left_running() {
             container("plain", WAIT, "stdin: true"),
         ],
     ));
-    let (mut client, mut terminal) = in_terminal(pods.command(&["attach", "-it", &id]), 33, 111);
+    let (client, mut terminal) = in_terminal(pods.command(&["attach", "-it", &id]), 33, 111);
     terminal.read_until("ctrl-p ctrl-q");
     terminal.write("echo size $(stty size) $TERM; test -t 0 -a -t 1 -a -t 2 && echo all-three; tty\r");
     terminal.read_until("size 33 111 xterm");
     terminal.read_until("all-three");
     terminal.read_until("/dev/");
-    terminal.resize(20, 50);
-    signal(i32::try_from(client.id()).unwrap(), Signal::WINCH);
-    terminal.write("while test \"$(stty size)\" != '20 50'; do sleep 0.1; done; echo re''sized\r");
-    terminal.read_until("resized");
-    // The interrupt goes to the program, and not to the client.
-    terminal.write("sleep 600; echo interr''upted\r");
-    poll("sleep to run", || pods.sh(&id, "shell", "ps").contains("sleep 600").then_some(()));
-    terminal.write("\x03");
-    terminal.write("echo still h''ere\r");
-    terminal.read_until("still here");
-    terminal.write("\x10\x11");
-    assert!(client.wait().unwrap().success());
+    resize_interrupt_and_leave(&pods, &id, client, &mut terminal);
     let log = pods.ok(&["logs", &id, "shell"]);
     assert!(log.contains("size 33 111 xterm") && log.contains("still here"), "{log}");
     // A terminal stays open, whoever goes.

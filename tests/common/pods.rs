@@ -2,8 +2,9 @@
 
 use super::{
     Compression, DEADLINE, Layer, Layout, Output, Runtime, Terminal, finish, leftover_cgroups, names_in,
-    poll, require_program, start,
+    poll, require_program, signal, start,
 };
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fs;
@@ -279,6 +280,22 @@ pub fn in_terminal(mut command: Command, rows: u16, columns: u16) -> (Child, Ter
     let end = || Stdio::from(slave.try_clone().expect("a copy of the terminal"));
     let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("the command starts");
     (child, terminal)
+}
+
+/// In the shell of the container `shell`, to which a client is attached by this terminal: a new size is heard of, an interrupt goes to
+/// the program and not to the client, and the client leaves when it is told to.
+pub fn resize_interrupt_and_leave(pods: &Pods, id: &str, mut client: Child, terminal: &mut Terminal) {
+    terminal.resize(20, 50);
+    signal(i32::try_from(client.id()).expect("a pid"), Signal::WINCH);
+    terminal.write("while test \"$(stty size)\" != '20 50'; do sleep 0.1; done; echo re''sized\r");
+    terminal.read_until("resized");
+    terminal.write("sleep 600; echo interr''upted\r");
+    poll("sleep to run", || pods.sh(id, "shell", "ps").contains("sleep 600").then_some(()));
+    terminal.write("\x03");
+    terminal.write("echo still h''ere\r");
+    terminal.read_until("still here");
+    terminal.write("\x10\x11");
+    assert!(client.wait().expect("the client").success());
 }
 
 /// The monitor of the pod with this name.

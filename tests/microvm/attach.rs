@@ -1,9 +1,8 @@
 //! Standard input and terminals of containers in a pod's microVM.
 
-use crate::common::pods::{container, in_terminal};
-use crate::common::{Pods, finish, poll, signal};
+use crate::common::pods::{container, in_terminal, resize_interrupt_and_leave};
+use crate::common::{Pods, finish};
 use crate::pods::{MEMORY, manifest, pods};
-use rustix::process::Signal;
 
 /// `pod attach -i ARGS`, with this as its whole input.
 #[track_caller]
@@ -39,26 +38,14 @@ fn containers_in_a_guest_have_input_and_terminals_as_any_others() {
     attach(&pods, &["-c", "once", &id], "").fails_with(1, &["container 'once' does not run"]);
     assert!(!pods.ok(&["logs", &id, "read"]).contains("over"));
 
-    let (mut client, mut terminal) =
-        in_terminal(pods.command(&["attach", "-it", "-c", "shell", &id]), 33, 111);
+    let (client, mut terminal) = in_terminal(pods.command(&["attach", "-it", "-c", "shell", &id]), 33, 111);
     terminal.read_until("ctrl-p ctrl-q");
     terminal.write("test -t 0 -a -t 1 -a -t 2 && echo all-thr''ee; tty\r");
     terminal.read_until("all-three");
     terminal.read_until("/dev/");
     terminal.write("while test \"$(stty size)\" != '33 111'; do sleep 0.1; done; echo si''zed\r");
     terminal.read_until("sized");
-    terminal.resize(20, 50);
-    signal(i32::try_from(client.id()).expect("a pid"), Signal::WINCH);
-    terminal.write("while test \"$(stty size)\" != '20 50'; do sleep 0.1; done; echo re''sized\r");
-    terminal.read_until("resized");
-    // The interrupt goes to the program, and not to the client.
-    terminal.write("sleep 600; echo interr''upted\r");
-    poll("sleep to run", || pods.sh(&id, "shell", "ps").contains("sleep 600").then_some(()));
-    terminal.write("\x03");
-    terminal.write("echo still h''ere\r");
-    terminal.read_until("still here");
-    terminal.write("\x10\x11");
-    assert!(client.wait().expect("the client").success());
+    resize_interrupt_and_leave(&pods, &id, client, &mut terminal);
 
     // A command of its own, with a terminal too.
     let (mut client, mut terminal) =

@@ -1,8 +1,8 @@
-//! What `make deb` and `make dist` make, from executables that stand in for ours: the same bytes each time, and nothing that
-//! stays when the package goes.
+//! What `make deb` and `make dist` make: the same bytes each time, and nothing that stays when the package goes. Executables that
+//! stand in for ours keep that fast; one package is of those of the release.
 mod common;
 
-use common::{Output, finish, require_program};
+use common::{Output, finish, release_path, require_program};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -26,10 +26,20 @@ fn stand_ins(dir: &Path) -> [PathBuf; 3] {
     [write("magikrun", ours), write("containerd-shim-magikrun-v2", nothing), write("vminit", nothing)]
 }
 
+/// The executables of the release, which `make test` has built.
+fn released() -> [PathBuf; 3] {
+    let beside = |name: &str| release_path().with_file_name(name);
+    [release_path(), beside("containerd-shim-magikrun-v2"), beside("vminit")]
+}
+
 #[track_caller]
 fn package(kind: &str, out: &Path) -> Output {
     let programs = tempfile::tempdir().unwrap();
-    let [binary, shim, vminit] = stand_ins(programs.path());
+    package_of(stand_ins(programs.path()), kind, out)
+}
+
+#[track_caller]
+fn package_of([binary, shim, vminit]: [PathBuf; 3], kind: &str, out: &Path) -> Output {
     let mut command = Command::new(root().join("tools/package.sh"));
     command
         .arg(kind)
@@ -61,6 +71,16 @@ fn dpkg(root: &Path, args: &[&str]) -> Output {
     finish(command, None).success()
 }
 
+/// A root where dpkg has installed nothing.
+fn empty_debian() -> TempDir {
+    let host = TempDir::new().unwrap();
+    for dir in ["var/lib/dpkg/info", "var/lib/dpkg/updates", "var/lib/dpkg/triggers"] {
+        fs::create_dir_all(host.path().join(dir)).unwrap();
+    }
+    fs::write(host.path().join("var/lib/dpkg/status"), "").unwrap();
+    host
+}
+
 /// Everything below a directory but what dpkg keeps for itself.
 fn installed(root: &Path) -> Vec<String> {
     let mut command = Command::new("find");
@@ -81,11 +101,7 @@ fn the_debian_package_is_the_same_twice_installs_and_leaves_nothing() {
     assert!(content(one.path()) == content(two.path()), "the two packages differ");
     let deb = said.trim();
     assert!(deb.contains("/magikrun_9.8.7_"), "{deb}");
-    let host = TempDir::new().unwrap();
-    for dir in ["var/lib/dpkg/info", "var/lib/dpkg/updates", "var/lib/dpkg/triggers"] {
-        fs::create_dir_all(host.path().join(dir)).unwrap();
-    }
-    fs::write(host.path().join("var/lib/dpkg/status"), "").unwrap();
+    let host = empty_debian();
     dpkg(host.path(), &["--install", deb]);
     let files = installed(host.path());
     for expected in [
@@ -117,6 +133,41 @@ fn the_debian_package_is_the_same_twice_installs_and_leaves_nothing() {
     );
     dpkg(host.path(), &["--purge", "magikrun"]);
     assert_eq!(installed(host.path()), Vec::<String>::new());
+}
+
+#[test]
+fn the_package_of_the_release_installs_programs_that_run() {
+    let (out, host) = (TempDir::new().unwrap(), empty_debian());
+    let said = package_of(released(), "deb", out.path()).stdout;
+    dpkg(host.path(), &["--install", said.trim()]);
+    let bin = host.path().join("usr/bin");
+    let places = [
+        bin.join("magikrun"),
+        bin.join("containerd-shim-magikrun-v2"),
+        host.path().join("usr/libexec/magikrun/vminit"),
+    ];
+    for (built, place) in released().iter().zip(&places) {
+        assert!(fs::read(built).unwrap() == fs::read(place).unwrap(), "{} is not what was built", place.display());
+    }
+    let says = |program: &str, args: &[&str]| {
+        let mut command = Command::new(bin.join(program));
+        command.args(args);
+        finish(command, None).success().stdout
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(said.contains(&format!("/magikrun_{version}_")), "{said}");
+    for program in ["magikrun", "krun"] {
+        assert_eq!(says(program, &["--version"]).lines().next().unwrap().rsplit(' ').next(), Some(version));
+    }
+    assert!(says("containerd-shim-magikrun-v2", &["-v"]).contains(version));
+    for (shell, place) in [
+        ("bash", "bash-completion/completions/magikrun"),
+        ("zsh", "zsh/site-functions/_magikrun"),
+        ("fish", "fish/vendor_completions.d/magikrun.fish"),
+    ] {
+        let script = fs::read_to_string(host.path().join("usr/share").join(place)).unwrap();
+        assert!(script == says("magikrun", &["completion", shell]), "{place}");
+    }
 }
 
 #[test]

@@ -147,7 +147,11 @@ fn the_package_of_the_release_installs_programs_that_run() {
         host.path().join("usr/libexec/magikrun/vminit"),
     ];
     for (built, place) in released().iter().zip(&places) {
-        assert!(fs::read(built).unwrap() == fs::read(place).unwrap(), "{} is not what was built", place.display());
+        assert!(
+            fs::read(built).unwrap() == fs::read(place).unwrap(),
+            "{} is not what was built",
+            place.display()
+        );
     }
     let says = |program: &str, args: &[&str]| {
         let mut command = Command::new(bin.join(program));

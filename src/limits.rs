@@ -67,5 +67,7 @@ pub const CONTAINER_START_TIMEOUT: Duration = Duration::from_secs(60);
 pub const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(30);
 /// Limit of an exec by the library, a probe or a control socket; never of the `exec` command.
 pub const EXEC_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long the guest of a microVM that runs may take to answer.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most blobs downloaded at the same time.
 pub const MAX_INFLIGHT_BLOBS: usize = 256;

@@ -22,8 +22,8 @@ pub(crate) const TESTS: &str = "microvm";
 const KERNEL_PACKAGE: &str = "libkrunfw5";
 /// Where its package has it.
 const KERNEL_FOLDER: &str = "usr/lib/x86_64-linux-gnu";
-/// How long a guest may take to start in the emulated machine, in seconds.
-const START_TIMEOUT: u32 = 400;
+/// How long guests may take in the emulated machine, on a host that has other work.
+const CONFIG: &str = "[vm]\nstart_timeout = 400\nanswer_timeout = 120\n";
 /// Makes of the emulated machine one on which microVMs are installed, and goes on with the arguments after the first, the folder of
 /// the guest's kernel. What the tests use of busybox comes last on the path.
 const INSTALL: &str = r#"set -e
@@ -94,7 +94,7 @@ impl Programs {
         let mut built = cargo::tests(tests)?;
         built.extend(cargo::package("magikrun-krun", &[])?);
         built.extend(cargo::package("vminit", &["--bins", "--examples"])?);
-        fs::write(folder.path().join("config.toml"), format!("[vm]\nstart_timeout = {START_TIMEOUT}\n"))?;
+        fs::write(folder.path().join("config.toml"), CONFIG)?;
         let programs = Self { folder, kernel: kernel.join(KERNEL_FOLDER) };
         for name in ["magikrun", "magikrun-krun", "vminit", "hostile_guest"].iter().chain(tests) {
             programs.add(name, &built)?;

@@ -12,9 +12,9 @@ use crate::runtime::krun;
 use crate::runtime::native::init::close_foreign_descriptors;
 use crate::runtime::native::launch::kill_and_reap;
 use crate::runtime::native::process::{CapabilityPlan, ProcessPlan};
-use crate::runtime::options::ExecOptions;
+use crate::runtime::options::{ExecOptions, Host};
 use crate::runtime::terminal::{self, Console, ConsolePlan};
-use crate::vm::client::{ANSWER_TIMEOUT, Started};
+use crate::vm::client::Started;
 use crate::vm::session::Session;
 use oci_spec::runtime as oci;
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -27,6 +27,7 @@ const KILLED: i32 = 137;
 
 /// Makes a process in the guest, and one of the host that passes everything on to it.
 pub fn exec(
+    host: &Host,
     container: &Container,
     process: &oci::Process,
     options: &ExecOptions,
@@ -44,7 +45,7 @@ pub fn exec(
     let name = options.member.as_ref().map(|member| member.name.clone()).unwrap_or_default();
     let exec = Exec { container: name, process: wanted, stdin: true, detach: false };
     let guest = krun::guest_of(&container.dir);
-    let started = guest.exec(exec, ANSWER_TIMEOUT).map_err(|e| {
+    let started = guest.exec(exec, host.vm.answer()).map_err(|e| {
         let kind = if e.kind() == ErrorKind::System { ErrorKind::ExecFailed } else { e.kind() };
         e.wrap("unable to start container process").with_kind(kind)
     })?;

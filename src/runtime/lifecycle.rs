@@ -27,7 +27,6 @@ use crate::runtime::wasm::settings::Settings;
 use crate::runtime::wasm::source::{self, Tree};
 use crate::runtime::{exec_process, guest_exec, krun, spec, state};
 use crate::storage::state_root::StateDir;
-use crate::vm::client::ANSWER_TIMEOUT;
 use crate::vm::protocol::message::ProcessInfo;
 use oci_spec::runtime::{Process, Spec};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -176,7 +175,7 @@ pub fn exec_child(
     let console =
         Console::open(wants_terminal(Some(&process)), options.detach, options.console_socket.as_deref())?;
     let child = if container.record.backend == Backend::Krun {
-        guest_exec::exec(&container, &process, options, &console)?
+        guest_exec::exec(host, &container, &process, options, &console)?
     } else {
         let target = exec_target(host, &container, &spec, &process)?;
         let plan = exec_plan(&container, &spec, &process, target, options, &console, foreground)?;
@@ -258,7 +257,7 @@ pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
                 krun::guest::target(),
                 signal,
                 true,
-                ANSWER_TIMEOUT,
+                host.vm.answer(),
             );
         }
         return signal::send(record, signal);
@@ -309,7 +308,7 @@ pub fn guest_processes(host: &Host, id: &str) -> Result<Option<Vec<ProcessInfo>>
             crate::bail!(InvalidState, "cannot ask a microVM that is paused")
         }
         (Backend::Krun, _) => {
-            krun::guest_of(&container.dir).processes(krun::guest::NAME, ANSWER_TIMEOUT).map(Some)
+            krun::guest_of(&container.dir).processes(krun::guest::NAME, host.vm.answer()).map(Some)
         }
         _ => Ok(None),
     }

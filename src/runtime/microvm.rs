@@ -10,7 +10,6 @@ use crate::runtime::native::start;
 use crate::runtime::options::Host;
 use crate::runtime::signal::not_running;
 use crate::vm::Guest;
-use crate::vm::client::ANSWER_TIMEOUT;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// A machine that was created by this process.
@@ -61,7 +60,7 @@ pub fn stats(host: &Host, id: &str, member: &str) -> Result<Stats> {
     if matches!(container.status()?, Status::Stopped | Status::Creating) {
         return Err(not_running());
     }
-    let told = krun::guest_of(&container.dir).stats(member, ANSWER_TIMEOUT)?;
+    let told = krun::guest_of(&container.dir).stats(member, host.vm.answer())?;
     let nanoseconds = |microseconds: u64| microseconds.saturating_mul(1000);
     let mut stats = Stats::default();
     stats.cpu.usage.total = nanoseconds(told.cpu_usage);

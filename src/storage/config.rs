@@ -7,12 +7,14 @@ pub use timeouts::{Mirrors, Registries, Timeouts};
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::limits::{
-    CONTAINER_START_TIMEOUT, DEFAULT_MEMORY_BYTES, MAX_CONTAINERS, MAX_EXPANSION, MAX_FILES_PER_LAYER,
-    MAX_LAYER_SIZE, MAX_LAYERS, MAX_MEMORY_BYTES, MAX_PODS, MAX_ROOTFS_SIZE, MAX_WASM_INSTANCES,
-    MAX_WASM_MEMORY_PAGES, MAX_WASM_MODULE_SIZE, MAX_WASM_STORE_BYTES, MAX_WASM_TABLE_ELEMENTS,
+    ANSWER_TIMEOUT, CONTAINER_START_TIMEOUT, DEFAULT_MEMORY_BYTES, MAX_CONTAINERS, MAX_EXPANSION,
+    MAX_FILES_PER_LAYER, MAX_LAYER_SIZE, MAX_LAYERS, MAX_MEMORY_BYTES, MAX_PODS, MAX_ROOTFS_SIZE,
+    MAX_WASM_INSTANCES, MAX_WASM_MEMORY_PAGES, MAX_WASM_MODULE_SIZE, MAX_WASM_STORE_BYTES,
+    MAX_WASM_TABLE_ELEMENTS,
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Environment variable that names the file.
 pub const CONFIG_VARIABLE: &str = "MAGIKRUN_CONFIG";
@@ -107,11 +109,20 @@ pub struct PodConfig {
 pub struct VmLimits {
     /// How many seconds a microVM may take until its program runs; it is ended then.
     pub start_timeout: u64,
+    /// How many seconds a guest that runs may take to answer. What was asked of it fails then; one that does not take a signal is ended.
+    pub answer_timeout: u64,
 }
 
 impl Default for VmLimits {
     fn default() -> Self {
-        Self { start_timeout: CONTAINER_START_TIMEOUT.as_secs() }
+        Self { start_timeout: CONTAINER_START_TIMEOUT.as_secs(), answer_timeout: ANSWER_TIMEOUT.as_secs() }
+    }
+}
+
+impl VmLimits {
+    /// How long a guest that runs may take to answer.
+    pub fn answer(&self) -> Duration {
+        Duration::from_secs(self.answer_timeout)
     }
 }
 

@@ -9,9 +9,6 @@ use std::time::{Duration, Instant};
 use vm_protocol::frame::Kind;
 use vm_protocol::message::{Exec, ProcessInfo, Reply, Request, Stats, Status, Target};
 
-/// How long a guest that runs may take to answer.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// Time between two attempts to reach a guest that does not listen yet.
 const RETRY: Duration = Duration::from_millis(20);
 

@@ -51,7 +51,10 @@ fn the_container_ends_when_the_machine_is_killed() {
 fn a_machine_that_does_not_take_a_signal_is_ended() {
     let runtime = Runtime::new();
     let bundle = microvm(&runtime, "echo up; sleep 600");
-    let running = start(runtime.command(&["run", "--bundle", bundle.dir(), &bundle.id]), None);
+    let config = runtime.file("patience.toml", "[vm]\nstart_timeout = 400\nanswer_timeout = 5\n");
+    let mut command = runtime.command(&["run", "--bundle", bundle.dir(), &bundle.id]);
+    command.env("MAGIKRUN_CONFIG", config);
+    let running = start(command, None);
     running.wait_stdout("up");
     let monitor = *children(runtime.pid(&bundle.id)).last().expect("a monitor");
     signal(monitor, Signal::STOP);

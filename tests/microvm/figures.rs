@@ -2,8 +2,8 @@
 
 use crate::common::{Bundle, Runtime};
 use crate::{children, microvm};
+use magikrun::limits::ANSWER_TIMEOUT;
 use magikrun::vm::Guest;
-use magikrun::vm::client::ANSWER_TIMEOUT;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use std::time::Instant;

@@ -44,8 +44,10 @@ fn a_guest_that_answers_nonsense_is_no_danger_and_ends() {
     let init = crate::common::runtime_path().with_file_name("hostile_guest");
     let program = programs(&runtime, &init).join("magikrun");
     let bundle = microvm(&runtime, "true");
+    let config = runtime.file("patience.toml", "[vm]\nstart_timeout = 400\nanswer_timeout = 5\n");
     let call = |args: &[&str]| {
         let mut command = Command::new(&program);
+        command.env("MAGIKRUN_CONFIG", &config);
         command.arg("--root").arg(runtime.root()).args(args);
         finish(command, None)
     };

@@ -2,9 +2,10 @@
 
 use crate::common::{DEADLINE, poll};
 use crate::machine::{Machine, one};
+use magikrun::limits::ANSWER_TIMEOUT;
+use magikrun::vm::Guest;
 use magikrun::vm::protocol::frame::{Kind, MAX_DATA, MAX_MESSAGE, encode, encode_json};
 use magikrun::vm::protocol::message::{Failure, FailureKind, Hello, Reply, Request};
-use magikrun::vm::{Guest, client::ANSWER_TIMEOUT};
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};

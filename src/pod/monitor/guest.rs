@@ -13,7 +13,6 @@ use crate::runtime::lifecycle;
 use crate::runtime::microvm::{Booting, Machine};
 use crate::runtime::options::CreateOptions;
 use crate::storage::config_file::write_json;
-use crate::vm::client::ANSWER_TIMEOUT;
 use crate::vm::connection::{Connection, Received, reply_of, shown};
 use crate::vm::protocol::frame::{Frame, Kind};
 use crate::vm::protocol::message::{Reply, Target};
@@ -24,8 +23,6 @@ use std::time::Duration;
 
 /// Bundle of the container around the machine; no container has such a name.
 const BUNDLE: &str = "@vm";
-/// How long a guest may take to take a signal; one that does not is killed.
-const SIGNAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most frames that are taken at once from one container: the others have their turn.
 const FRAMES: usize = 64;
 /// How much of what the machine's own processes say last is kept, in bytes.
@@ -171,13 +168,13 @@ impl Monitor<'_> {
         let log = LogWriter::open(&self.log_directory(), &name)?;
         let gone = || Error::new(ErrorKind::InvalidState, "the pod's microVM has ended");
         let guest = self.guest.as_mut().filter(|guest| guest.alive).ok_or_else(gone)?;
-        let way = guest.machine.guest();
-        way.start(&name, ANSWER_TIMEOUT).map_err(|e| e.wrap("unable to start container process"))?;
-        guest.logs.push((number, way.follow(&name, ANSWER_TIMEOUT)?));
+        let (way, timeout) = (guest.machine.guest(), self.host.vm.answer());
+        way.start(&name, timeout).map_err(|e| e.wrap("unable to start container process"))?;
+        guest.logs.push((number, way.follow(&name, timeout)?));
         let member = &mut self.members[number];
         let (streams, pipe) = Streams::of_guest(&member.plan)?;
         if let Some(pipe) = pipe {
-            guest.inputs.push((number, GuestInput::new(way.input(&name, ANSWER_TIMEOUT)?, pipe)));
+            guest.inputs.push((number, GuestInput::new(way.input(&name, timeout)?, pipe)));
         }
         member.streams = streams;
         (member.in_guest, member.exit, member.log) = (true, None, Some(log));
@@ -249,7 +246,7 @@ impl Monitor<'_> {
             Reply::Done => {}
             _ => crate::bail!(System, "the guest sent an answer to another question"),
         }
-        let status = guest.machine.guest().ping(ANSWER_TIMEOUT)?;
+        let status = guest.machine.guest().ping(self.host.vm.answer())?;
         let name = &self.members[number].plan.name;
         let container = status.containers.into_iter().find(|container| container.name == *name);
         container.and_then(|container| container.exit_code).ok_or_else(missing)
@@ -262,7 +259,7 @@ impl Monitor<'_> {
             return member.signal(signal);
         };
         let target = Target::Container(member.plan.name.clone());
-        let sent = guest.machine.guest().signal(target, signal, false, SIGNAL_TIMEOUT);
+        let sent = guest.machine.guest().signal(target, signal, false, self.host.vm.answer());
         // One that has just ended is no fault; nor is one that is about to be seen as one.
         if let Some(e) = sent.err().filter(|e| e.kind() == ErrorKind::Timeout) {
             guest.kill();
@@ -300,9 +297,10 @@ impl Monitor<'_> {
 
     /// Ends the machine: by its guest, or at once.
     pub(super) fn stop_guest(&mut self, at_once: bool) {
+        let timeout = self.host.vm.answer();
         let Some(guest) = self.guest.as_mut().filter(|guest| guest.alive) else { return };
         guest.stopping = true;
-        if at_once || guest.machine.guest().stop(Duration::ZERO, SIGNAL_TIMEOUT).is_err() {
+        if at_once || guest.machine.guest().stop(Duration::ZERO, timeout).is_err() {
             guest.kill();
         }
         let alive = |monitor: &mut Self| monitor.guest.as_ref().is_some_and(|guest| guest.alive);

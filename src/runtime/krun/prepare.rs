@@ -6,9 +6,9 @@ use super::{check, guest, monitor_spec, replace, vm_file};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::selfexe;
 use crate::runtime::options::{CreateOptions, Host};
+use crate::storage::config::VmLimits;
 use oci_spec::runtime::Spec;
 use std::path::Path;
-use std::time::Duration;
 use vm_protocol::spec::PodSpec;
 
 /// Name of the program that is the first process of a guest.
@@ -29,8 +29,8 @@ pub struct Vm {
     pub spec: PodSpec,
     /// It runs the container's own program.
     pub runs_program: bool,
-    /// How long it may take until its program runs.
-    pub start_timeout: Duration,
+    /// How long it may take.
+    pub limits: VmLimits,
 }
 
 impl Vm {
@@ -68,7 +68,7 @@ impl Vm {
             init: read_init()?,
             spec: guest,
             runs_program: options.guest.is_none(),
-            start_timeout: Duration::from_secs(host.vm.start_timeout),
+            limits: host.vm.clone(),
         })
     }
 }

@@ -24,8 +24,6 @@ use vm_protocol::{UNTOLD, exit_status};
 
 /// How often a guest that does not listen yet is asked again.
 const RETRY: Duration = Duration::from_millis(20);
-/// How long a guest may take to answer that it has passed a signal on; then it is ended.
-const SIGNAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Exit code when the virtual machine itself has failed.
 const FAILURE: i32 = UNTOLD as i32;
 /// Status of a monitor that could not become the machine: what a guest that says nothing leaves it.
@@ -45,6 +43,8 @@ pub struct Supervisor {
     pub control: PathBuf,
     /// When the guest's program must run.
     pub deadline: Instant,
+    /// How long a guest may take to answer that it has passed a signal on; then it is ended.
+    pub patience: Duration,
     /// The guest's program has a terminal, which is to have the size of ours.
     pub terminal: bool,
     /// passt, if the guest's network goes through it.
@@ -279,7 +279,7 @@ impl Running {
         }
         if let Some(size) = terminal_size() {
             let request = Request::Resize { target: guest::target(), size };
-            let deadline = Instant::now() + SIGNAL_TIMEOUT;
+            let deadline = Instant::now() + self.supervisor.patience;
             self.resized = Connection::open(&self.supervisor.control, &request, deadline).ok();
         }
     }
@@ -289,7 +289,7 @@ impl Running {
             return self.early.push(signal);
         }
         let request = Request::Signal { target: guest::target(), signal, all: false };
-        let deadline = Instant::now() + SIGNAL_TIMEOUT;
+        let deadline = Instant::now() + self.supervisor.patience;
         match Connection::open(&self.supervisor.control, &request, deadline) {
             Ok(connection) => self.sent.push((connection, deadline)),
             Err(e) => self.fail(e.wrap("cannot pass a signal on to the microVM, which is ended")),

@@ -15,6 +15,7 @@ use crate::platform::raw::make_raw;
 use crate::platform::sys::clone::Child;
 use crate::runtime::native::channel::Channel;
 use crate::runtime::wasm::view::{Procfs, View};
+use crate::storage::config::VmLimits;
 use crate::storage::state_root::StateDir;
 use crate::vm::session::terminal_size;
 use rustix::fs::{Gid, Mode, Uid};
@@ -34,7 +35,7 @@ pub struct Guest {
     spec: PodSpec,
     finds_program: bool,
     root_read_only: bool,
-    start_timeout: Duration,
+    limits: VmLimits,
     procfs: Procfs,
     outside: Option<network::Namespace>,
     view: Option<View>,
@@ -53,7 +54,7 @@ impl Guest {
             machine: vm.machine,
             init: vm.init,
             spec: vm.spec,
-            start_timeout: vm.start_timeout,
+            limits: vm.limits,
             procfs: Procfs::open()?,
             outside: network::Namespace::current(),
             view: None,
@@ -145,7 +146,8 @@ impl Guest {
         let supervisor = Supervisor {
             console: console.into(),
             control: PathBuf::from(&config.control),
-            deadline: Instant::now() + self.start_timeout,
+            deadline: Instant::now() + Duration::from_secs(self.limits.start_timeout),
+            patience: self.limits.answer(),
             terminal,
             passt,
         };

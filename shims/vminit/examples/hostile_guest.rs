@@ -15,6 +15,7 @@ use vm_protocol::message::{Hello, Reply, Status};
 
 fn main() -> std::io::Result<()> {
     let listener = ffi::listen_vsock(vm_protocol::PORT)?;
+    println!("it listens");
     let mut kept = Vec::new();
     let mut behaviours = 0;
     loop {

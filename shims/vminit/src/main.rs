@@ -104,6 +104,10 @@ fn run(options: &Options) -> Result<u8> {
         Some(path) => listen_unix(path)?,
         None => ffi::listen_vsock(vm_protocol::PORT).context(|| "cannot listen on vsock")?,
     };
+    if options.listen.is_none() {
+        // The host asks for more when its console says something.
+        eprintln!("vminit: it listens on port {}", vm_protocol::PORT);
+    }
     let machine = ports::Machine::open(options.listen.is_none())?;
     let mut guest = Guest::new(signals, listener, console::Console::new(machine)?);
     match set_up(&options.spec) {

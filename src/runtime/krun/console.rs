@@ -17,12 +17,13 @@ pub struct Console {
     /// None after its end.
     pipe: Option<OwnedFd>,
     said: Vec<u8>,
+    amount: u64,
 }
 
 impl From<OwnedFd> for Console {
     /// The console that is written to a pipe, whose read end must not block.
     fn from(pipe: OwnedFd) -> Self {
-        Self { pipe: Some(pipe), said: Vec::new() }
+        Self { pipe: Some(pipe), said: Vec::new(), amount: 0 }
     }
 }
 
@@ -44,7 +45,13 @@ impl Console {
         }
     }
 
+    /// How much was said until now, in bytes.
+    pub fn amount(&self) -> u64 {
+        self.amount
+    }
+
     fn keep(&mut self, data: &[u8]) {
+        self.amount += data.len() as u64;
         self.said.extend_from_slice(data);
         let surplus = self.said.len().saturating_sub(KEPT);
         self.said.drain(..surplus);
@@ -66,7 +73,7 @@ mod tests {
     use super::*;
 
     fn console(text: &str) -> Console {
-        let mut console = Console { pipe: None, said: Vec::new() };
+        let mut console = Console { pipe: None, said: Vec::new(), amount: 0 };
         console.keep(text.as_bytes());
         console
     }
@@ -76,6 +83,7 @@ mod tests {
         assert_eq!(console("").last_words(), "nothing");
         assert_eq!(console("a\r\n\nb\x1b\n").last_words(), "a; b\\u{1b}");
         let many = (0..2000).map(|number| format!("{number}\n")).collect::<Vec<_>>().concat();
+        assert_eq!(console(&many).amount(), many.len() as u64);
         assert_eq!(console(&many).last_words(), "1992; 1993; 1994; 1995; 1996; 1997; 1998; 1999");
         let words = console(&format!("before\nKernel panic - not syncing\n{}", &many[..50])).last_words();
         assert!(words.starts_with("Kernel panic - not syncing; 0; "), "{words}");

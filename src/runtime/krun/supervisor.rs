@@ -22,8 +22,6 @@ use std::time::{Duration, Instant};
 use vm_protocol::message::{Reply, Request};
 use vm_protocol::{UNTOLD, exit_status};
 
-/// How often a guest that does not listen yet is asked again.
-const RETRY: Duration = Duration::from_millis(20);
 /// Exit code when the virtual machine itself has failed.
 const FAILURE: i32 = UNTOLD as i32;
 /// Status of a monitor that could not become the machine: what a guest that says nothing leaves it.
@@ -59,6 +57,8 @@ struct Running {
     /// Who waits for the guest's program; none once it runs.
     starter: Option<Channel>,
     ready: Option<Connection>,
+    /// How much the console had said when the guest was asked last whether its program runs.
+    asked_at: u64,
     /// Signals that the guest has not acknowledged, each with the time until when it must.
     sent: Vec<(Connection, Instant)>,
     /// The last size that the guest was told.
@@ -99,6 +99,7 @@ impl Supervisor {
             monitor,
             starter: Some(starter),
             ready: None,
+            asked_at: 0,
             sent: Vec::new(),
             resized: None,
             early: Vec::new(),
@@ -154,17 +155,13 @@ impl Running {
         fds.extend(self.supervisor.console.wait_for());
         let connections = self.ready.iter().chain(self.sent.iter().map(|(connection, _)| connection));
         fds.extend(connections.map(|connection| PollFd::new(connection, PollFlags::IN)));
-        // Without a question on its way to a guest that is to start, the next is asked soon.
-        let soon = (self.starter.is_some() && self.ready.is_none()).then_some(RETRY);
         let now = Instant::now();
         let deadlines = self.sent.iter().map(|(_, deadline)| *deadline);
         let deadlines = deadlines.chain(self.starter.as_ref().map(|_| self.supervisor.deadline));
-        let next = deadlines.min().map(|deadline| deadline.saturating_duration_since(now));
-        let timeout = soon
-            .into_iter()
-            .chain(next)
-            .min()
-            .map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) });
+        let timeout = deadlines.min().map(|deadline| {
+            let left = deadline.saturating_duration_since(now);
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+        });
         let _ = poll(&mut fds, timeout.as_ref());
     }
 
@@ -236,16 +233,13 @@ impl Running {
             );
             return self.fail(e.with_kind(ErrorKind::Timeout));
         }
-        let Some(connection) = &mut self.ready else {
-            self.ready = Connection::open(&self.supervisor.control, &Request::Ready, deadline).ok();
-            return;
-        };
+        self.ask();
+        let Some(connection) = &mut self.ready else { return };
         match connection.try_receive() {
             Ok(Received::Nothing) => {}
             Ok(Received::Closed) => {
-                // Not at once: a machine without a listener in the guest closes every connection.
                 self.ready = None;
-                std::thread::sleep(RETRY);
+                self.ask();
             }
             Ok(Received::Frame(frame)) => match reply_of(&frame) {
                 Ok(Reply::Status(_)) => self.started(),
@@ -253,6 +247,17 @@ impl Running {
                 Err(e) => self.fail(e),
             },
             Err(e) => self.fail(e),
+        }
+    }
+
+    /// Asks a guest that has said something since it was asked last, as it does when it listens: until then the machine closes every
+    /// connection, or has no socket yet.
+    fn ask(&mut self) {
+        let said = self.supervisor.console.amount();
+        if self.ready.is_none() && self.asked_at < said {
+            self.asked_at = said;
+            let deadline = self.supervisor.deadline;
+            self.ready = Connection::open(&self.supervisor.control, &Request::Ready, deadline).ok();
         }
     }
 

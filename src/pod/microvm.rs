@@ -146,7 +146,7 @@ pub fn given(plan: &PodPlan, vm: &VmPlan, members: &[Member<'_>], volumes: &[Vol
             destination: SHARE.to_owned(),
             kind: "virtiofs".to_owned(),
             source: ROOTFS.to_owned(),
-            options: Vec::new(),
+            ..Mount::default()
         },
         guest_bind(CONTAINERS, &format!("{SHARE}{CONTAINERS}"), false),
         Mount {
@@ -156,6 +156,7 @@ pub fn given(plan: &PodPlan, vm: &VmPlan, members: &[Member<'_>], volumes: &[Vol
             options: ["nosuid", "nodev", "mode=1777", &format!("size={SHM_SIZE}")]
                 .map(str::to_owned)
                 .to_vec(),
+            ..Mount::default()
         },
     ];
     mounts.extend(volumes.iter().map(|volume| {
@@ -199,7 +200,8 @@ fn container(plan: &PodPlan, member: &Member<'_>) -> Result<Container> {
 fn guest_bind(destination: &str, source: &str, read_only: bool) -> Mount {
     let mut options = vec!["rbind".to_owned()];
     options.extend(read_only.then(|| "ro".to_owned()));
-    Mount { destination: destination.to_owned(), kind: "bind".to_owned(), source: source.to_owned(), options }
+    let (destination, source) = (destination.to_owned(), source.to_owned());
+    Mount { destination, kind: "bind".to_owned(), source, options, ..Mount::default() }
 }
 
 #[cfg(test)]

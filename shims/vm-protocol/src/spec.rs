@@ -124,6 +124,10 @@ pub struct Mount {
     /// Tag of a virtiofs share, or for `bind` a path in the guest.
     #[serde(default)]
     pub source: String,
+    /// For `bind`: the directory in the guest that `source` is a path in. Links on its way are followed and lead nowhere out of it;
+    /// without such a directory they are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
     /// Options as mount(8) has them.
     #[serde(default)]
     pub options: Vec<String>,

@@ -92,6 +92,12 @@ pub fn path_of(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
+/// Finds a path in the guest. No links: whoever can write to a volume could lead a path below it elsewhere.
+fn find_without_links(path: &str) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(rustix::fs::CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
 impl Root {
     /// Opens a directory as a root.
     pub fn open(path: &Path) -> Result<Self> {
@@ -179,11 +185,11 @@ impl Root {
                 mount.destination.escape_debug()
             )
         };
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        // No links: whoever can write to a volume could lead a path below it elsewhere.
-        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let source =
-            openat2(rustix::fs::CWD, mount.source.as_str(), flags, Mode::empty(), resolve).context(cannot)?;
+        let source = match &mount.within {
+            Some(directory) => Self::open(Path::new(directory))?.find(Path::new(&mount.source)),
+            None => find_without_links(&mount.source),
+        }
+        .context(cannot)?;
         let stat = fstat(&source).context(cannot)?;
         let target = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => self.make_directory(path),

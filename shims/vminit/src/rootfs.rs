@@ -78,7 +78,7 @@ fn mount_files(root: &Root, container: &Container) -> Result<()> {
         {
             continue;
         }
-        root.mount(&Mount { destination, kind: "bind".to_owned(), source, options: Vec::new() })?;
+        root.mount(&Mount { destination, kind: "bind".to_owned(), source, ..Mount::default() })?;
     }
     Ok(())
 }

@@ -60,7 +60,7 @@ pub fn spec(spec: &oci::Spec, settings: &Settings) -> Result<PodSpec> {
             destination: ROOT.to_owned(),
             kind: "virtiofs".to_owned(),
             source: ROOTFS.to_owned(),
-            options: Vec::new(),
+            ..Mount::default()
         }],
         sysctl: linux.sysctl().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
         network: (settings.network == Network::Passt).then(network),
@@ -131,6 +131,7 @@ pub fn mount(mount: &oci::Mount) -> Result<Option<Mount>> {
         kind: kind.to_owned(),
         source: kind.to_owned(),
         options: options.iter().filter(own).cloned().collect(),
+        ..Mount::default()
     }))
 }
 

@@ -31,8 +31,14 @@ pub fn change(guest: &mut PodSpec, spec: &oci::Spec, disk: &Path) -> Result<()> 
 
 fn from_share(wanted: &oci::Mount) -> Mount {
     let path = wanted.destination().display().to_string();
-    let source = format!("{SHARE}/{}", path.trim_start_matches('/'));
-    Mount { destination: path, kind: "bind".to_owned(), source, options: vec!["rbind".to_owned()] }
+    Mount {
+        destination: path.clone(),
+        kind: "bind".to_owned(),
+        source: path,
+        // The container's own root may lead to where it is mounted by links.
+        within: Some(SHARE.to_owned()),
+        options: vec!["rbind".to_owned()],
+    }
 }
 
 /// Says which file system the disk holds.
@@ -77,10 +83,13 @@ mod tests {
         assert_eq!(guest.mounts[1].options, ["ro"]);
         let expected = [
             ["proc", "proc", "/proc"],
-            ["/run/share/data", "bind", "/data"],
+            ["/data", "bind", "/data"],
             ["tmpfs", "tmpfs", "/dev"],
-            ["/run/share/tmp", "bind", "tmp"],
+            ["tmp", "bind", "tmp"],
         ];
-        assert_eq!(of(&guest.containers[0].mounts), expected);
+        let mounts = &guest.containers[0].mounts;
+        assert_eq!(of(mounts), expected);
+        let mut bound = mounts.iter().filter(|mount| mount.kind == "bind");
+        assert!(bound.all(|mount| mount.within.as_deref() == Some(SHARE)), "{mounts:?}");
     }
 }

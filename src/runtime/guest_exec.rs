@@ -17,6 +17,7 @@ use crate::runtime::terminal::{self, Console, ConsolePlan};
 use crate::vm::client::Started;
 use crate::vm::session::Session;
 use oci_spec::runtime as oci;
+use rustix::fs::FileType;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use vm_protocol::message::Exec;
@@ -41,9 +42,10 @@ pub fn exec(
     let mut wanted = guest_process(process)?;
     let size = console.as_ref().and_then(ConsolePlan::size);
     wanted.size = size.map(|size| Size { columns: size.ws_col, rows: size.ws_row });
+    let input = wanted.terminal || has_input();
     // The only container of the guest needs no name.
     let name = options.member.as_ref().map(|member| member.name.clone()).unwrap_or_default();
-    let exec = Exec { container: name, process: wanted, stdin: true, detach: false };
+    let exec = Exec { container: name, process: wanted, stdin: input, detach: false };
     let guest = krun::guest_of(&container.dir);
     let started = guest.exec(exec, host.vm.answer()).map_err(|e| {
         let kind = if e.kind() == ErrorKind::System { ErrorKind::ExecFailed } else { e.kind() };
@@ -56,12 +58,20 @@ pub fn exec(
     // Should it fail, the connection closes, and the guest kills the process.
     // The monitor of a pod has much open that only it must hold; what executes by itself may have a log.
     let alone = options.member.is_some();
-    let child = clone3(&args, || pass_on(started, terminal, alone))?;
+    let child = clone3(&args, || pass_on(started, terminal, input, alone))?;
     if cgroup.is_none() {
         let init = container.record.init.map_or(0, |init| init.pid);
         container.record.cgroup.attach_exec(child.pid, init, &[]).inspect_err(|_| kill_and_reap(&child))?;
     }
     Ok(child)
+}
+
+/// Whether standard input is something to read: a guest has a null device of its own, and need not be told of the end of ours.
+fn has_input() -> bool {
+    let null = rustix::fs::makedev(1, 3);
+    !rustix::fs::fstat(rustix::stdio::stdin()).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == null
+    })
 }
 
 /// What concerns a process of the host, and would have no effect in the guest.
@@ -104,8 +114,8 @@ pub fn guest_process(process: &oci::Process) -> Result<Process> {
 }
 
 /// In the process of the host.
-fn pass_on(started: Started, terminal: Option<OwnedFd>, alone: bool) -> i32 {
-    match session(started, terminal, alone) {
+fn pass_on(started: Started, terminal: Option<OwnedFd>, input: bool, alone: bool) -> i32 {
+    match session(started, terminal, input, alone) {
         Ok(code) => i32::from(code),
         Err(e) => {
             tracing::warn!("{e}");
@@ -114,7 +124,7 @@ fn pass_on(started: Started, terminal: Option<OwnedFd>, alone: bool) -> i32 {
     }
 }
 
-fn session(started: Started, terminal: Option<OwnedFd>, alone: bool) -> Result<u8> {
+fn session(started: Started, terminal: Option<OwnedFd>, input: bool, alone: bool) -> Result<u8> {
     rustix::process::setsid().context(|| "cannot make a session")?;
     if let Some(terminal) = terminal {
         terminal::take_over(&terminal)?;
@@ -126,5 +136,5 @@ fn session(started: Started, terminal: Option<OwnedFd>, alone: bool) -> Result<u
     let none = CapabilitySet::empty();
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
     rustix::thread::set_capabilities(None, sets).context(|| "cannot drop capabilities")?;
-    Session::new(started).run(signals.signals())
+    Session::new(started, input).run(signals.signals())
 }

@@ -45,10 +45,10 @@ pub fn terminal_size() -> Option<Size> {
 }
 
 impl Session {
-    /// The session of a process that runs.
-    pub fn new(started: Started) -> Self {
+    /// The session of a process that runs, and that has standard input if `input` is set.
+    pub fn new(started: Started, input: bool) -> Self {
         let pending = Default::default();
-        Self { connection: started.connection, input_open: true, window: STDIN_WINDOW, pending, code: None }
+        Self { connection: started.connection, input_open: input, window: STDIN_WINDOW, pending, code: None }
     }
 
     /// Passes everything on until the process has ended and all its output is written; returns its exit code. The signals of

@@ -50,6 +50,7 @@ pub struct Connection {
     /// What it is for.
     pub role: Role,
     greeted: bool,
+    answered: bool,
     until: Instant,
     broken: bool,
 }
@@ -69,6 +70,7 @@ impl Connection {
             out: Vec::new(),
             role: Role::New,
             greeted: false,
+            answered: false,
             until: Instant::now() + PATIENCE,
             broken: false,
         };
@@ -86,6 +88,7 @@ impl Connection {
 
     /// Answers.
     pub fn reply(&mut self, reply: &Reply) {
+        self.answered = true;
         self.push(encode_json(Kind::Message, reply));
     }
 
@@ -113,7 +116,12 @@ impl Connection {
 
     /// Whether everything was sent.
     pub fn is_flushed(&self) -> bool {
-        self.out.is_empty() || self.broken
+        self.out.is_empty() || self.broken || self.is_held()
+    }
+
+    /// The hello goes with the first answer, where that is soon: each packet costs the host an exit of the virtual machine.
+    fn is_held(&self) -> bool {
+        !self.answered && matches!(self.role, Role::New | Role::Exec(_))
     }
 
     /// When it has to have said what it wants.
@@ -129,11 +137,14 @@ impl Connection {
 
     /// Whether something waits to be sent.
     pub fn wants_to_send(&self) -> bool {
-        !self.out.is_empty()
+        !self.out.is_empty() && !self.is_held()
     }
 
     /// Sends what the other side takes.
     pub fn send(&mut self) {
+        if self.is_held() {
+            return;
+        }
         while !self.out.is_empty() && !self.broken {
             match rustix::net::send(&self.fd, &self.out, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(sent) => drop(self.out.drain(..sent)),

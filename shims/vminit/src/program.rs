@@ -4,10 +4,8 @@
 
 use crate::failure::{Result, failure, text};
 use crate::ffi;
-use rustix::fs::{Access, FileType};
-use rustix::io::Errno;
 use std::ffi::CString;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use vm_protocol::message::{Failure, FailureKind};
 use vm_protocol::spec::Process;
@@ -16,19 +14,51 @@ use vm_protocol::spec::Process;
 const MAX_PASSWD: u64 = 1 << 20;
 
 /// Executes the program of a process; returns only when that fails.
+///
+/// Each place where it may be is tried: to look first would cost the share of the host several answers.
 pub fn execute(process: &Process) -> Failure {
-    let path = match find(process) {
-        Ok(path) => path,
-        Err(e) => return e,
-    };
     let strings = |all: &[String]| all.iter().filter_map(|text| CString::new(text.as_str()).ok()).collect();
     let args: Vec<CString> = strings(&process.args);
     let env: Vec<CString> = strings(&environment(process));
-    let Ok(file) = CString::new(path.into_os_string().into_encoded_bytes()) else {
-        return exec_failed(process, "the name of the program contains a nul byte");
-    };
-    let error = ffi::execve(&file, &args, &env);
-    exec_failed(process, &text(&error))
+    let mut denied = false;
+    for path in places(process) {
+        let Ok(file) = CString::new(path.as_os_str().as_encoded_bytes()) else {
+            return exec_failed(process, "the name of the program contains a nul byte");
+        };
+        let error = ffi::execve(&file, &args, &env);
+        if let Err(failure) = missing(process, &path, &error) {
+            return failure;
+        }
+        denied |= error.kind() == ErrorKind::PermissionDenied;
+    }
+    let cause = if denied { "permission denied" } else { "executable file not found in $PATH" };
+    exec_failed(process, cause)
+}
+
+/// Where the program may be: what its name says, or in the directories of `PATH`.
+fn places(process: &Process) -> Vec<PathBuf> {
+    let name = &process.args[0];
+    if name.contains('/') {
+        return vec![PathBuf::from(name)];
+    }
+    let directories = variable(process, "PATH").unwrap_or_default().split(':');
+    directories
+        .map(|directory| Path::new(if directory.is_empty() { "." } else { directory }).join(name))
+        .collect()
+}
+
+/// Whether there is no program to execute at a path that was tried, so that the next one is; otherwise why it cannot be executed.
+fn missing(process: &Process, path: &Path, error: &std::io::Error) -> Result<()> {
+    let found = rustix::fs::stat(path);
+    match (error.kind(), found) {
+        (ErrorKind::PermissionDenied, _) => Ok(()),
+        (_, Err(e)) if process.args[0].contains('/') => {
+            Err(exec_failed(process, &format!("stat {}: {}", process.args[0], text(&e.into()))))
+        }
+        (_, Err(_)) => Ok(()),
+        // It is there, and something else is wrong, as with its interpreter.
+        _ => Err(exec_failed(process, &text(error))),
+    }
 }
 
 fn exec_failed(process: &Process, cause: &str) -> Failure {
@@ -66,35 +96,6 @@ fn home(uid: u32) -> Option<String> {
     line.split(':').nth(5).filter(|home| home.starts_with('/')).map(str::to_owned)
 }
 
-fn find(process: &Process) -> Result<PathBuf> {
-    let name = &process.args[0];
-    if name.contains('/') {
-        return match executable(Path::new(name)) {
-            Ok(()) => Ok(PathBuf::from(name)),
-            Err(Errno::ACCESS) => Err(exec_failed(process, "permission denied")),
-            Err(e) => Err(exec_failed(process, &format!("stat {name}: {}", text(&e.into())))),
-        };
-    }
-    let mut denied = false;
-    for directory in variable(process, "PATH").unwrap_or_default().split(':') {
-        let path = Path::new(if directory.is_empty() { "." } else { directory }).join(name);
-        match executable(&path) {
-            Ok(()) => return Ok(path),
-            Err(e) => denied |= e == Errno::ACCESS,
-        }
-    }
-    let cause = if denied { "permission denied" } else { "executable file not found in $PATH" };
-    Err(exec_failed(process, cause))
-}
-
-fn executable(path: &Path) -> rustix::io::Result<()> {
-    let stat = rustix::fs::stat(path)?;
-    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-        return Err(Errno::ACCESS);
-    }
-    rustix::fs::accessat(rustix::fs::CWD, path, Access::EXEC_OK, rustix::fs::AtFlags::EACCESS)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,14 +106,26 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_found_in_path_or_missed_in_the_words_of_runc() {
-        assert_eq!(find(&process(&["sh"], &["PATH=/nonexistent:/bin"])).unwrap(), Path::new("/bin/sh"));
-        let missing = find(&process(&["no-such-program"], &["PATH=/bin"])).unwrap_err();
-        assert_eq!(missing.message, "exec: \"no-such-program\": executable file not found in $PATH");
-        let missing = find(&process(&["/no/such"], &[])).unwrap_err();
-        assert_eq!(missing.message, "exec: \"/no/such\": stat /no/such: no such file or directory");
-        let denied = find(&process(&["/etc"], &[])).unwrap_err();
-        assert_eq!(denied.message, "exec: \"/etc\": permission denied");
+    fn a_program_is_looked_for_in_path_or_missed_in_the_words_of_runc() {
+        assert_eq!(
+            places(&process(&["sh"], &["PATH=/a::/b"])),
+            ["/a/sh", "./sh", "/b/sh"].map(PathBuf::from)
+        );
+        assert_eq!(places(&process(&["./sh"], &["PATH=/a"])), [Path::new("./sh")]);
+        let message = |args: &[&str], env: &[&str]| execute(&process(args, env)).message;
+        let missing = "exec: \"no-such-program\": executable file not found in $PATH";
+        assert_eq!(message(&["no-such-program"], &["PATH=/bin:/etc/passwd"]), missing);
+        assert_eq!(message(&["no-such-program"], &[]), missing);
+        let missing = "exec: \"/no/such\": stat /no/such: no such file or directory";
+        assert_eq!(message(&["/no/such"], &[]), missing);
+        assert_eq!(message(&["/etc"], &[]), "exec: \"/etc\": permission denied");
+        assert_eq!(message(&["group"], &["PATH=/no:/etc"]), "exec: \"group\": permission denied");
+        let script = std::env::temp_dir().join(format!("vminit-script-{}", std::process::id()));
+        std::fs::write(&script, "#!/no/such/interpreter\n").unwrap();
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let path = script.to_str().unwrap();
+        assert_eq!(message(&[path], &[]), format!("exec: {path:?}: no such file or directory"));
+        std::fs::remove_file(&script).unwrap();
     }
 
     #[test]

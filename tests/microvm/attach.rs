@@ -60,7 +60,10 @@ fn containers_in_a_guest_have_input_and_terminals_as_any_others() {
     terminal.write("echo ba''ck; exit 7\r");
     terminal.read_until("back");
     assert_eq!(client.wait().expect("the client").code(), Some(7));
-    pods.wait_phase(&id, "Failed");
+    // The pod fails with the first container that does.
+    let status = pods.wait_phase(&id, "Failed");
+    assert_eq!(status["containers"][0]["exitCode"], 7, "{status}");
+    pods.call(&["wait", &id]).exits(7);
     pods.ok(&["delete", &id]);
     pods.assert_nothing_left();
 }

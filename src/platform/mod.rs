@@ -3,6 +3,7 @@
 pub mod confinement;
 pub mod detect;
 pub mod memory;
+pub mod parallel;
 pub mod raw;
 pub mod read_only;
 pub mod selfexe;

@@ -1,10 +1,12 @@
 //! An existing container: its record and what state it is in.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::platform::parallel;
 use crate::runtime::options::Host;
 use crate::runtime::process_id::ProcessId;
 use crate::runtime::record::{RECORD, Record};
 use crate::runtime::state;
+use crate::storage::overview::Overview;
 use crate::storage::state_root::{self, Lock, StateDir};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -128,23 +130,26 @@ fn no_record(id: &str) -> Error {
 /// cannot be told is reported in the log and left out.
 pub fn states(host: &Host) -> Result<Vec<(State, u32)>> {
     let Some(overview) = host.root.open_all()? else { return Ok(Vec::new()) };
-    let mut states = Vec::with_capacity(overview.ids().len());
-    for id in overview.ids() {
-        let state = || -> Result<Option<(State, u32)>> {
-            let Some(data) = overview.read(id, RECORD)? else {
-                // Deleted since, or damaged.
-                return if overview.has(id, ".") { Err(no_record(id)) } else { Ok(None) };
-            };
-            let record = Record::parse(&data)?;
-            let status = status(&record, || overview.has(id, START_SOCKET))?;
-            Ok(Some((state_of(&record, status), record.owner)))
-        };
-        match state() {
+    let of_all = parallel::map(overview.ids(), |id| state_in(&overview, id));
+    let mut states = Vec::with_capacity(of_all.len());
+    for (id, state) in overview.ids().iter().zip(of_all) {
+        match state {
             Ok(state) => states.extend(state),
             Err(e) => tracing::error!("load container {id}: {e}"),
         }
     }
     Ok(states)
+}
+
+/// The state of one of many containers with the user id of who created it; `None` if it was deleted since they were listed.
+fn state_in(overview: &Overview, id: &str) -> Result<Option<(State, u32)>> {
+    let Some(data) = overview.read(id, RECORD)? else {
+        // Deleted since, or damaged.
+        return if overview.has(id, ".") { Err(no_record(id)) } else { Ok(None) };
+    };
+    let record = Record::parse(&data)?;
+    let status = status(&record, || overview.has(id, START_SOCKET))?;
+    Ok(Some((state_of(&record, status), record.owner)))
 }
 
 /// The status of a container by its record; `waits` tells whether it waits for its start.
@@ -153,9 +158,7 @@ pub fn states(host: &Host) -> Result<Vec<(State, u32)>> {
 /// its process is dead: so the process is looked at again.
 fn status(record: &Record, waits: impl FnOnce() -> bool) -> Result<Status> {
     let Some(init) = record.init else { return Ok(Status::Creating) };
-    if !init.is_alive() {
-        return Ok(Status::Stopped);
-    }
+    let Some(init) = init.find() else { return Ok(Status::Stopped) };
     if record.cgroup.is_frozen()? {
         return Ok(Status::Paused);
     }

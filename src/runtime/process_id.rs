@@ -49,11 +49,7 @@ impl ProcessId {
         if self.inode == 0 {
             return Ok(self.is_in_proc());
         }
-        if fstat(&pidfd)?.st_ino != self.inode {
-            return Ok(false);
-        }
-        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
-        Ok(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? == 0)
+        Ok(fstat(&pidfd)?.st_ino == self.inode && has_not_exited(&pidfd)?)
     }
 
     fn is_in_proc(self) -> bool {
@@ -63,11 +59,38 @@ impl ProcessId {
 
     /// True while the process exists and is neither a zombie nor another one with the same pid.
     pub fn is_alive(self) -> bool {
+        self.find().is_some()
+    }
+
+    /// The process if it is alive, to be asked again later.
+    pub fn find(self) -> Option<Found> {
         match self.open() {
-            Ok(process) => process.is_some(),
-            Err(_) => self.is_in_proc(),
+            Ok(process) => process.map(|process| Found { id: self, process: Some(process) }),
+            Err(_) => self.is_in_proc().then_some(Found { id: self, process: None }),
         }
     }
+}
+
+/// A process that was alive when it was found.
+#[derive(Debug)]
+pub struct Found {
+    id: ProcessId,
+    /// None where it cannot be opened.
+    process: Option<Child>,
+}
+
+impl Found {
+    /// True while it is still alive. Takes one system call where it could be opened, and the kernel tells by an inode which
+    /// process that is.
+    pub fn is_alive(&self) -> bool {
+        let open = self.process.as_ref().filter(|_| self.id.inode != 0);
+        open.and_then(|process| has_not_exited(&process.pidfd).ok()).unwrap_or_else(|| self.id.is_in_proc())
+    }
+}
+
+fn has_not_exited(pidfd: impl AsFd) -> Result<bool> {
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    Ok(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? == 0)
 }
 
 /// State letter and start time of a process: fields 3 and 22 of proc(5) `/proc/PID/stat`.
@@ -98,10 +121,15 @@ mod tests {
             assert!(!ProcessId { inode: id.inode + 1, ..id }.is_alive());
         }
         let watch = id.open().unwrap().unwrap();
+        let found = [id.find().unwrap(), by_time.find().unwrap()];
+        let not_open = Found { id: by_time, process: None };
+        assert!(found.iter().chain([&not_open]).all(Found::is_alive));
         sleep.kill().unwrap();
         poll(&mut [PollFd::new(&watch.pidfd, PollFlags::IN)], None).unwrap();
-        assert!(!id.is_alive() && !by_time.is_alive(), "a zombie is not alive");
+        let gone =
+            || !id.is_alive() && !by_time.is_alive() && !found.iter().chain([&not_open]).any(Found::is_alive);
+        assert!(gone(), "a zombie is not alive");
         sleep.wait().unwrap();
-        assert!(!id.is_alive() && !by_time.is_alive());
+        assert!(gone());
     }
 }

@@ -14,6 +14,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const EXE: &str = "/proc/self/exe";
 /// Tells the protected program where its executable is: the kernel calls a detached clone `/`.
@@ -57,6 +58,17 @@ pub fn open() -> Result<OwnedFd> {
 }
 
 fn is_protected() -> Result<bool> {
+    // A process runs from one executable until it executes another.
+    static KNOWN: AtomicBool = AtomicBool::new(false);
+    if KNOWN.load(Ordering::Relaxed) {
+        return Ok(true);
+    }
+    let protected = look()?;
+    KNOWN.store(protected, Ordering::Relaxed);
+    Ok(protected)
+}
+
+fn look() -> Result<bool> {
     let statvfs = rustix::fs::statvfs(EXE).context(|| format!("cannot look at '{EXE}'"))?;
     if statvfs.f_flag.contains(StatVfsMountFlags::RDONLY) {
         return Ok(true);

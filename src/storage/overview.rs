@@ -24,6 +24,11 @@ impl Overview {
         &self.ids
     }
 
+    /// [`Overview::ids`], when nothing else is asked.
+    pub(super) fn into_ids(self) -> Vec<String> {
+        self.ids
+    }
+
     /// Reads the file `name` of a container; `None` when either does not exist.
     pub fn read(&self, id: &str, name: &str) -> Result<Option<Vec<u8>>> {
         read_at(self.root.as_fd(), &format!("{id}/{name}"), || format!("cannot read '{name}' of '{id}'"))

@@ -10,16 +10,19 @@ use crate::storage::atomic;
 use crate::storage::cache::Cache;
 use crate::storage::overview::{Overview, has_at, read_at};
 use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, mkdirat, openat, renameat,
-    renameat_with, unlinkat,
+    AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags, flock, fstat, mkdirat, openat,
+    renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 const LOCK: &str = "lock";
 const NEW_LOCK: &str = "lock~";
 const ROOT_LOCK: &str = "lock~";
+/// Bytes of directory entries that are read at a time.
+const ENTRIES: usize = 4096;
 /// What is in the state root and belongs to no container; no id and no half-made container begins so.
 const SHARED: char = '~';
 
@@ -143,51 +146,39 @@ impl StateRoot {
 
     /// The ids of all containers, sorted; those being created or deleted are not among them.
     pub fn ids(&self) -> Result<Vec<String>> {
-        let mut ids = self.names()?;
-        ids.retain(|name| validate_id(name).is_ok());
-        ids.sort_unstable();
-        Ok(ids)
+        Ok(self.open_all()?.map_or_else(Vec::new, Overview::into_ids))
     }
 
     /// Opens the state root to read of many containers; `None` when it does not exist.
     pub fn open_all(&self) -> Result<Option<Overview>> {
+        let Some(root) = self.open_root()? else { return Ok(None) };
+        let mut ids = self.names(root.as_fd())?;
+        ids.retain(|name| validate_id(name).is_ok());
+        ids.sort_unstable();
+        Ok(Some(Overview::new(root, ids)))
+    }
+
+    /// The ids of those that are being created or deleted, or were when their command died.
+    pub fn half_made_ids(&self) -> Result<Vec<String>> {
+        let Some(root) = self.open_root()? else { return Ok(Vec::new()) };
+        let names = self.names(root.as_fd())?;
+        Ok(names.iter().filter_map(|name| name.strip_suffix('~')).map(str::to_owned).collect())
+    }
+
+    fn open_root(&self) -> Result<Option<OwnedFd>> {
         match open_dir(&self.path) {
-            Ok(root) => Ok(Some(Overview::new(root, self.ids()?))),
             Err(Errno::NOENT) => Ok(None),
-            Err(e) => Err(e)
+            root => root
+                .map(Some)
                 .or_kind(ErrorKind::Storage, || format!("cannot open state root '{}'", self.path.display()))
                 .map_err(with_help),
         }
     }
 
-    /// The ids of those that are being created or deleted, or were when their command died.
-    pub fn half_made_ids(&self) -> Result<Vec<String>> {
-        let names = self.names()?;
-        Ok(names.iter().filter_map(|name| name.strip_suffix('~')).map(str::to_owned).collect())
-    }
-
-    fn names(&self) -> Result<Vec<String>> {
-        let entries = match std::fs::read_dir(&self.path) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => {
-                return Err(e)
-                    .or_kind(ErrorKind::Storage, || {
-                        format!("cannot read state root '{}'", self.path.display())
-                    })
-                    .map_err(with_help);
-            }
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(Error::from)?;
-            if entry.file_type().is_ok_and(|t| t.is_dir())
-                && let Ok(name) = entry.file_name().into_string()
-            {
-                names.push(name);
-            }
-        }
-        Ok(names)
+    /// The names of the directories in the state root, which was opened for this.
+    fn names(&self, root: BorrowedFd<'_>) -> Result<Vec<String>> {
+        directories(root)
+            .or_kind(ErrorKind::Storage, || format!("cannot read state root '{}'", self.path.display()))
     }
 
     /// Reserves `id` for a new container: an empty, locked directory that nobody sees as a container yet.
@@ -202,10 +193,10 @@ impl StateRoot {
     ) -> Result<(StateDir, Lock)> {
         validate_id(id)?;
         let (root, root_lock) = self.lock()?;
-        if self.open_name(id)?.is_some() {
-            return Err(exists());
-        }
         if let Some(left) = self.open_leftover(id)? {
+            if self.open_name(id)?.is_some() {
+                return Err(exists());
+            }
             if left.has(LOCK) {
                 let _lock = left.try_lock()?.ok_or_else(exists)?;
                 if !left.is_in_place() {
@@ -216,19 +207,28 @@ impl StateRoot {
             }
             remove(&left.path)?;
         } else if self.open_name(id)?.is_some() {
-            // Finished between the two looks.
+            // Looked for last: it may have been finished since the other look.
             return Err(exists());
         }
-        let count = self.names()?.iter().filter(|name| !name.starts_with(SHARED)).count();
-        if count >= max_containers {
-            crate::bail!(
-                TooManyContainers,
-                "{count} containers exist already, the limit is {max_containers}"
-            );
-        }
+        self.check_room(root.as_fd(), max_containers)?;
         let made = self.make_half_made(root.as_fd(), id);
         drop(root_lock);
         made
+    }
+
+    /// Refuses a further container when `max` exist, half-made ones included.
+    fn check_room(&self, root: BorrowedFd<'_>, max: usize) -> Result<()> {
+        // Most file systems count a directory's directories as links to it, which takes no time however many there are; one that does not
+        // says 1, or always 2.
+        let links = fstat(root).map_or(0, |stat| stat.st_nlink as usize);
+        if links > 2 && links - 2 < max {
+            return Ok(());
+        }
+        let count = self.names(root)?.iter().filter(|name| !name.starts_with(SHARED)).count();
+        if count >= max {
+            crate::bail!(TooManyContainers, "{count} containers exist already, the limit is {max}");
+        }
+        Ok(())
     }
 
     fn make_half_made(&self, root: BorrowedFd<'_>, id: &str) -> Result<(StateDir, Lock)> {
@@ -308,6 +308,26 @@ fn half_made(id: &str) -> String {
 
 fn open_dir(path: &Path) -> std::result::Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// The names of the directories in a directory that was just opened, those in UTF-8.
+fn directories(dir: BorrowedFd<'_>) -> std::result::Result<Vec<String>, Errno> {
+    let mut buffer = [MaybeUninit::uninit(); ENTRIES];
+    let mut entries = RawDir::new(dir, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().to_str() else { continue };
+        let kind = match entry.file_type() {
+            FileType::Unknown => statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode)),
+            kind => kind,
+        };
+        if kind == FileType::Directory && name != "." && name != ".." {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
 }
 
 fn lock_file(dir: BorrowedFd<'_>, name: &str, create: OFlags) -> Result<OwnedFd> {

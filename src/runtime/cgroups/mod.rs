@@ -145,8 +145,7 @@ impl Cgroup {
         }
         let mut kept = Vec::new();
         for place in std::mem::take(&mut self.places) {
-            let made = fs::create(&place.mount, &place.directory, |directory| place.prepare(directory));
-            match made {
+            match place.create() {
                 Ok(made) => {
                     tracing::debug!("cgroup '{}'", place.directory.display());
                     if made {
@@ -223,9 +222,7 @@ impl Cgroup {
     /// Makes the directories of controllers of v1 that systemd does not use itself, and leaves out.
     fn complete(&self) -> Result<()> {
         let mut rest = self.places.iter().filter(|place| !place.is_of_systemd());
-        rest.try_for_each(|place| {
-            fs::create(&place.mount, &place.directory, |directory| place.prepare(directory)).map(drop)
-        })
+        rest.try_for_each(|place| place.create().map(drop))
     }
 
     /// Pushes what a launch that fails after [`Cgroup::attach`] must undo.

@@ -47,6 +47,27 @@ pub fn place(mount: Mount, path: Option<&Path>, id: &str, unified_only: bool) ->
 }
 
 impl Place {
+    /// Makes the directory, and its missing ancestors with all controllers on the way. Returns whether it was made now.
+    pub fn create(&self) -> Result<bool> {
+        let made = self.version == Version::V2 && std::fs::create_dir(&self.directory).is_ok();
+        // Nearly always the ancestors have made all controllers available already: two files tell.
+        if made && self.has_all_controllers() {
+            return Ok(true);
+        }
+        let rest = fs::create(&self.mount, &self.directory, |directory| self.prepare(directory));
+        if rest.is_err() && made {
+            fs::try_remove(&self.directory);
+        }
+        rest.map(|made_now| made || made_now)
+    }
+
+    /// v2: whether everything that the hierarchy has is available in the directory.
+    fn has_all_controllers(&self) -> bool {
+        let read = |directory: &Path| fs::read(&directory.join("cgroup.controllers")).ok();
+        let (Some(all), Some(here)) = (read(&self.mount), read(&self.directory)) else { return false };
+        all.split(' ').all(|name| here.split(' ').any(|there| there == name))
+    }
+
     /// Gives a new directory what its children need: processors and memory nodes on v1, controllers on v2.
     pub fn prepare(&self, directory: &Path) -> Result<()> {
         match self.version {

@@ -8,6 +8,7 @@ pub mod clone;
 #[cfg(target_arch = "x86_64")]
 pub mod entry;
 pub mod fd;
+pub mod heap;
 pub mod mount;
 pub mod names;
 pub mod random;

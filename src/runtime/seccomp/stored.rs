@@ -3,6 +3,7 @@
 use super::Filter;
 use super::compile::compile;
 use crate::error::{Context as _, ErrorKind, Result};
+use crate::platform::sys::heap;
 use crate::storage::blobs::Digest;
 use crate::storage::state_root::StateRoot;
 use oci_spec::runtime::LinuxSeccomp;
@@ -20,6 +21,8 @@ pub fn filter(root: &StateRoot, profile: &LinuxSeccomp) -> Result<Filter> {
         return Ok(filter);
     }
     let filter = compile(profile)?;
+    // The container's first process, a copy of this one, would keep what libseccomp took for itself: a megabyte.
+    heap::trim();
     if let Some(cache) = cache {
         cache.put(&key, &filter.encode());
     }

@@ -13,14 +13,15 @@ const PORTION: usize = 20;
 pub(crate) const AT_A_TIME: usize = 4;
 
 impl Bench<'_> {
-    /// Measures `list` with this many containers; the samples are those of time, of time after a pause and of memory.
-    pub(crate) fn list_many(&self, containers: usize, rounds: usize) -> [Vec<Samples>; 3] {
-        let none = vec![Samples::default(); self.runtimes.len()];
-        let mut results = [none.clone(), none.clone(), none];
+    /// Measures `list` with this many containers; the samples are those of time, of time after a pause, and of memory, all and own.
+    pub(crate) fn list_many(&self, containers: usize, rounds: usize) -> [Vec<Samples>; 4] {
+        let mut results = [(); 4].map(|()| vec![Samples::default(); self.runtimes.len()]);
         let created: Vec<_> =
             self.runtimes.iter().map(|runtime| self.create_many(runtime, containers)).collect();
         for number in 0..rounds {
-            for (samples, mode) in results.iter_mut().zip([Mode::Busy, Mode::Paused, Mode::Memory]) {
+            for (samples, mode) in
+                results.iter_mut().zip([Mode::Busy, Mode::Paused, Mode::Memory, Mode::Private])
+            {
                 for turn in 0..self.runtimes.len() {
                     let who = (turn + number) % self.runtimes.len();
                     if samples[who].hopeless() {
@@ -46,8 +47,7 @@ impl Bench<'_> {
         if mode == Mode::Paused {
             sleep(Duration::from_millis(40));
         }
-        let measure = if mode == Mode::Memory { self.memory } else { Measure::Time };
-        runtime.call(self.scratch, measure, &[OsStr::new("list")])
+        runtime.call(self.scratch, self.measure(mode), &[OsStr::new("list")])
     }
 
     fn create_many(&self, runtime: &Runtime, containers: usize) -> Result<(), String> {

@@ -13,6 +13,7 @@ mod bulk;
 mod bundle;
 mod floor;
 mod log;
+mod private;
 mod profile;
 mod report;
 mod rounds;
@@ -266,14 +267,17 @@ fn measure(bench: &Bench<'_>, args: &Args) -> Vec<Table> {
         return tables;
     }
     let count = bench.runtimes.len();
-    let (mut busy, mut paused, mut memory) = (Results::new(count), Results::new(count), Results::new(count));
+    let [mut busy, mut paused, mut memory, mut private] = [(); 4].map(|()| Results::new(count));
     for number in 0..args.rounds {
         bench.round(number, Mode::Busy, &mut busy);
         bench.round(number, Mode::Paused, &mut paused);
     }
-    for number in 0..args.rounds.min(5) {
-        bench.round(number, Mode::Memory, &mut memory);
-    }
+    bench.beside_others(|| {
+        for number in 0..args.rounds.min(5) {
+            bench.round(number, Mode::Memory, &mut memory);
+            bench.round(number, Mode::Private, &mut private);
+        }
+    });
     let lists = match args.containers {
         0 => None,
         containers => Some(bench.list_many(containers, args.rounds.min(20))),
@@ -286,10 +290,11 @@ fn measure(bench: &Bench<'_>, args: &Args) -> Vec<Table> {
     let titles = [
         "Milliseconds without a pause: median (p10)",
         "Milliseconds, 40 ms pause before each operation: median (p10)",
-        "Peak memory in KiB of the largest process of a call: median",
+        "Resident memory in KiB of the largest process of a call, at its peak: median",
+        "Memory in KiB that a call has for itself, at its end: median",
     ];
-    for (i, (title, results)) in titles.into_iter().zip([&busy, &paused, &memory]).enumerate() {
-        let digits = if i == 2 { Show::Median(0) } else { Show::MedianAndP10(1) };
+    for (i, (title, results)) in titles.into_iter().zip([&busy, &paused, &memory, &private]).enumerate() {
+        let digits = if i >= 2 { Show::Median(0) } else { Show::MedianAndP10(1) };
         let mut table = Table::new(title.to_owned(), "operation", bench.runtimes);
         for (operation, samples) in OPERATIONS.iter().zip(&results.operations) {
             table.row(operation, samples, bench.runtimes, digits);
@@ -301,7 +306,12 @@ fn measure(bench: &Bench<'_>, args: &Args) -> Vec<Table> {
             table.row(&format!("list of {}", args.containers), &lists[i], bench.runtimes, digits);
         }
         if i == 2 {
-            table.row("left by create (PSS)", &memory.left_by_create, bench.runtimes, Show::Median(0));
+            let [proportional, _] = &memory.left_by_create;
+            table.row("left by create, one of two (PSS)", proportional, bench.runtimes, Show::Median(0));
+        }
+        if i == 3 {
+            let [_, own] = &memory.left_by_create;
+            table.row("left by create, one of two", own, bench.runtimes, Show::Median(0));
         }
         show(table);
     }

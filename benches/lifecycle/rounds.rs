@@ -2,7 +2,7 @@
 
 use crate::bundle::Scratch;
 use crate::floor::Floor;
-use crate::runtime::{Measure, Reaper, Runtime, proportional_memory};
+use crate::runtime::{Held, Measure, Reaper, Runtime, held_memory};
 use crate::stats::Samples;
 use std::ffi::OsStr;
 use std::thread::sleep;
@@ -28,16 +28,24 @@ pub(crate) enum Mode {
     Busy,
     /// A pause before each operation: how a runtime is really called.
     Paused,
-    /// Memory instead of time.
+    /// Memory instead of time: all that is resident at the peak.
     Memory,
+    /// Memory instead of time: what is the command's own.
+    Private,
+}
+
+impl Mode {
+    fn is_of_time(self) -> bool {
+        matches!(self, Self::Busy | Self::Paused)
+    }
 }
 
 /// The samples of one mode: for each operation, for each runtime.
 #[derive(Debug)]
 pub(crate) struct Results {
     pub(crate) operations: Vec<Vec<Samples>>,
-    /// What `create` leaves in memory, for each runtime; filled in [`Mode::Memory`] only.
-    pub(crate) left_by_create: Vec<Samples>,
+    /// What `create` leaves in memory, for each runtime: proportional and private; filled in [`Mode::Memory`] only.
+    pub(crate) left_by_create: [Vec<Samples>; 2],
     /// The floor of `run`, in modes of time.
     pub(crate) floor: Samples,
 }
@@ -46,7 +54,7 @@ impl Results {
     pub(crate) fn new(runtimes: usize) -> Self {
         Self {
             operations: vec![vec![Samples::default(); runtimes]; OPERATIONS.len()],
-            left_by_create: vec![Samples::default(); runtimes],
+            left_by_create: [(); 2].map(|()| vec![Samples::default(); runtimes]),
             floor: Samples::default(),
         }
     }
@@ -101,7 +109,10 @@ impl<'a> Bench<'a> {
                 let outcome = self.operation(operation, &self.runtimes[who], &mut lives[who], mode);
                 samples.add(outcome);
                 if mode == Mode::Memory && *operation == "create" && lives[who].broken.is_none() {
-                    results.left_by_create[who].add(self.left(&self.runtimes[who], &lives[who]));
+                    let left = self.left(&self.runtimes[who], &lives[who]);
+                    let [proportional, private] = &mut results.left_by_create;
+                    proportional[who].add(left.clone().map(|held| held.proportional));
+                    private[who].add(left.map(|held| held.private));
                 }
             }
         }
@@ -114,15 +125,19 @@ impl<'a> Bench<'a> {
     }
 
     fn floor(&self, mode: Mode, samples: &mut Samples) {
-        let Some(floor) = self.floor.filter(|_| mode != Mode::Memory && !samples.hopeless()) else { return };
+        let Some(floor) = self.floor.filter(|_| mode.is_of_time() && !samples.hopeless()) else { return };
         if mode == Mode::Paused {
             sleep(PAUSE);
         }
         samples.add(floor.run(self.scratch));
     }
 
-    fn measure(&self, mode: Mode) -> Measure {
-        if mode == Mode::Memory { self.memory } else { Measure::Time }
+    pub(crate) fn measure(&self, mode: Mode) -> Measure {
+        match mode {
+            Mode::Busy | Mode::Paused => Measure::Time,
+            Mode::Memory => self.memory,
+            Mode::Private => Measure::Private,
+        }
     }
 
     fn operation(
@@ -168,6 +183,23 @@ impl<'a> Bench<'a> {
         outcome
     }
 
+    /// Does something while every runtime has a created container, with which others share what can be shared.
+    pub(crate) fn beside_others(&self, work: impl FnOnce()) {
+        const ID: &str = "another";
+        let there = self.runtimes.iter().map(|runtime| self.create(runtime, ID, Measure::Time));
+        let there: Vec<_> = there.collect();
+        work();
+        for (runtime, created) in self.runtimes.iter().zip(there) {
+            let deleted = self.delete_by_force(runtime, ID);
+            if let Ok((_, reaper)) = created
+                && deleted.is_ok()
+            {
+                let _ = reaper.gone();
+            }
+            self.scratch.drop_bundle(runtime, ID);
+        }
+    }
+
     /// Runs a container that ends at once.
     pub(crate) fn run(&self, runtime: &Runtime, id: &str, mode: Mode) -> Result<f64, String> {
         let bundle = self.scratch.bundle(runtime, id, &["true"])?;
@@ -201,10 +233,10 @@ impl<'a> Bench<'a> {
         runtime.call(self.scratch, Measure::Time, &["delete".as_ref(), "--force".as_ref(), id.as_ref()])
     }
 
-    fn left(&self, runtime: &Runtime, life: &Life) -> Result<f64, String> {
+    fn left(&self, runtime: &Runtime, life: &Life) -> Result<Held, String> {
         // The runtime may still be on its way out of the parts it shares with what it leaves.
         sleep(Duration::from_millis(20));
         let first = life.reaper.as_ref().map(|reaper| reaper.pid);
-        proportional_memory(&self.scratch.cgroup_of(runtime, &life.id), first)
+        held_memory(&self.scratch.cgroup_of(runtime, &life.id), first)
     }
 }

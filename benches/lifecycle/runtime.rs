@@ -1,6 +1,7 @@
 //! The runtimes under test and how they are called.
 
 use crate::bundle::{Scratch, which};
+use crate::private;
 use crate::stats::HANGS;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
@@ -14,7 +15,7 @@ use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
 /// How long a call may take.
-const TIMEOUT_SECS: i64 = 20;
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a killed container may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -37,6 +38,8 @@ pub(crate) enum Measure {
         /// What `busybox time` has to be divided by: some versions take the kernel's KiB for pages.
         divisor: u32,
     },
+    /// Memory of the command alone, in KiB, when it ends.
+    Private,
 }
 
 impl Runtime {
@@ -63,7 +66,7 @@ impl Runtime {
         let errors = scratch.file(&format!("stderr-{number}"));
         let memory = scratch.file(&format!("memory-{number}"));
         let mut command = match measure {
-            Measure::Time => Command::new(&self.program),
+            Measure::Time | Measure::Private => Command::new(&self.program),
             Measure::Memory { .. } => {
                 let mut command = Command::new(scratch.busybox());
                 command.args(["time", "-f", "%M", "-o"]).arg(&memory).arg(&self.program);
@@ -71,10 +74,13 @@ impl Runtime {
             }
         };
         command.arg("--root").arg(&self.root).args(args);
-        let result = timed(&mut command, &errors).and_then(|time| match measure {
-            Measure::Time => Ok(time),
-            Measure::Memory { divisor } => read_memory(&memory, divisor),
-        });
+        let result = match measure {
+            Measure::Time => timed(&mut command, &errors),
+            Measure::Memory { divisor } => {
+                timed(&mut command, &errors).and_then(|_| read_memory(&memory, divisor))
+            }
+            Measure::Private => private::at_end(&command, &errors),
+        };
         // A container that lives on keeps its standard error: the file goes, the descriptor stays.
         let _ = fs::remove_file(&errors);
         let _ = fs::remove_file(&memory);
@@ -111,12 +117,12 @@ pub(crate) fn timed(command: &mut Command, errors: &Path) -> Result<f64, String>
 fn wait_or_kill(child: &mut std::process::Child) -> Result<ExitStatus, String> {
     let pidfd =
         pidfd_open(Pid::from_child(child), PidfdFlags::empty()).map_err(|e| format!("pidfd_open: {e}"))?;
-    let timeout = Timespec { tv_sec: TIMEOUT_SECS, tv_nsec: 0 };
+    let timeout = Timespec { tv_sec: TIMEOUT.as_secs() as i64, tv_nsec: 0 };
     let ready = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout));
     if ready == Ok(0) {
         let _ = child.kill();
         let _ = child.wait();
-        return Err(format!("{HANGS}killed after {TIMEOUT_SECS} s"));
+        return Err(format!("{HANGS}killed after {} s", TIMEOUT.as_secs()));
     }
     child.wait().map_err(|e| format!("wait: {e}"))
 }
@@ -168,8 +174,17 @@ pub(crate) fn own_peak() -> Option<u64> {
     status_field(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
-/// The proportional memory in KiB of all processes of a container: those in its cgroup, and its first one.
-pub(crate) fn proportional_memory(cgroup: &Path, first: Option<u32>) -> Result<f64, String> {
+/// What a container holds in memory, in KiB.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Held {
+    /// Its share of what it has with others, and what is its own.
+    pub(crate) proportional: f64,
+    /// What nothing else has.
+    pub(crate) private: f64,
+}
+
+/// The memory of all processes of a container: those in its cgroup, and its first one.
+pub(crate) fn held_memory(cgroup: &Path, first: Option<u32>) -> Result<Held, String> {
     let mut pids = Vec::new();
     collect_pids(cgroup, &mut pids);
     if let Some(first) = first
@@ -177,13 +192,17 @@ pub(crate) fn proportional_memory(cgroup: &Path, first: Option<u32>) -> Result<f
     {
         pids.push(first);
     }
-    let mut sum = 0;
+    let mut held = Held::default();
     for pid in pids {
         let file = format!("/proc/{pid}/smaps_rollup");
         let text = fs::read_to_string(&file).map_err(|e| format!("{file}: {e}"))?;
-        sum += status_field(&text, "Pss:").ok_or_else(|| format!("{file}: no Pss"))?;
+        let field = |name| {
+            status_field(&text, name).map(|kib| kib as f64).ok_or_else(|| format!("{file}: no {name}"))
+        };
+        held.proportional += field("Pss:")?;
+        held.private += field("Private_Clean:")? + field("Private_Dirty:")?;
     }
-    u32::try_from(sum).map(f64::from).map_err(|e| e.to_string())
+    Ok(held)
 }
 
 fn collect_pids(cgroup: &Path, pids: &mut Vec<u32>) {

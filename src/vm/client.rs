@@ -3,11 +3,13 @@
 use super::connection::{Connection, Received, failure, reply_of, wait};
 use crate::error::{Error, ErrorKind, Result};
 use rustix::event::PollFlags;
+use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vm_protocol::frame::Kind;
 use vm_protocol::message::{Exec, ProcessInfo, Reply, Request, Stats, Status, Target};
+use vm_protocol::spec::Container;
 
 /// Time between two attempts to reach a guest that does not listen yet.
 const RETRY: Duration = Duration::from_millis(20);
@@ -192,8 +194,22 @@ impl Guest {
 
     /// Executes a process, and returns when its program runs.
     pub fn exec(&self, exec: Exec, timeout: Duration) -> Result<Started> {
+        self.begin(&Request::Exec(Box::new(exec)), timeout)
+    }
+
+    /// Makes a container that is not in the guest's specification, and returns when its program runs. It lives with the connection.
+    pub fn run(&self, container: Container, timeout: Duration) -> Result<Started> {
+        self.begin(&Request::Run(Box::new(container)), timeout)
+    }
+
+    /// Changes limits of a container: files of its cgroup v2.
+    pub fn limit(&self, container: &str, cgroup: BTreeMap<String, String>, timeout: Duration) -> Result<()> {
+        self.done(&Request::Limit { container: container.to_owned(), cgroup }, timeout)
+    }
+
+    fn begin(&self, request: &Request, timeout: Duration) -> Result<Started> {
         let deadline = Instant::now() + timeout;
-        let mut connection = self.connect(&Request::Exec(Box::new(exec)), deadline, || false)?;
+        let mut connection = self.connect(request, deadline, || false)?;
         match connection.reply(deadline)? {
             Some(Reply::Started { exec, pid }) => Ok(Started { connection, exec, pid }),
             Some(Reply::Failed(told)) => Err(failure(&told)),

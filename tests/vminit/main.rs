@@ -8,6 +8,7 @@ mod hostile;
 mod input;
 mod life;
 mod machine;
+mod members;
 
 /// Largest release binary, in bytes: it is in the memory of every guest.
 const SIZE_LIMIT: u64 = 3 << 20;

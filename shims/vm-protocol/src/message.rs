@@ -1,7 +1,8 @@
 //! The messages.
 
-use crate::spec::{Process, Size};
+use crate::spec::{Container, Process, Size};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The first frame of each side: who it is, and which versions it speaks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +22,7 @@ impl Hello {
     }
 }
 
-/// What the host asks for: one a connection. On the connection of an exec or an input, [`Request::Resize`] and
+/// What the host asks for: one a connection. On the connection of an exec, a run or an input, [`Request::Resize`] and
 /// [`Request::Signal`] with [`Target::This`] may follow; they are not answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
@@ -40,6 +41,17 @@ pub enum Request {
     },
     /// Execute a process in a container; answered by [`Reply::Started`], data, and [`Reply::Exited`].
     Exec(Box<Exec>),
+    /// Make a container that is not in the specification, and lives with this connection: its end, by SIGKILL, is that of the
+    /// connection, which is used as that of an exec. Answered by [`Reply::Started`], data, and [`Reply::Exited`]. Other requests may name
+    /// the container as long as it runs. Since version 2.
+    Run(Box<Container>),
+    /// Change limits of a container; answered by [`Reply::Done`]. Since version 2.
+    Limit {
+        /// Name of the container.
+        container: String,
+        /// Files of its cgroup v2 and what is written to them.
+        cgroup: BTreeMap<String, String>,
+    },
     /// Give a terminal another size; answered by [`Reply::Done`].
     Resize {
         /// Whose terminal.
@@ -92,7 +104,7 @@ pub enum Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Target {
-    /// The exec of this connection, or the container that it is the input of.
+    /// The exec of this connection, or the container that lives with it or that it is the input of.
     This,
     /// The first process of the container with this name.
     Container(String),

@@ -282,8 +282,17 @@ impl PodSpec {
     }
 }
 
+/// Checks the names of files of a cgroup.
+pub fn check_cgroup(files: &BTreeMap<String, String>) -> Result<(), String> {
+    match files.keys().find(|file| file.contains('/') || !file.contains('.')) {
+        Some(file) => Err(format!("'{}' is no file of a cgroup", file.escape_debug())),
+        None => Ok(()),
+    }
+}
+
 impl Container {
-    fn check(&self) -> Result<(), String> {
+    /// Checks what nothing could be made of.
+    pub fn check(&self) -> Result<(), String> {
         let name = &self.name;
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
         if name.is_empty() || name.len() > 128 || name.starts_with('.') || !name.chars().all(allowed) {
@@ -292,9 +301,7 @@ impl Container {
         if !self.root.starts_with('/') {
             return Err(format!("the root of container '{name}' is no absolute path"));
         }
-        if let Some(file) = self.cgroup.keys().find(|file| file.contains('/') || !file.contains('.')) {
-            return Err(format!("'{}' is no file of a cgroup", file.escape_debug()));
-        }
+        check_cgroup(&self.cgroup)?;
         self.process.check().map_err(|e| format!("container '{name}': {e}"))
     }
 }

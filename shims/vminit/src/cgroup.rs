@@ -37,15 +37,23 @@ pub fn make(name: &str, limits: &BTreeMap<String, String>) -> Result<Option<Cgro
     // Of an earlier run of the container, if it could not be removed then.
     let _ = std::fs::remove_dir(&path);
     std::fs::create_dir(&path).context(cannot)?;
-    for (file, value) in limits {
-        std::fs::write(path.join(file), value).context(|| format!("cannot set '{file}' to '{value}'"))?;
-    }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(&path, flags, Mode::empty()).context(cannot)?;
-    Ok(Some(Cgroup { path, directory }))
+    let made = Cgroup { path, directory };
+    made.write(limits).inspect_err(|_| made.remove())?;
+    Ok(Some(made))
 }
 
 impl Cgroup {
+    /// Writes files of it: limits, and `cgroup.freeze`.
+    pub fn write(&self, files: &BTreeMap<String, String>) -> Result<()> {
+        for (file, value) in files {
+            std::fs::write(self.path.join(file), value)
+                .context(|| format!("cannot set '{file}' to '{value}'"))?;
+        }
+        Ok(())
+    }
+
     fn text(&self, file: &str) -> String {
         std::fs::read_to_string(self.path.join(file)).unwrap_or_default()
     }

@@ -5,12 +5,13 @@ use crate::child;
 use crate::console::Console;
 use crate::failure::{Result, failure};
 use crate::log::Log;
+use crate::member::Named;
 use crate::processes;
 use crate::running::{Output, Running};
 use crate::stdio::{self, ChildStdio, OurStdio};
 use std::os::fd::AsFd as _;
 use vm_protocol::frame::Kind;
-use vm_protocol::message::{ContainerState, ContainerStatus, FailureKind, Stats};
+use vm_protocol::message::{ContainerState, ContainerStatus, Failure, FailureKind};
 use vm_protocol::spec::{Container as Spec, Stdio};
 
 /// A container.
@@ -27,6 +28,34 @@ pub struct Container {
     cgroup: Option<Cgroup>,
     namespace: Option<u64>,
     out_of_memory: bool,
+}
+
+/// What is made when a container is started.
+pub struct Made {
+    /// Its first process.
+    pub first: Running,
+    /// Its cgroup, where the guest's kernel has them.
+    pub cgroup: Option<Cgroup>,
+    /// The number of its pid namespace.
+    pub namespace: Option<u64>,
+}
+
+/// Makes the first process of a container in its cgroup.
+pub fn make(spec: &Spec) -> Result<Made> {
+    let (ours, theirs) = match (spec.stdio, spec.process.terminal) {
+        (_, true) => (OurStdio::default(), ChildStdio::NewTerminal),
+        (stdio, false) => stdio::pipes(stdio == Stdio::Console || spec.stdin)?,
+    };
+    let cgroup = cgroup::make(&spec.name, &spec.cgroup)?;
+    let directory = cgroup.as_ref().map(|cgroup| cgroup.directory.as_fd());
+    let (child, channel) = child::make_first(spec, directory, theirs)?;
+    let namespace = processes::pid_namespace(child.pid);
+    Ok(Made { first: Running::new(child, channel, ours), cgroup, namespace })
+}
+
+/// The failure of a request that names a container which does not run.
+pub fn not_running(name: &str) -> Failure {
+    failure(FailureKind::InvalidState, format!("container '{}' is not running", name.escape_debug()))
 }
 
 impl Container {
@@ -50,23 +79,20 @@ impl Container {
             return Err(failure(FailureKind::InvalidState, message));
         }
         *self = Self::new(self.spec.clone());
-        let (ours, theirs) = match (self.spec.stdio, self.spec.process.terminal) {
-            (_, true) => (OurStdio::default(), ChildStdio::NewTerminal),
-            (stdio, false) => stdio::pipes(stdio == Stdio::Console || self.spec.stdin)?,
-        };
-        self.cgroup = cgroup::make(&self.spec.name, &self.spec.cgroup)?;
-        let directory = self.cgroup.as_ref().map(|cgroup| cgroup.directory.as_fd());
-        let (child, channel) = child::make_first(&self.spec, directory, theirs)?;
-        self.namespace = processes::pid_namespace(child.pid);
-        self.first = Some(Running::new(child, channel, ours));
+        let Made { first, cgroup, namespace } = make(&self.spec)?;
+        (self.first, self.cgroup, self.namespace) = (Some(first), cgroup, namespace);
         Ok(())
     }
 
     /// Its first process while it runs its program.
     pub fn live(&self) -> Result<&Running> {
-        self.first.as_ref().filter(|first| first.is_started() && first.code.is_none()).ok_or_else(|| {
-            failure(FailureKind::InvalidState, format!("container '{}' is not running", self.spec.name))
-        })
+        let live = self.first.as_ref().filter(|first| first.is_started() && first.code.is_none());
+        live.ok_or_else(|| not_running(&self.spec.name))
+    }
+
+    /// What requests see of it while it runs its program.
+    pub fn named(&self) -> Result<Named<'_>> {
+        Ok(Named { first: self.live()?, cgroup: self.cgroup.as_ref(), namespace: self.namespace })
     }
 
     /// Whether its program was executed.
@@ -89,11 +115,6 @@ impl Container {
         self.first.as_ref().and_then(|first| first.code)
     }
 
-    /// Its cgroup.
-    pub fn cgroup(&self) -> Option<&Cgroup> {
-        self.cgroup.as_ref()
-    }
-
     /// How it is.
     pub fn status(&self) -> ContainerStatus {
         let state = match &self.first {
@@ -109,22 +130,6 @@ impl Container {
             exit_code: self.code(),
             out_of_memory: self.out_of_memory,
         }
-    }
-
-    /// What it uses.
-    pub fn stats(&self) -> Result<Stats> {
-        self.live()?;
-        match (&self.cgroup, self.namespace) {
-            (Some(cgroup), _) => Ok(cgroup.stats()),
-            (None, Some(namespace)) => processes::stats(namespace),
-            (None, None) => Ok(Stats::default()),
-        }
-    }
-
-    /// The number of its pid namespace.
-    pub fn namespace(&self) -> Result<u64> {
-        self.live()?;
-        self.namespace.ok_or_else(|| failure(FailureKind::System, "the pid namespace is not known"))
     }
 
     /// Takes note of the end of its first process.

@@ -6,6 +6,7 @@ use crate::container::Container;
 use crate::failure::{Result, failure};
 use crate::ffi;
 use crate::life::FLUSH;
+use crate::member::Member;
 use crate::running::Running;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ pub const MAX_CONNECTIONS: usize = 1024;
 /// Most execs at a time.
 pub const MAX_EXECS: usize = 512;
 
-/// A process executed in a container.
+/// A process that lives with a connection: executed in a container, or the first one of a container that was made for it.
 #[derive(Debug)]
 pub struct Exec {
     /// The process.
@@ -29,6 +30,8 @@ pub struct Exec {
     pub connection: Option<u64>,
     /// Nobody is told how it ends.
     pub detach: bool,
+    /// The container that it is the first process of.
+    pub member: Option<Member>,
 }
 
 /// How the virtual machine is going to end.

@@ -77,7 +77,8 @@ impl Guest {
 
     fn signal_all(&mut self, signal: i32) {
         let alive = self.containers.iter().filter(|container| container.is_alive());
-        alive.filter_map(|container| container.first.as_ref()).for_each(|first| drop(first.signal(signal)));
+        let first = alive.filter_map(|container| container.first.as_ref());
+        first.chain(self.members()).for_each(|first| drop(first.signal(signal)));
     }
 
     /// Starts what can be started, and decides whether it is time to end.
@@ -90,7 +91,7 @@ impl Guest {
             self.start_next();
             self.look_for_ends();
         }
-        let alive = self.containers.iter().any(Container::is_alive);
+        let alive = self.containers.iter().any(Container::is_alive) || self.members().next().is_some();
         if self.stopping.is_some() && !alive && self.ending.is_none() {
             self.prepare_end(self.code());
         }

@@ -19,6 +19,7 @@ mod guest;
 mod identity;
 mod life;
 mod log;
+mod member;
 mod mounts;
 mod netlink;
 mod network;

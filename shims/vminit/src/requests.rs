@@ -5,6 +5,7 @@ use crate::connection::Role;
 use crate::failure::{Result, failure};
 use crate::ffi;
 use crate::guest::{Exec, Guest, MAX_EXECS, find};
+use crate::member::Named;
 use crate::processes;
 use crate::running::Running;
 use crate::stdio::{self, ChildStdio, OurStdio};
@@ -13,7 +14,8 @@ use std::time::Duration;
 use vm_protocol::frame::{Frame, Kind};
 use vm_protocol::message::{self, FailureKind, Reply, Request, Target};
 
-fn invalid(message: impl Into<String>) -> message::Failure {
+/// The failure of a request that makes no sense.
+pub fn invalid(message: impl Into<String>) -> message::Failure {
     failure(FailureKind::InvalidRequest, message)
 }
 
@@ -58,7 +60,7 @@ impl Guest {
             }
             (Role::Input(container), Kind::Message) => {
                 let request = frame.parse().map_err(|e| invalid(e.to_string()))?;
-                let _ = self.tell_container(container, &request);
+                let _ = self.containers[container].named().and_then(|named| tell_container(&named, &request));
                 Ok(())
             }
             (Role::Input(container), Kind::Stdin) => {
@@ -103,6 +105,7 @@ impl Guest {
         }
         let reply = match request {
             Request::Exec(exec) => return self.exec(number, *exec),
+            Request::Run(container) => return self.run_member(number, &container),
             other => self.answer(&other)?,
         };
         self.connection(Some(number)).into_iter().for_each(|connection| connection.finish(&reply));
@@ -124,13 +127,12 @@ impl Guest {
     fn answer(&mut self, request: &Request) -> Result<Reply> {
         match request {
             Request::Ping => Ok(Reply::Status(self.status())),
-            Request::Stats { container } => {
-                let index = find(&self.containers, container)?;
-                self.containers[index].stats().map(Reply::Stats)
-            }
+            Request::Stats { container } => self.named(container)?.stats().map(Reply::Stats),
             Request::Processes { container } => {
-                let index = find(&self.containers, container)?;
-                processes::list(self.containers[index].namespace()?).map(Reply::Processes)
+                processes::list(self.named(container)?.namespace()?).map(Reply::Processes)
+            }
+            Request::Limit { container, cgroup } => {
+                self.named(container)?.limit(cgroup).map(|()| Reply::Done)
             }
             Request::Stop { grace } => {
                 self.stop(Duration::from_millis(*grace));
@@ -141,7 +143,7 @@ impl Guest {
             Request::Resize { target, .. } | Request::Signal { target, .. } => {
                 match target {
                     Target::Exec(exec) => self.tell_exec(*exec, request)?,
-                    Target::Container(name) => self.tell_container(find(&self.containers, name)?, request)?,
+                    Target::Container(name) => tell_container(&self.named(name)?, request)?,
                     Target::This => return Err(invalid("this connection belongs to no exec")),
                 }
                 Ok(Reply::Done)
@@ -151,27 +153,8 @@ impl Guest {
             | Request::Start { .. }
             | Request::Input { .. }
             | Request::Logs { .. }
+            | Request::Run(_)
             | Request::Exec(_) => Err(invalid("this request is no question")),
-        }
-    }
-
-    fn tell_container(&self, index: usize, request: &Request) -> Result<()> {
-        let container = &self.containers[index];
-        let first = container.live()?;
-        match request {
-            Request::Signal { signal, all: true, .. } => {
-                // Those that are made meanwhile may be missed; with SIGKILL the first one takes all others with it.
-                first.signal(*signal)?;
-                for pid in processes::pids(container.namespace()?)? {
-                    if pid != first.child.pid {
-                        let _ = signal_pid(pid, *signal);
-                    }
-                }
-                Ok(())
-            }
-            Request::Signal { signal, .. } => first.signal(*signal),
-            Request::Resize { size, .. } => first.resize(*size),
-            _ => Err(invalid("this request is for no container")),
         }
     }
 
@@ -183,22 +166,44 @@ impl Guest {
                 format!("more than {MAX_EXECS} processes are executed"),
             ));
         }
-        let container = &self.containers[find(&self.containers, &exec.container)?];
-        let first = container
-            .live()
-            .map_err(|_| failure(FailureKind::InvalidState, "cannot exec in a stopped container"))?;
+        let container = self.named(&exec.container).map_err(|e| match e.kind {
+            FailureKind::InvalidState => {
+                failure(FailureKind::InvalidState, "cannot exec in a stopped container")
+            }
+            _ => e,
+        })?;
         let (ours, theirs) = match (exec.detach, exec.process.terminal) {
             (true, _) => stdio::nothing()?,
             (false, true) => (OurStdio::default(), ChildStdio::NewTerminal),
             (false, false) => stdio::pipes(exec.stdin)?,
         };
-        let cgroup = container.cgroup().map(|cgroup| cgroup.directory.as_fd());
-        let (child, channel) = child::make_further(&first.child, &exec.process, cgroup, theirs)?;
+        let cgroup = container.cgroup.map(|cgroup| cgroup.directory.as_fd());
+        let (child, channel) = child::make_further(&container.first.child, &exec.process, cgroup, theirs)?;
         let running = Running::new(child, channel, ours);
         let number = self.number();
-        self.execs.insert(number, Exec { running, connection: Some(connection), detach: exec.detach });
+        let exec = Exec { running, connection: Some(connection), detach: exec.detach, member: None };
+        self.execs.insert(number, exec);
         self.connection(Some(connection)).into_iter().for_each(|it| it.role = Role::Exec(number));
         Ok(())
+    }
+}
+
+fn tell_container(container: &Named<'_>, request: &Request) -> Result<()> {
+    let first = container.first;
+    match request {
+        Request::Signal { signal, all: true, .. } => {
+            // Those that are made meanwhile may be missed; with SIGKILL the first one takes all others with it.
+            first.signal(*signal)?;
+            for pid in processes::pids(container.namespace()?)? {
+                if pid != first.child.pid {
+                    let _ = signal_pid(pid, *signal);
+                }
+            }
+            Ok(())
+        }
+        Request::Signal { signal, .. } => first.signal(*signal),
+        Request::Resize { size, .. } => first.resize(*size),
+        _ => Err(invalid("this request is for no container")),
     }
 }
 

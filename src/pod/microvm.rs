@@ -6,11 +6,12 @@
 //! containers: what two of them share is one file to its kernel, so sockets, FIFOs and locks work between them.
 
 use crate::error::{Context as _, Result};
-use crate::pod::plan::config::{OCI_VERSION, SHM_SIZE};
+use crate::pod::plan::config::OCI_VERSION;
 use crate::pod::plan::{Input, PodPlan, VmPlan};
 use crate::runtime::cgroups::v2_files;
 use crate::runtime::krun::engine::ROOTFS;
 use crate::runtime::krun::guest::{self, Given};
+use crate::runtime::krun::pod::{share_memory, shared_memory};
 use oci_spec::runtime as oci;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -24,9 +25,8 @@ const CONTAINERS: &str = "/containers";
 const VOLUMES: &str = "/volumes";
 /// Where the guest mounts that root.
 const SHARE: &str = "/run/pod";
-/// Where the guest has the volumes, and memory that its containers share.
+/// Where the guest has the volumes.
 const GUEST_VOLUMES: &str = "/run/volumes";
-const GUEST_MEMORY: &str = "/run/shm";
 
 /// Root of a container below that of the container around the machine, and in the guest.
 pub fn root(container: &str) -> String {
@@ -149,15 +149,7 @@ pub fn given(plan: &PodPlan, vm: &VmPlan, members: &[Member<'_>], volumes: &[Vol
             ..Mount::default()
         },
         guest_bind(CONTAINERS, &format!("{SHARE}{CONTAINERS}"), false),
-        Mount {
-            destination: GUEST_MEMORY.to_owned(),
-            kind: "tmpfs".to_owned(),
-            source: "tmpfs".to_owned(),
-            options: ["nosuid", "nodev", "mode=1777", &format!("size={SHM_SIZE}")]
-                .map(str::to_owned)
-                .to_vec(),
-            ..Mount::default()
-        },
+        shared_memory(),
     ];
     mounts.extend(volumes.iter().map(|volume| {
         // Into the volume: the guest's kernel makes a file system of each that is one on the host, when it is first walked
@@ -185,9 +177,7 @@ fn container(plan: &PodPlan, member: &Member<'_>) -> Result<Container> {
     let resources = planned.map(|c| c.resources.clone());
     let resources: oci::LinuxResources = serde_json::from_value(resources.unwrap_or_else(|| json!({})))?;
     let mut container = guest::container(&config, member.name, &root(member.name))?;
-    for mount in container.mounts.iter_mut().filter(|mount| mount.destination == "/dev/shm") {
-        *mount = guest_bind("/dev/shm", GUEST_MEMORY, false);
-    }
+    share_memory(&mut container);
     container.mounts.extend(member.mounts.iter().map(|mount| {
         let source = format!("{GUEST_VOLUMES}/{}/{}", mount.volume, mount.below);
         guest_bind(&mount.target, source.trim_end_matches('/'), mount.read_only)

@@ -3,6 +3,7 @@
 //! It fails closed: a handler that is not known is an error and never an ordinary container.
 
 use crate::error::Result;
+use crate::runtime::krun::pod::{self, Part};
 use crate::runtime::record::Backend;
 use oci_spec::runtime::Spec;
 
@@ -12,11 +13,6 @@ const OURS: &str = "org.magikrun.backend";
 const HANDLER: &str = "run.oci.handler";
 /// The annotation of WebAssembly images.
 const WASM_VARIANT: &str = "module.wasm.image/variant";
-/// How containerd and CRI-O mark the container that holds the namespaces of a pod. Its program is a native one also when the
-/// annotations of the pod ask for WebAssembly or a microVM.
-const SANDBOX: [(&str, &str); 2] =
-    [("io.kubernetes.cri.container-type", "sandbox"), ("io.kubernetes.cri-o.ContainerType", "sandbox")];
-
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
@@ -37,16 +33,16 @@ pub fn select(spec: &Spec, called: &str, is_module: impl FnOnce() -> bool) -> Re
             .map(String::as_str)
             .filter(|v| !v.is_empty())
     };
+    // The container that holds the namespaces of a pod. Its program is a native one also when the annotations of the pod ask for
+    // WebAssembly; of a microVM it is the machine that the pod's containers share.
+    let sandbox = pod::part(spec) == Part::Sandbox;
     Ok(match wanted(&annotation, called)? {
-        Wanted::Backend(_) | Wanted::Smart if is_sandbox(&annotation) => Backend::Native,
+        Wanted::Backend(Backend::Krun) if sandbox && pod::is_shared(spec) => Backend::Krun,
+        Wanted::Backend(_) | Wanted::Smart if sandbox => Backend::Native,
         Wanted::Backend(backend) => backend,
         Wanted::Smart if is_module() => Backend::Wasm,
         Wanted::Smart => Backend::Native,
     })
-}
-
-fn is_sandbox<'a>(annotation: &impl Fn(&str) -> Option<&'a str>) -> bool {
-    SANDBOX.iter().any(|(name, value)| annotation(name) == Some(value))
 }
 
 fn wanted<'a>(annotation: &impl Fn(&str) -> Option<&'a str>, called: &str) -> Result<Wanted> {
@@ -121,18 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn the_container_that_holds_a_pods_namespaces_is_native() {
-        for sandbox in SANDBOX {
-            for handler in ["wasm", "krun"] {
-                assert_eq!(
-                    decide(&[sandbox, (HANDLER, handler)], "magikrun", true).unwrap(),
-                    Backend::Native
-                );
-            }
-            assert_eq!(
-                decide(&[sandbox, (HANDLER, "wasm-smart")], "magikrun", true).unwrap(),
-                Backend::Native
-            );
+    fn the_container_that_holds_a_pods_namespaces_is_native_or_the_pods_microvm() {
+        let disk = ("org.magikrun.krun.root-disk", "/disk");
+        for kind in ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"] {
+            let with = |more: &[_]| decide(&[&[(kind, "sandbox")], more].concat(), "magikrun", true).unwrap();
+            assert_eq!(with(&[(HANDLER, "wasm")]), Backend::Native);
+            assert_eq!(with(&[(HANDLER, "wasm-smart")]), Backend::Native);
+            assert_eq!(with(&[(HANDLER, "krun")]), Backend::Krun);
+            assert_eq!(with(&[(HANDLER, "krun"), disk]), Backend::Native);
         }
         let container = ("io.kubernetes.cri.container-type", "container");
         assert_eq!(decide(&[container, (HANDLER, "wasm")], "magikrun", true).unwrap(), Backend::Wasm);

@@ -3,6 +3,7 @@
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::runtime::container::{CONFIG, Container, Status};
 use crate::runtime::hooks::Hooks;
+use crate::runtime::krun::member::Membership;
 use crate::runtime::options::Host;
 use crate::runtime::record::Record;
 use crate::runtime::signal::kill_and_wait;
@@ -98,8 +99,10 @@ fn read_spec(dir: &StateDir) -> Result<Spec> {
     spec::parse(&data, CONFIG)
 }
 
-/// Ends the processes that are left and removes the cgroups, the resctrl groups, and the bundle if it has no other use.
+/// Ends the processes that are left and removes the cgroups, the resctrl groups, what a pod's microVM has of it, and the bundle if that
+/// has no other use.
 fn release(record: &Record) -> Result<()> {
+    record.membership.as_ref().map_or(Ok(()), Membership::end)?;
     record.cgroup.remove()?;
     remove_resctrl(&record.intel_rdt)?;
     if record.owned_bundle { tree::remove(&record.bundle) } else { Ok(()) }

@@ -43,11 +43,10 @@ pub fn exec(
     let size = console.as_ref().and_then(ConsolePlan::size);
     wanted.size = size.map(|size| Size { columns: size.ws_col, rows: size.ws_row });
     let input = wanted.terminal || has_input();
-    // The only container of the guest needs no name.
-    let name = options.member.as_ref().map(|member| member.name.clone()).unwrap_or_default();
+    let inside = krun::inside(host, container)?;
+    let name = options.member.as_ref().map_or(inside.name, |member| member.name.clone());
     let exec = Exec { container: name, process: wanted, stdin: input, detach: false };
-    let guest = krun::guest_of(&container.dir);
-    let started = guest.exec(exec, host.vm.answer()).map_err(|e| {
+    let started = inside.guest.exec(exec, host.vm.answer()).map_err(|e| {
         let kind = if e.kind() == ErrorKind::System { ErrorKind::ExecFailed } else { e.kind() };
         e.wrap("unable to start container process").with_kind(kind)
     })?;

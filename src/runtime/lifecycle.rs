@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform::sys::clone::Child;
 use crate::runtime::cgroups::Stats;
-use crate::runtime::container::{CONFIG, Container, SECCOMP, Status};
+use crate::runtime::container::{CONFIG, Container, SECCOMP, START_SOCKET, Status};
 use crate::runtime::foreground::Foreground;
 use crate::runtime::hooks::Hooks;
 use crate::runtime::native::create::{Created, write_pid_file};
@@ -25,7 +25,7 @@ use crate::runtime::validate::no_process;
 use crate::runtime::wasm::program::Program as Module;
 use crate::runtime::wasm::settings::Settings;
 use crate::runtime::wasm::source::{self, Tree};
-use crate::runtime::{exec_process, guest_exec, krun, spec, state};
+use crate::runtime::{exec_process, guest_exec, krun, microvm, spec, state};
 use crate::storage::state_root::StateDir;
 use crate::vm::protocol::message::ProcessInfo;
 use oci_spec::runtime::{Process, Spec};
@@ -128,7 +128,7 @@ fn start_created(dir: &StateDir, record: &Record, spec: &Spec) -> Result<()> {
     match native::start::start(dir, hand_over)? {
         Started::Executed => tracing::debug!("program of '{}' runs", record.id),
         Started::NobodyWaits => {
-            dir.remove_file(crate::runtime::container::START_SOCKET)?;
+            dir.remove_file(START_SOCKET)?;
             crate::bail!(InvalidState, "cannot start an already running container");
         }
     }
@@ -253,12 +253,8 @@ pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
     if record.backend == Backend::Krun && signal != SIGKILL {
         // The first process passes it on to the guest; the others are the machine's.
         if all {
-            return krun::guest_of(&container.dir).signal(
-                krun::guest::target(),
-                signal,
-                true,
-                host.vm.answer(),
-            );
+            let inside = krun::inside(host, &container)?;
+            return inside.guest.signal(inside.target(), signal, true, host.vm.answer());
         }
         return signal::send(record, signal);
     }
@@ -276,18 +272,43 @@ pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
 pub fn pause(host: &Host, id: &str) -> Result<()> {
     let (container, _lock) = Container::open_locked(host, id)?;
     match container.status()? {
+        // The one in the microVM of its pod first: what stands for it is to be asked no more.
+        Status::Running if container.record.membership.is_some() => {
+            freeze_in_guest(host, &container, true)?;
+            container.record.cgroup.freeze().inspect_err(|_| {
+                if let Err(e) = freeze_in_guest(host, &container, false) {
+                    tracing::warn!("{e}");
+                }
+            })
+        }
         Status::Running | Status::Created => container.record.cgroup.freeze(),
         _ => Err(signal::not_running()),
     }
+}
+
+/// Freezes or thaws a container in the microVM of its pod.
+fn freeze_in_guest(host: &Host, container: &Container, freeze: bool) -> Result<()> {
+    let krun::Inside { guest, name, .. } = &krun::inside(host, container)?;
+    let file = ("cgroup.freeze".to_owned(), u8::from(freeze).to_string());
+    guest.limit(name, [file].into(), host.vm.answer())
 }
 
 /// Lets the processes of a paused container go on.
 pub fn resume(host: &Host, id: &str) -> Result<()> {
     let (container, _lock) = Container::open_locked(host, id)?;
     match container.status()? {
+        Status::Paused if waits_in_guest(&container) => {
+            freeze_in_guest(host, &container, false)?;
+            container.record.cgroup.thaw()
+        }
         Status::Paused => container.record.cgroup.thaw(),
         _ => crate::bail!(InvalidState, "container not paused"),
     }
+}
+
+/// Whether a paused container is one in the microVM of its pod that was started before.
+fn waits_in_guest(container: &Container) -> bool {
+    container.record.membership.is_some() && !container.dir.has(START_SOCKET)
 }
 
 /// Usage and limits of a container.
@@ -295,6 +316,10 @@ pub fn stats(host: &Host, id: &str) -> Result<Stats> {
     let container = Container::open(host, id)?;
     match container.status()? {
         Status::Stopped => Err(signal::not_running()),
+        Status::Running if container.record.membership.is_some() => {
+            let krun::Inside { guest, name, .. } = &krun::inside(host, &container)?;
+            microvm::stats_of(host, guest, name)
+        }
         _ => Ok(container.record.cgroup.stats()),
     }
 }
@@ -308,7 +333,8 @@ pub fn guest_processes(host: &Host, id: &str) -> Result<Option<Vec<ProcessInfo>>
             crate::bail!(InvalidState, "cannot ask a microVM that is paused")
         }
         (Backend::Krun, _) => {
-            krun::guest_of(&container.dir).processes(krun::guest::NAME, host.vm.answer()).map(Some)
+            let krun::Inside { guest, name, .. } = &krun::inside(host, &container)?;
+            guest.processes(name, host.vm.answer()).map(Some)
         }
         _ => Ok(None),
     }

@@ -60,7 +60,12 @@ pub fn stats(host: &Host, id: &str, member: &str) -> Result<Stats> {
     if matches!(container.status()?, Status::Stopped | Status::Creating) {
         return Err(not_running());
     }
-    let told = krun::guest_of(&container.dir).stats(member, host.vm.answer())?;
+    stats_of(host, &krun::guest_of(&container.dir), member)
+}
+
+/// Usage and limits of a container in a guest.
+pub fn stats_of(host: &Host, guest: &Guest, member: &str) -> Result<Stats> {
+    let told = guest.stats(member, host.vm.answer())?;
     let nanoseconds = |microseconds: u64| microseconds.saturating_mul(1000);
     let mut stats = Stats::default();
     stats.cpu.usage.total = nanoseconds(told.cpu_usage);

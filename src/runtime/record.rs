@@ -2,6 +2,7 @@
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::runtime::cgroups::Cgroup;
+use crate::runtime::krun::member::Membership;
 use crate::runtime::process_id::ProcessId;
 use crate::storage::state_root::StateDir;
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,9 @@ pub struct Record {
     /// True when the bundle was made for this container alone, and is removed with it.
     #[serde(default)]
     pub owned_bundle: bool,
+    /// The microVM of a pod that it is in, where that is not its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub membership: Option<Membership>,
     /// Annotations of the configuration.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,

@@ -2,6 +2,7 @@
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::runtime::container::{CONFIG, Container, Status};
+use crate::runtime::krun;
 use crate::runtime::options::Host;
 use crate::runtime::record::Backend;
 use crate::runtime::signal;
@@ -25,7 +26,8 @@ pub fn update(host: &Host, id: &str, changes: &Value, schemata: &[&str]) -> Resu
     let present = present(&container)?;
     let mut wanted = present.clone();
     merge(&mut wanted, changes);
-    if container.record.backend == Backend::Krun && wanted.get("memory") != present.get("memory") {
+    let shares = container.record.membership.is_some();
+    if container.record.backend == Backend::Krun && !shares && wanted.get("memory") != present.get("memory") {
         // The guest has its memory for life: a lower limit would end the monitor, a higher one would give nothing.
         crate::bail!(
             NotSupported,
@@ -34,7 +36,8 @@ pub fn update(host: &Host, id: &str, changes: &Value, schemata: &[&str]) -> Resu
     }
     if wanted != present {
         let cgroup = &container.record.cgroup;
-        cgroup.update(&limits(&wanted)?).map_err(|e| {
+        let in_guest = || if shares { update_in_guest(host, &container, &present, &wanted) } else { Ok(()) };
+        cgroup.update(&limits(&wanted)?).and_then(|()| in_guest()).map_err(|e| {
             // Some of it may be set already. What held before was accepted once, so it is put back.
             match limits(&present).and_then(|before| cgroup.update(&before)) {
                 Ok(()) => e,
@@ -44,6 +47,18 @@ pub fn update(host: &Host, id: &str, changes: &Value, schemata: &[&str]) -> Resu
         container.dir.write(RESOURCES, wanted.to_string().as_bytes())?;
     }
     if schemata.is_empty() { Ok(()) } else { write_schemata(&container, schemata) }
+}
+
+/// Changes the limits of a container in the microVM of its pod.
+fn update_in_guest(host: &Host, container: &Container, present: &Value, wanted: &Value) -> Result<()> {
+    let files = |resources| krun::pod::limits(&limits(resources)?);
+    let wanted = files(wanted)?;
+    // What concerns the host alone may change before there is a container in the guest.
+    if wanted == files(present)? {
+        return Ok(());
+    }
+    let krun::Inside { guest, name, .. } = &krun::inside(host, container)?;
+    guest.limit(name, wanted, host.vm.answer())
 }
 
 fn present(container: &Container) -> Result<Value> {

@@ -28,7 +28,10 @@ messages! {
         uid: String = [string, tag = "2"],
         namespace: String = [string, tag = "3"],
     }
-    PodLinux { cgroup_parent: String = [string, tag = "1"], }
+    PodLinux {
+        cgroup_parent: String = [string, tag = "1"],
+        resources: Option<Resources> = [message, optional, tag = "5"],
+    }
     PodConfig {
         metadata: Option<PodMetadata> = [message, optional, tag = "1"],
         hostname: String = [string, tag = "2"],
@@ -44,6 +47,7 @@ messages! {
     Id { id: String = [string, tag = "1"], }
     ContainerMetadata { name: String = [string, tag = "1"], }
     Image { image: String = [string, tag = "1"], }
+    Mount { container_path: String = [string, tag = "1"], host_path: String = [string, tag = "2"], }
     Resources {
         cpu_period: i64 = [int64, tag = "1"],
         cpu_quota: i64 = [int64, tag = "2"],
@@ -56,6 +60,7 @@ messages! {
         image: Option<Image> = [message, optional, tag = "2"],
         command: Vec<String> = [string, repeated, tag = "3"],
         args: Vec<String> = [string, repeated, tag = "4"],
+        mounts: Vec<Mount> = [message, repeated, tag = "7"],
         log_path: String = [string, tag = "11"],
         stdin: bool = [bool, tag = "12"],
         tty: bool = [bool, tag = "14"],
@@ -198,7 +203,7 @@ impl Cri {
             hostname: name.to_owned(),
             log_directory: self.containerd.path("logs").display().to_string(),
             annotations: HashMap::new(),
-            linux: Some(PodLinux { cgroup_parent: format!("/{}", self.cgroup) }),
+            linux: Some(PodLinux { cgroup_parent: format!("/{}", self.cgroup), resources: None }),
         }
     }
 

@@ -1,49 +1,96 @@
-//! Pods whose containers are microVMs, on a kernel that boots them: see `conformance containerd`.
+//! Pods whose containers share a microVM, on a kernel that boots it: see `conformance containerd`.
 
 use crate::client::{
-    ContainerConfig, ContainerLinux, Cri, Empty, PortForward, Resources, StatsAnswer, StopContainer, Url,
+    ContainerConfig, ContainerLinux, Cri, Empty, Mount, PodConfig, PodLinux, PortForward, Resources,
+    StatsAnswer, StopContainer, Update, Url,
 };
-use crate::common::{leftover_cgroups, names_in, poll};
+use crate::common::{leftover_cgroups, names_in, poll, signal};
 use crate::websocket::WebSocket;
 use crate::{id, log};
+use rustix::process::Signal;
 use std::fs;
+use std::path::Path;
 
-/// What a container may use, its guest included: the machine has little.
-const MEMORY: i64 = 192 << 20;
+/// What a container may use.
+const MEMORY: i64 = 48 << 20;
 
-fn microvm(name: &str, script: &str) -> ContainerConfig {
-    let resources = Some(Resources { memory_limit: MEMORY, ..Resources::default() });
-    ContainerConfig { linux: Some(ContainerLinux { resources }), ..Cri::script(name, script) }
+fn limited(memory: i64) -> Option<Resources> {
+    Some(Resources { memory_limit: memory, ..Resources::default() })
+}
+
+/// A pod as large as three such containers: the machine has little.
+fn pod_config(cri: &Cri) -> PodConfig {
+    let config = cri.pod_config("pod");
+    let linux = PodLinux { resources: limited(3 * MEMORY), ..config.linux.clone().expect("a configuration") };
+    PodConfig { linux: Some(linux), ..config }
+}
+
+/// A container with the volume of the pod.
+fn member(cri: &Cri, name: &str, script: &str) -> ContainerConfig {
+    let volume = cri.containerd.path("volume").display().to_string();
+    ContainerConfig {
+        mounts: vec![Mount { container_path: "/volume".to_owned(), host_path: volume }],
+        linux: Some(ContainerLinux { resources: limited(MEMORY) }),
+        ..Cri::script(name, script)
+    }
+}
+
+/// The virtual machine monitors that run: whoever has a machine of the hypervisor.
+fn monitors() -> Vec<i32> {
+    let pids = names_in(Path::new("/proc")).into_iter().filter_map(|name| name.parse::<i32>().ok());
+    let has_machine = |pid: &i32| {
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let mut files = files.filter_map(|file| fs::read_link(file.path()).ok());
+        files.any(|path| path == Path::new("anon_inode:kvm-vm"))
+    };
+    pids.filter(has_machine).collect()
 }
 
 #[test]
 #[ignore = "needs a /dev/kvm that guests boot on"]
-fn containers_of_a_pod_are_microvms() {
+fn containers_of_a_pod_share_a_microvm() {
     let cri = Cri::new();
-    let config = cri.pod_config("pod");
+    fs::create_dir(cri.containerd.path("volume")).expect("the volume");
+    let config = pod_config(&cri);
     let pod = cri.run_pod_of("magikrun-krun", &config);
-    let script = "trap 'exit 42' TERM; mkdir /www; echo answer >/www/file; httpd -p 8080 -h /www; uname -r; hostname; \
-                  cat /etc/hostname; while :; do sleep 0.2; done";
-    let web = cri.start(&pod, &config, microvm("web", script));
-    let short = cri.start(&pod, &config, microvm("short", "exit 4"));
-    poll("the end of the short one", || (cri.status(&short).state == 2).then_some(()));
-    assert_eq!((cri.status(&short).exit_code, cri.status(&web).state), (4, 1));
-    let printed = poll("the log", || Some(log(&cri, "web.log")).filter(|text| text.lines().count() == 3));
+    let boot = "cat /proc/sys/kernel/random/boot_id";
+    let script = format!(
+        "trap 'exit 42' TERM; mkdir /www; echo answer >/www/file; echo mine >/dev/shm/file; httpd -p 8080 -h /www; \
+         {boot}; uname -r; hostname; cat /etc/hostname; while :; do sleep 0.2; done"
+    );
+    let web = cri.start(&pod, &config, member(&cri, "web", &script));
+    let printed = poll("the log", || Some(log(&cri, "web.log")).filter(|text| text.lines().count() == 4));
+    let (kernel, rest) = printed.split_once('\n').expect("lines");
     // It has a kernel of its own, and what the pod shares.
     let host = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
-    assert!(!printed.starts_with(host.trim()) && printed.ends_with("\npod\npod\n"), "{printed}");
-    assert_eq!(cri.containerd.shims().len(), 1);
+    assert!(!rest.starts_with(host.trim()) && rest.ends_with("\npod\npod\n"), "{printed}");
 
-    let answer = cri.exec(&web, "hostname; echo err >&2; exit 6");
+    let script = format!(
+        "{boot}; cat /dev/shm/file; wget -q -O - http://127.0.0.1:8080/file; ls / | grep -c www; echo told >/volume/told; \
+         cat /proc/1/comm; exit 4"
+    );
+    let short = cri.start(&pod, &config, member(&cri, "short", &script));
+    poll("the end of the short one", || (cri.status(&short).state == 2).then_some(()));
+    assert_eq!((cri.status(&short).exit_code, cri.status(&web).state), (4, 1));
+    // The same kernel and network, and a root and processes of its own.
+    let expected = format!("{kernel}\nmine\nanswer\n0\nsh\n");
+    poll("the log", || (log(&cri, "short.log") == expected).then_some(()));
+    assert_eq!(fs::read_to_string(cri.containerd.path("volume").join("told")).expect("a file"), "told\n");
+    assert_eq!((cri.containerd.shims().len(), monitors().len()), (1, 1));
+
+    let answer = cri.exec(&web, "hostname; cat /volume/told; echo err >&2; exit 6");
     assert_eq!(
         (answer.stdout.as_slice(), answer.stderr.as_slice(), answer.exit_code),
-        (&b"pod\n"[..], &b"err\n"[..], 6)
+        (&b"pod\ntold\n"[..], &b"err\n"[..], 6)
     );
     let stats = cri.call::<StatsAnswer>("ContainerStats", &id(&web)).stats.unwrap();
     assert!(
-        stats.memory.unwrap().working_set.unwrap().value > 32 << 20
-            && stats.cpu.unwrap().total.unwrap().value > 0
+        stats.memory.unwrap().working_set.unwrap().value > 0 && stats.cpu.unwrap().total.unwrap().value > 0
     );
+    let update = Update { id: web.clone(), linux: limited(2 * MEMORY) };
+    cri.call::<Empty>("UpdateContainerResources", &update);
+    let limit = cri.exec(&web, "cat /sys/fs/cgroup/memory.max").stdout;
+    assert_eq!(String::from_utf8_lossy(&limit), format!("{}\n", 2 * MEMORY));
     let url = cri.call::<Url>("PortForward", &PortForward { pod: pod.clone(), ports: vec![8080] }).url;
     let mut stream = WebSocket::open(&url, cri.containerd.host_pid());
     stream.send(0, b"GET /file HTTP/1.0\r\n\r\n");
@@ -57,10 +104,35 @@ fn containers_of_a_pod_are_microvms() {
     cri.call::<Empty>("StopContainer", &StopContainer { id: web.clone(), timeout: 200 });
     assert_eq!((cri.status(&web).state, cri.status(&web).exit_code), (2, 42));
     cri.call::<Empty>("RemoveContainer", &id(&web));
+    killed_processes_end_what_they_stand_for(&cri, &pod, &config);
     cri.remove_pod(&pod);
     poll("the shim to end", || cri.containerd.shims().is_empty().then_some(()));
     let left = leftover_cgroups(&cri.cgroup);
     assert!(left.iter().all(|path| path.ends_with(&cri.cgroup)), "{left:?}");
     let root = names_in(&cri.containerd.runtime_root());
-    assert!(root.iter().all(|name| name.ends_with('~')), "{root:?}");
+    assert!(root.iter().all(|name| name.ends_with('~') || name.starts_with('~')), "{root:?}");
+}
+
+/// The process that stands for a container, and then the monitor, which stands for all.
+fn killed_processes_end_what_they_stand_for(cri: &Cri, pod: &str, config: &PodConfig) {
+    let writes = |name: &str| {
+        let script = format!("while :; do echo >>/volume/{name}; sleep 0.2; done");
+        cri.start(pod, config, member(cri, name, &script))
+    };
+    let length = |name: &str| fs::metadata(cri.containerd.path("volume").join(name)).map_or(0, |it| it.len());
+    let (first, second) = (writes("first"), writes("second"));
+    poll("both to write", || (length("first") > 0 && length("second") > 0).then_some(()));
+    let (pid, _) = cri.containerd.task(&first).expect("a task");
+    signal(pid, Signal::KILL);
+    poll("the end of the first", || (cri.status(&first).state == 2).then_some(()));
+    assert_eq!((cri.status(&first).exit_code, cri.status(&second).state), (137, 1));
+    poll("it to write no more", || {
+        let before = (length("first"), length("second"));
+        poll("the second to write", || (length("second") > before.1 + 5).then_some(()));
+        (length("first") == before.0).then_some(())
+    });
+    signal(monitors()[0], Signal::KILL);
+    poll("the end of the second", || (cri.status(&second).state == 2).then_some(()));
+    assert_eq!(cri.status(&second).exit_code, 137);
+    assert!(monitors().is_empty());
 }

@@ -12,6 +12,8 @@ const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.san
 const KIND: &str = "io.kubernetes.cri.container-type";
 /// Selects the backend.
 const BACKEND: &str = "org.magikrun.backend";
+/// The backend of which the containers of a pod share one.
+const MICROVM: &str = "krun";
 /// Largest configuration that is read, in bytes.
 const SIZE_LIMIT: u64 = 16 * 1024 * 1024;
 
@@ -87,17 +89,17 @@ impl Config {
         !self.linux.namespaces.iter().any(|namespace| namespace.kind == "pid" && namespace.path.is_empty())
     }
 
-    /// Whether the backend of the runtime's options applies: not if the container says otherwise, nor to one that
-    /// holds a pod's namespaces, which is an ordinary program in any pod.
-    fn takes_backend(&self) -> bool {
+    /// Whether the backend of the runtime's options applies: not if the container says otherwise, nor to one that holds a pod's
+    /// namespaces, which is an ordinary program in any pod but that of a microVM, which it is then.
+    fn takes_backend(&self, backend: &str) -> bool {
         !self.annotations.contains_key(BACKEND)
-            && self.annotations.get(KIND).is_none_or(|kind| kind != "sandbox")
+            && (backend == MICROVM || self.annotations.get(KIND).is_none_or(|kind| kind != "sandbox"))
     }
 }
 
 /// Writes what a container gets beside into the configuration of its bundle.
 pub fn complete(bundle: &Path, config: &Config, additions: Additions<'_>) -> Result<()> {
-    let backend = if config.takes_backend() { additions.backend } else { "" };
+    let backend = if config.takes_backend(additions.backend) { additions.backend } else { "" };
     if backend.is_empty() && additions.files.is_empty() {
         return Ok(());
     }
@@ -165,17 +167,19 @@ mod tests {
     #[test]
     fn the_backend_of_the_options_is_for_containers_that_say_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let backend = |text: &str| {
+        let of = |backend: &str, text: &str| {
             std::fs::write(folder.path().join("config.json"), text).unwrap();
-            let additions = Additions { backend: "wasm", files: &[] };
+            let additions = Additions { backend, files: &[] };
             complete(folder.path(), &config(text), additions).unwrap();
             Config::read(folder.path()).unwrap().annotations.get(BACKEND).cloned()
         };
-        assert_eq!(backend("{}").as_deref(), Some("wasm"));
-        let kind = |kind: &str| backend(&format!(r#"{{"annotations": {{"{KIND}": "{kind}"}}}}"#));
-        assert_eq!((kind("container").as_deref(), kind("sandbox")), (Some("wasm"), None));
+        assert_eq!(of("wasm", "{}").as_deref(), Some("wasm"));
+        let annotated = |kind: &str| format!(r#"{{"annotations": {{"{KIND}": "{kind}"}}}}"#);
+        assert_eq!(of("wasm", &annotated("container")).as_deref(), Some("wasm"));
+        assert_eq!(of("wasm", &annotated("sandbox")), None);
+        assert_eq!(of(MICROVM, &annotated("sandbox")).as_deref(), Some(MICROVM));
         assert_eq!(
-            backend(&format!(r#"{{"annotations": {{"{BACKEND}": "krun"}}}}"#)).as_deref(),
+            of("wasm", &format!(r#"{{"annotations": {{"{BACKEND}": "krun"}}}}"#)).as_deref(),
             Some("krun")
         );
     }

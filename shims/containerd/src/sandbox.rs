@@ -1,8 +1,8 @@
 //! What stands for a pod, for the sandbox service of containerd 2.
 //!
 //! It is a container that holds the pod's namespaces, of which containerd knows the pid. Its bundle is made here, and so is what the pod's
-//! containers get beside what containerd wrote for them. A virtual machine that all containers of a pod share has its place here too: it
-//! would be made with the sandbox, and [`crate::bundle::Additions`] would tell containers of it.
+//! containers get beside what containerd wrote for them. A microVM that all containers of a pod share is that container: the runtime finds
+//! it by their annotations.
 
 mod config;
 mod fields;

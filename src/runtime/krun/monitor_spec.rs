@@ -5,8 +5,8 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use oci_spec::runtime::{
-    Capability, LinuxCapabilitiesBuilder, LinuxDeviceBuilder, LinuxDeviceCgroupBuilder, LinuxDeviceType,
-    LinuxNamespace, LinuxNamespaceType, Mount, MountBuilder, Spec, User,
+    Capability, Linux, LinuxCapabilitiesBuilder, LinuxDeviceBuilder, LinuxDeviceCgroupBuilder,
+    LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, Mount, MountBuilder, Spec, User,
 };
 use std::path::Path;
 
@@ -27,20 +27,41 @@ const CAPABILITIES: [Capability; 9] = [
 
 /// Changes a configuration to that of the monitor's container. With `on_disk` that has nothing of the program but its mounts.
 pub fn change(spec: &mut Spec, on_disk: bool) -> Result<()> {
+    let mut linux = without_parameters(spec)?;
+    add_device(&mut linux).map_err(|e| Error::new(ErrorKind::InvalidBundle, e.to_string()))?;
+    spec.set_linux(Some(linux));
+    change_process(spec)?;
+    if on_disk && let Some(process) = spec.process_mut() {
+        process.set_cwd("/".into());
+    }
+    add_mounts(spec)
+}
+
+/// Changes a configuration to that of the process which stands for a container in the microVM of its pod. Its capabilities are for what is
+/// done before that runs: finding it, and its directory.
+pub fn change_member(spec: &mut Spec) -> Result<()> {
+    let linux = without_parameters(spec)?;
+    spec.set_linux(Some(linux));
+    change_process(spec)?;
+    add_mounts(spec)
+}
+
+/// What the configuration says of Linux, without the kernel parameters, which are those of the guest's kernel.
+fn without_parameters(spec: &Spec) -> Result<Linux> {
     let mut linux = spec.linux().clone().unwrap_or_default();
     let own_mounts = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::Mount && n.path().is_none();
     if !linux.namespaces().iter().flatten().any(own_mounts) {
         crate::bail!(InvalidBundle, "a microVM needs a mount namespace of its own");
     }
     linux.set_sysctl(None);
-    add_device(&mut linux).map_err(|e| Error::new(ErrorKind::InvalidBundle, e.to_string()))?;
-    spec.set_linux(Some(linux));
+    Ok(linux)
+}
+
+/// Makes the process one of root that can reach every file.
+fn change_process(spec: &mut Spec) -> Result<()> {
     let mut process = spec.process().clone().unwrap_or_default();
     process.set_user(User::default());
     process.set_rlimits(None);
-    if on_disk {
-        process.set_cwd("/".into());
-    }
     process.set_no_new_privileges(Some(true));
     let set = CAPABILITIES.into_iter().collect::<std::collections::HashSet<_>>();
     let capabilities = LinuxCapabilitiesBuilder::default()
@@ -53,10 +74,10 @@ pub fn change(spec: &mut Spec, on_disk: bool) -> Result<()> {
         .map_err(|e| Error::new(ErrorKind::InvalidBundle, e.to_string()))?;
     process.set_capabilities(Some(capabilities));
     spec.set_process(Some(process));
-    add_mounts(spec)
+    Ok(())
 }
 
-fn add_device(linux: &mut oci_spec::runtime::Linux) -> oci_spec::Result<()> {
+fn add_device(linux: &mut Linux) -> oci_spec::Result<()> {
     let (major, minor) = KVM;
     let mut devices = linux.devices().clone().unwrap_or_default();
     devices.retain(|device| device.path() != Path::new("/dev/kvm"));

@@ -1,6 +1,7 @@
 //! From a configuration to a loaded machine: all decisions and checks, before anything is made.
 
 use super::engine::{Engine, Libkrun, Machine};
+use super::pod::{self, Part};
 use super::settings::{ROOT_DISK, Settings};
 use super::{check, guest, monitor_spec, replace, vm_file};
 use crate::error::{Context as _, Error, ErrorKind, Result};
@@ -8,6 +9,7 @@ use crate::platform::selfexe;
 use crate::runtime::options::{CreateOptions, Host};
 use crate::storage::config::VmLimits;
 use oci_spec::runtime::Spec;
+use std::borrow::Cow;
 use std::path::Path;
 use vm_protocol::spec::PodSpec;
 
@@ -39,11 +41,16 @@ impl Vm {
     pub fn prepare(host: &Host, options: &CreateOptions, spec: &mut Spec, rootfs: &Path) -> Result<Self> {
         let wish = vm_file::read(rootfs)?;
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let settings = Settings::new(spec, &wish, cpus)?;
-        let guest = match &options.guest {
+        let sandbox = pod::part(spec) == Part::Sandbox;
+        let settings = Settings::new(sized(spec, sandbox)?.as_ref(), &wish, cpus)?;
+        let mut guest = match &options.guest {
             Some(given) => given.complete(&settings),
             None => guest::spec(spec, &settings)?,
         };
+        if sandbox {
+            guest.mounts.push(pod::shared_memory());
+            guest.containers.iter_mut().for_each(pod::share_memory);
+        }
         if options.guest.is_some() && settings.root_disk.is_some() {
             crate::bail!(NotSupported, "annotations: {ROOT_DISK}: the containers of a pod have their images");
         }
@@ -71,6 +78,18 @@ impl Vm {
             limits: host.vm.clone(),
         })
     }
+}
+
+/// The configuration that sizes the machine: of a sandbox, the containers of its pod are what counts.
+fn sized(spec: &Spec, sandbox: bool) -> Result<Cow<'_, Spec>> {
+    let Some(resources) = sandbox.then(|| pod::resources(spec)).transpose()?.flatten() else {
+        return Ok(Cow::Borrowed(spec));
+    };
+    let mut sized = spec.clone();
+    let mut linux = sized.linux().clone().unwrap_or_default();
+    linux.set_resources(Some(resources));
+    sized.set_linux(Some(linux));
+    Ok(Cow::Owned(sized))
 }
 
 /// The engine of this program; in one that has none, the program that has one goes on in its place.

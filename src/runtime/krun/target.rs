@@ -6,6 +6,7 @@
 
 use super::disk::Disk;
 use super::engine::{DiskConfig, Machine, MachineConfig};
+use super::pod::PLACE;
 use super::prepare::Vm;
 use super::settings::Settings;
 use super::supervisor::Supervisor;
@@ -101,7 +102,7 @@ impl Guest {
             on_disk::describe(&mut self.spec, disk.kind, disk.read_only);
             self.disk = Some(disk);
         }
-        self.view = Some(View::open(&self.procfs, &["/dev"])?);
+        self.view = Some(View::open(&self.procfs, Some(PLACE))?);
         Ok(())
     }
 

@@ -64,6 +64,9 @@ pub fn create(
         // A cgroup of others must never be in a record: cleaning up after us would kill what is in it.
         prepared.record.cgroup.check_unused()?;
         prepared.record.save(&dir)?;
+        if let Some(membership) = prepared.record.membership.clone() {
+            undo.push("take the root out of the pod's microVM", move || membership.end());
+        }
         prepared.record.cgroup.create(&mut undo)?;
         init.target.limit_memory(&prepared.record.cgroup);
         init.target.set_directory(&dir, &prepared.namespaces)?;

@@ -5,6 +5,8 @@ use crate::runtime::cgroups::{Cgroup, Driver};
 use crate::runtime::foreground::Foreground;
 use crate::runtime::hooks;
 use crate::runtime::kernel_security::KernelSecurity;
+use crate::runtime::krun::member::Member;
+use crate::runtime::krun::pod::{self, Part};
 use crate::runtime::krun::prepare::Vm;
 use crate::runtime::krun::target::Guest;
 use crate::runtime::native::init::InitPlan;
@@ -43,8 +45,10 @@ pub struct Bundle {
     pub backend: Backend,
     /// The module to run, where that is WebAssembly.
     pub module: Option<Module>,
-    /// The machine to become, where that is a microVM.
+    /// The machine to become, where that is a microVM of its own.
     pub vm: Option<Vm>,
+    /// The place in the microVM of its pod, where it has one.
+    pub member: Option<Member>,
 }
 
 /// Reads and checks a bundle.
@@ -73,11 +77,24 @@ pub fn load(host: &Host, options: &CreateOptions) -> Result<Bundle> {
         _ => None,
     };
     let mut spec = spec;
-    let vm = match backend {
-        Backend::Krun => Some(Vm::prepare(host, options, &mut spec, &rootfs)?),
+    let member = match backend {
+        Backend::Krun => member(host, options, &mut spec)?,
         _ => None,
     };
-    Ok(Bundle { path, rootfs, spec, raw, backend, module, vm })
+    let vm = match backend {
+        Backend::Krun if member.is_none() => Some(Vm::prepare(host, options, &mut spec, &rootfs)?),
+        _ => None,
+    };
+    Ok(Bundle { path, rootfs, spec, raw, backend, module, vm, member })
+}
+
+/// The place of a container in the microVM of its pod, if it is in one.
+fn member(host: &Host, options: &CreateOptions, spec: &mut Spec) -> Result<Option<Member>> {
+    let sandbox = match pod::part(spec) {
+        Part::Member { sandbox } if pod::is_shared(spec) => sandbox.to_owned(),
+        _ => return Ok(None),
+    };
+    Member::prepare(host, options, spec, &sandbox)
 }
 
 /// The file that the process of a bundle names.
@@ -140,7 +157,8 @@ pub fn prepare<'a>(
         host.rootless,
         spec.annotations().as_ref(),
     )?;
-    let record = record(host, options, bundle, &namespaces, cgroup);
+    let record =
+        Record { membership: target.membership(), ..record(host, options, bundle, &namespaces, cgroup) };
     let (listen_fds, mut extra_env) = listen_fds();
     let mut rootfs = None;
     if in_container {
@@ -195,6 +213,9 @@ pub fn target(bundle: &mut Bundle) -> Result<Target> {
     if let Some(vm) = bundle.vm.take() {
         return Guest::new(vm).map(|guest| Target::Vm(Box::new(guest)));
     }
+    if let Some(member) = bundle.member.take() {
+        return Ok(Target::Member(Box::new(member)));
+    }
     let Some(process) = bundle.spec.process() else { return Ok(Target::Nothing) };
     let Some(module) = bundle.module.take() else { return Ok(Target::native()) };
     let mut namespaces = bundle.spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());
@@ -247,6 +268,7 @@ pub fn record(
             || has_listener(&bundle.spec)
             || bundle.spec.process().is_none(),
         owned_bundle: options.owned_bundle,
+        membership: None,
         annotations,
     }
 }

@@ -1,7 +1,9 @@
-//! What a process of a container becomes when everything is set up: a program of its root, a WebAssembly module, or a microVM.
+//! What a process of a container becomes when everything is set up: a program of its root, a WebAssembly module, a
+//! microVM, or what stands for a container in one.
 
 use crate::error::Result;
 use crate::runtime::cgroups::Cgroup;
+use crate::runtime::krun::member::{Member, Membership};
 use crate::runtime::krun::target::Guest;
 use crate::runtime::native::channel::{Channel, Message};
 use crate::runtime::native::namespaces::Namespaces;
@@ -30,6 +32,8 @@ pub enum Target {
     Nothing,
     /// A microVM.
     Vm(Box<Guest>),
+    /// What stands for a container in the microVM of its pod.
+    Member(Box<Member>),
 }
 
 impl Target {
@@ -54,6 +58,14 @@ impl Target {
         Ok(Self::Wasm(Box::new(Handover::new(module, process.cwd(), preopens)?)))
     }
 
+    /// The microVM that the container is in, where that is not its own.
+    pub fn membership(&self) -> Option<Membership> {
+        match self {
+            Self::Member(member) => Some(member.membership.clone()),
+            _ => None,
+        }
+    }
+
     /// Tells it the cgroup whose memory limit it has to keep, when the cgroup is made.
     pub fn limit_memory(&mut self, cgroup: &Cgroup) {
         if let Self::Wasm(handover) = self {
@@ -64,7 +76,7 @@ impl Target {
     /// Tells it the state directory of its container, and the namespaces.
     pub fn set_directory(&mut self, dir: &StateDir, namespaces: &Namespaces) -> Result<()> {
         match self {
-            Self::Nothing | Self::Native { .. } | Self::Wasm(_) => Ok(()),
+            Self::Nothing | Self::Native { .. } | Self::Wasm(_) | Self::Member(_) => Ok(()),
             Self::Vm(guest) => guest.set_directory(dir, namespaces.root_ids()),
         }
     }
@@ -72,7 +84,7 @@ impl Target {
     /// In the container's namespaces, with the files of the host, when the hooks that set up a network have run.
     pub fn in_namespaces(&mut self) -> Result<()> {
         match self {
-            Self::Nothing | Self::Native { .. } | Self::Wasm(_) => Ok(()),
+            Self::Nothing | Self::Native { .. } | Self::Wasm(_) | Self::Member(_) => Ok(()),
             Self::Vm(guest) => guest.in_namespaces(),
         }
     }
@@ -83,6 +95,7 @@ impl Target {
             Self::Native { .. } | Self::Nothing => Ok(()),
             Self::Wasm(handover) => handover.in_root(),
             Self::Vm(guest) => guest.in_root(),
+            Self::Member(member) => member.in_root(),
         }
     }
 
@@ -92,6 +105,7 @@ impl Target {
             Self::Native { .. } | Self::Nothing => Vec::new(),
             Self::Wasm(handover) => handover.descriptors(),
             Self::Vm(guest) => guest.descriptors(),
+            Self::Member(member) => member.descriptors(),
         }
     }
 
@@ -101,6 +115,7 @@ impl Target {
             Self::Native { path } => *path = Some(program.find()?),
             // The guest sees the same files, and finds it again.
             Self::Vm(guest) if guest.finds_program() => drop(program.find()?),
+            Self::Member(_) => drop(program.find()?),
             Self::Nothing | Self::Wasm(_) | Self::Vm(_) => {}
         }
         Ok(())
@@ -110,7 +125,7 @@ impl Target {
     pub fn announce(&self, starter: &Channel) -> Result<()> {
         match self {
             Self::Nothing | Self::Native { .. } | Self::Wasm(_) => starter.send(&Message::Ready),
-            Self::Vm(_) => Ok(()),
+            Self::Vm(_) | Self::Member(_) => Ok(()),
         }
     }
 
@@ -123,6 +138,7 @@ impl Target {
             Self::Wasm(handover) => handover.execute(program),
             Self::Nothing => exit(0),
             Self::Vm(guest) => guest.execute(starter),
+            Self::Member(member) => member.execute(starter),
         }
     }
 }

@@ -92,7 +92,7 @@ impl Handover {
     /// In the container's root, while this process may still mount.
     pub fn in_root(&mut self) -> Result<()> {
         if let Files::Container(procfs) = &self.files {
-            self.files = Files::View(View::open(procfs, &[])?);
+            self.files = Files::View(View::open(procfs, None)?);
         }
         self.write_plan()
     }

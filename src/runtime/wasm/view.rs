@@ -7,10 +7,13 @@
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::security;
 use crate::runtime::procfs;
-use rustix::fs::{Mode, OFlags, open, openat};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::fs::{CWD, Mode, OFlags, open, openat};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, OpenTreeFlags, mount, mount_change, mount_remount, open_tree,
+};
 use rustix::process::{chroot, fchdir};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::ffi::CStr;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -35,6 +38,9 @@ const KERNEL: [&str; 17] = [
     "selinuxfs",
     "nsfs",
 ];
+
+/// Options of a place for mount points: one for each of as many containers as a state root may have, and no files.
+const PLACE: &CStr = c"size=4k,nr_inodes=1100,mode=755";
 
 /// The host's procfs, opened while it can still be seen.
 #[derive(Debug)]
@@ -75,30 +81,41 @@ impl Procfs {
 }
 
 impl View {
-    /// Makes the view of the root that this process is in, without the directories `hidden` too. It needs the privilege to mount
-    /// in the container's namespace.
-    pub fn open(procfs: &Procfs, hidden: &[&str]) -> Result<Self> {
-        let own = procfs.file("self/ns/mnt")?;
-        let root = directory("/")?;
-        security::unshare(libc::CLONE_NEWNS as u64).context(|| "cannot make a mount namespace")?;
-        let view = Self::cover(procfs, hidden);
-        move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Mount))
-            .context(|| "cannot return to the mount namespace of the container")?;
-        // Joining a namespace leads to its root, which is not ours where that was entered by chroot(2).
-        fchdir(&root).and_then(|()| chroot(".")).context(|| "cannot return to the root of the container")?;
-        view
+    /// Makes the view of the root that this process is in. The directory `place` is hidden too: whoever enters the view's namespace can
+    /// make mount points there. It needs the privilege to mount in the container's namespace.
+    pub fn open(procfs: &Procfs, place: Option<&str>) -> Result<Self> {
+        within(procfs, place, || Ok(Self { root: directory("/")?, namespace: procfs.file("self/ns/mnt")? }))
     }
 
-    fn cover(procfs: &Procfs, hidden: &[&str]) -> Result<Self> {
-        // Before anything is mounted: it must not appear elsewhere.
-        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-            .context(|| "cannot keep the mounts of the view apart")?;
-        let hidden = hidden.iter().map(PathBuf::from);
-        for path in kernel_mounts(&procfs.mountinfo()?).into_iter().chain(hidden) {
-            cover(&path).context(|| format!("cannot hide '{}'", path.display()))?;
-        }
-        Ok(Self { root: directory("/")?, namespace: procfs.file("self/ns/mnt")? })
+    /// The same, as a tree of detached mounts that can be mounted elsewhere.
+    pub fn tree(procfs: &Procfs, place: Option<&str>) -> Result<OwnedFd> {
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        within(procfs, place, || open_tree(CWD, "/", flags).context(|| "cannot copy the mounts of the view"))
     }
+}
+
+/// Does something in a copy of this process's mount namespace in which is covered what a view has not got.
+fn within<T>(procfs: &Procfs, place: Option<&str>, act: impl FnOnce() -> Result<T>) -> Result<T> {
+    let own = procfs.file("self/ns/mnt")?;
+    let root = directory("/")?;
+    security::unshare(libc::CLONE_NEWNS as u64).context(|| "cannot make a mount namespace")?;
+    let done = cover_all(procfs, place).and_then(|()| act());
+    move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Mount))
+        .context(|| "cannot return to the mount namespace of the container")?;
+    // Joining a namespace leads to its root, which is not ours where that was entered by chroot(2).
+    fchdir(&root).and_then(|()| chroot(".")).context(|| "cannot return to the root of the container")?;
+    done
+}
+
+fn cover_all(procfs: &Procfs, place: Option<&str>) -> Result<()> {
+    // Before anything is mounted: it must not appear elsewhere.
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .context(|| "cannot keep the mounts of the view apart")?;
+    for path in kernel_mounts(&procfs.mountinfo()?) {
+        cover(&path).context(|| format!("cannot hide '{}'", path.display()))?;
+    }
+    place.map_or(Ok(()), |path| make_place(path).context(|| format!("cannot hide '{path}'")))
 }
 
 fn directory(path: &str) -> Result<OwnedFd> {
@@ -116,6 +133,13 @@ fn cover(path: &Path) -> Result<()> {
         Ok(()) => Ok(()),
         Err(e) => Err(Error::from(e).with_kind(ErrorKind::CreateFailed)),
     }
+}
+
+/// Mounts an empty directory with room for mount points over a directory. The mount is read-only, and the file system is not.
+fn make_place(path: &str) -> Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("tmpfs", path, "tmpfs", flags, Some(PLACE))?;
+    Ok(mount_remount(path, flags | MountFlags::BIND | MountFlags::RDONLY, c"")?)
 }
 
 /// The outermost mount points of file systems that a module must not see.

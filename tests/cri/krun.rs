@@ -14,14 +14,15 @@ use std::path::Path;
 /// What a container may use.
 const MEMORY: i64 = 48 << 20;
 
-fn limited(memory: i64) -> Option<Resources> {
-    Some(Resources { memory_limit: memory, ..Resources::default() })
+fn limited(memory: i64) -> Resources {
+    Resources { memory_limit: memory, ..Resources::default() }
 }
 
 /// A pod as large as three such containers: the machine has little.
 fn pod_config(cri: &Cri) -> PodConfig {
     let config = cri.pod_config("pod");
-    let linux = PodLinux { resources: limited(3 * MEMORY), ..config.linux.clone().expect("a configuration") };
+    let linux =
+        PodLinux { resources: Some(limited(3 * MEMORY)), ..config.linux.clone().expect("a configuration") };
     PodConfig { linux: Some(linux), ..config }
 }
 
@@ -30,7 +31,7 @@ fn member(cri: &Cri, name: &str, script: &str) -> ContainerConfig {
     let volume = cri.containerd.path("volume").display().to_string();
     ContainerConfig {
         mounts: vec![Mount { container_path: "/volume".to_owned(), host_path: volume }],
-        linux: Some(ContainerLinux { resources: limited(MEMORY) }),
+        linux: Some(ContainerLinux { resources: Some(limited(MEMORY)) }),
         ..Cri::script(name, script)
     }
 }
@@ -87,7 +88,7 @@ fn containers_of_a_pod_share_a_microvm() {
     assert!(
         stats.memory.unwrap().working_set.unwrap().value > 0 && stats.cpu.unwrap().total.unwrap().value > 0
     );
-    let update = Update { id: web.clone(), linux: limited(2 * MEMORY) };
+    let update = Update { id: web.clone(), linux: Some(limited(2 * MEMORY)) };
     cri.call::<Empty>("UpdateContainerResources", &update);
     let limit = cri.exec(&web, "cat /sys/fs/cgroup/memory.max").stdout;
     assert_eq!(String::from_utf8_lossy(&limit), format!("{}\n", 2 * MEMORY));

@@ -4,6 +4,7 @@ use crate::common::{DEADLINE, poll};
 use crate::machine::{Machine, one};
 use magikrun::limits::ANSWER_TIMEOUT;
 use magikrun::vm::Guest;
+use magikrun::vm::protocol::VERSION;
 use magikrun::vm::protocol::frame::{Kind, MAX_DATA, MAX_MESSAGE, encode, encode_json};
 use magikrun::vm::protocol::message::{Failure, FailureKind, Hello, Reply, Request};
 use std::io::{Read as _, Write as _};
@@ -67,7 +68,8 @@ fn a_request_of_another_version_is_refused_with_both_versions() {
     stream.write_all(&encode_json(Kind::Hello, &newer).unwrap()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.contains("the host speaks versions 40 to 41, this guest 1"), "{answer:?}");
+    let expected = format!("the host speaks versions 40 to 41, this guest {VERSION}");
+    assert!(answer.contains(&expected), "{answer:?}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::runtime::native::init::close_foreign_descriptors;
 use crate::runtime::native::launch::kill_and_reap;
 use crate::runtime::state::now;
 use crate::storage::config::Config;
-use crate::storage::state_root::Lock;
+use crate::storage::lock::Lock;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::MemfdFlags;
 use std::fs::File;

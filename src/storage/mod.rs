@@ -5,6 +5,7 @@ pub mod blobs;
 pub mod cache;
 pub mod config;
 pub mod config_file;
+pub mod lock;
 pub mod overview;
 pub mod state_root;
 pub mod tree;

@@ -8,10 +8,11 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::limits::MAX_CONTAINER_ID_LEN;
 use crate::storage::atomic;
 use crate::storage::cache::Cache;
+use crate::storage::lock::{self, Lock};
 use crate::storage::overview::{Overview, has_at, read_at};
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags, flock, fstat, mkdirat, openat,
-    renameat, renameat_with, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, fstat, mkdirat, renameat, renameat_with, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use std::mem::MaybeUninit;
@@ -37,34 +38,6 @@ pub struct StateRoot {
 pub struct StateDir {
     dir: OwnedFd,
     path: PathBuf,
-}
-
-/// Holds the exclusive lock of a container until dropped.
-///
-/// The lock belongs to the open file description, which children of a fork share: dropping it unlocks for all.
-#[derive(Debug)]
-pub struct Lock(OwnedFd);
-
-impl AsFd for Lock {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl Lock {
-    /// Leaves the lock to a child that has the same open file: it is held until the last copy of the descriptor is closed.
-    pub fn leave_to_child(self) {
-        use std::os::fd::AsRawFd as _;
-        let number = self.0.as_raw_fd();
-        std::mem::forget(self);
-        let _ = nix::unistd::close(number);
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let _ = flock(&self.0, FlockOperation::Unlock);
-    }
 }
 
 /// Checks the rules for container ids: those of runc, and the length limit of [`MAX_CONTAINER_ID_LEN`].
@@ -274,9 +247,8 @@ impl StateRoot {
     /// lock file but those that a dead process has left.
     fn lock(&self) -> Result<(OwnedFd, Lock)> {
         let root = self.make_root()?;
-        let file = lock_file(root.as_fd(), ROOT_LOCK, OFlags::CREATE)?;
-        lock(&file)?;
-        Ok((root, Lock(file)))
+        let lock = Lock::wait(lock::open(root.as_fd(), ROOT_LOCK, OFlags::CREATE)?)?;
+        Ok((root, lock))
     }
 
     /// Opens and locks what an interrupted operation left of `id`, if nobody is at work on it. One without a lock file, which
@@ -330,17 +302,6 @@ fn directories(dir: BorrowedFd<'_>) -> std::result::Result<Vec<String>, Errno> {
     Ok(names)
 }
 
-fn lock_file(dir: BorrowedFd<'_>, name: &str, create: OFlags) -> Result<OwnedFd> {
-    let flags = OFlags::RDWR | create | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
-        .or_kind(ErrorKind::Storage, || format!("cannot open '{name}' in the state directory"))
-}
-
-fn lock(file: &OwnedFd) -> Result<()> {
-    rustix::io::retry_on_intr(|| flock(file, FlockOperation::LockExclusive))
-        .or_kind(ErrorKind::Storage, || "cannot lock the state directory")
-}
-
 impl StateDir {
     /// Where it is now.
     pub fn path(&self) -> &Path {
@@ -360,27 +321,25 @@ impl StateDir {
 
     /// Waits for the container's lock. Fails as if the container did not exist when it was deleted meanwhile.
     pub fn lock(&self) -> Result<Lock> {
-        let file = self.open_lock()?;
-        lock(&file)?;
-        if fstat(&file).map_err(Error::from)?.st_nlink == 0 {
+        let lock = Lock::wait(self.open_lock()?)?;
+        if fstat(&lock).map_err(Error::from)?.st_nlink == 0 {
             return Err(not_found());
         }
-        Ok(Lock(file))
+        Ok(lock)
     }
 
     /// Makes the lock file, and holds it from the moment that others can see it.
     fn make_lock(&self) -> Result<Lock> {
-        let file = lock_file(self.fd(), NEW_LOCK, OFlags::CREATE)?;
-        lock(&file)?;
+        let lock = Lock::wait(lock::open(self.fd(), NEW_LOCK, OFlags::CREATE)?)?;
         renameat(&self.dir, NEW_LOCK, &self.dir, LOCK)
             .or_kind(ErrorKind::Storage, || "cannot make the lock of the state directory")?;
-        Ok(Lock(file))
+        Ok(lock)
     }
 
     /// Opens the lock file. It is made with the directory and never again: a new one in a directory that is just being
     /// removed would keep it.
     fn open_lock(&self) -> Result<OwnedFd> {
-        lock_file(self.fd(), LOCK, OFlags::empty()).map_err(|e| match e.errno() {
+        lock::open(self.fd(), LOCK, OFlags::empty()).map_err(|e| match e.errno() {
             Some(libc::ENOENT) => not_found(),
             _ => e,
         })
@@ -388,14 +347,9 @@ impl StateDir {
 
     /// Takes the lock if nobody has it; there may also be none any more.
     pub fn try_lock(&self) -> Result<Option<Lock>> {
-        let file = match self.open_lock() {
-            Err(e) if e.kind() == ErrorKind::ContainerNotFound => return Ok(None),
-            file => file?,
-        };
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Lock(file))),
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(e) => Err(e).or_kind(ErrorKind::Storage, || "cannot lock the state directory"),
+        match self.open_lock() {
+            Err(e) if e.kind() == ErrorKind::ContainerNotFound => Ok(None),
+            file => Lock::take(file?),
         }
     }
 

@@ -31,8 +31,17 @@ runtime = "runc"
 
 type Outcome<T> = Result<T, String>;
 
+/// A module that waits for ten minutes, on the monotonic clock.
+const SLEEPER: &str = r#"(module
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "_start")
+    (i32.store (i32.const 16) (i32.const 1))
+    (i64.store (i32.const 24) (i64.const 600000000000))
+    (drop (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)))))"#;
+
 /// What is measured, in order.
-const OPERATIONS: [&str; 7] = [
+const OPERATIONS: [&str; 8] = [
     "pod run",
     "4 x run --detach",
     "podman play kube",
@@ -40,6 +49,7 @@ const OPERATIONS: [&str; 7] = [
     "4 x delete --force",
     "pod delete --force",
     "podman play kube --down",
+    "pod run of three modules",
 ];
 
 struct Bench {
@@ -86,7 +96,9 @@ fn measure(args: &[String]) -> Outcome<()> {
             _ => println!("{name:<28} -"),
         }
     }
-    for (what, of, by) in [("run / podman", 0, 2), ("run / 4 x run", 0, 1), ("delete / podman", 3, 6)] {
+    let ratios =
+        [("run / podman", 0, 2), ("run / 4 x run", 0, 1), ("delete / podman", 3, 6), ("modules / run", 7, 0)];
+    for (what, of, by) in ratios {
         if let (Some(of), Some(by)) = (samples[of].median(), samples[by].median()) {
             println!("{what:<28} {:8.2}", of / by);
         }
@@ -111,6 +123,12 @@ impl Bench {
         call(bench.image(&["pull", &format!("oci:{}:1", bench.path("layout").display())]))?;
         fs::write(bench.path("pod.yaml"), manifest(&bench.name, "localhost/layout:1"))
             .map_err(|e| e.to_string())?;
+        fs::write(bench.path("sleeper.wat"), SLEEPER).map_err(|e| e.to_string())?;
+        call(bench.image(&["pull", &format!("wasm:{}", bench.path("sleeper.wat").display())]))?;
+        fs::write(bench.path("modules.yaml"), modules(&bench.name)).map_err(|e| e.to_string())?;
+        // From here on the code of the module is in the store.
+        call(bench.run_pod(&bench.path("modules.yaml")))?;
+        call(bench.pod(&["delete", "--force", &bench.name]))?;
         fs::write(bench.path("podman.yaml"), manifest(&bench.name, "localhost/mkb:1"))
             .map_err(|e| e.to_string())?;
         fs::write(bench.path("containers.conf"), PODMAN_CONF).map_err(|e| e.to_string())?;
@@ -231,6 +249,8 @@ echo '{"imageLayoutVersion":"1.0.0"}' > "$1/layout/oci-layout"
             samples[2].add(self.podman(&[]));
             samples[6].add(self.podman(&["--down"]));
         }
+        samples[7].add(call(self.run_pod(&self.path("modules.yaml"))));
+        let _ = call(self.pod(&["delete", "--force", &self.name]));
         if call(self.run_pod(&file)).is_ok() {
             samples[5].add(call(self.pod(&["delete", "--force", &self.name])));
         }
@@ -298,6 +318,16 @@ fn private(name: &str) -> u64 {
 fn manifest(name: &str, image: &str) -> String {
     let container =
         |container: &str| json!({"name": container, "image": image, "command": ["sh", "-c", SCRIPT]});
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"containers": [container("a"), container("b"), container("c")]},
+    })
+    .to_string()
+}
+
+/// A pod of three modules.
+fn modules(name: &str) -> String {
+    let container = |container: &str| json!({"name": container, "image": "localhost/sleeper", "imagePullPolicy": "Never"});
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
         "spec": {"containers": [container("a"), container("b"), container("c")]},

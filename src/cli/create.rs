@@ -53,6 +53,7 @@ impl Args {
             no_new_keyring: self.no_new_keyring,
             preserve_fds: self.preserve_fds,
             guest: None,
+            together: None,
         }
     }
 }

@@ -30,12 +30,21 @@ pub fn connect(path: &Path) -> Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Most descriptors of a message.
+const MAX_DESCRIPTORS: usize = 3;
+
 /// Sends a descriptor with `data`, at least one byte, over a unix socket.
 pub fn send_descriptor(socket: impl AsFd, fd: BorrowedFd<'_>, data: &[u8]) -> Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    send_descriptors(socket, &[fd], data)
+}
+
+/// Sends up to three descriptors with `data`, at least one byte, over a unix socket.
+pub fn send_descriptors(socket: impl AsFd, fds: &[BorrowedFd<'_>], data: &[u8]) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = [fd];
-    control.push(SendAncillaryMessage::ScmRights(&fds));
+    if !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        crate::bail!(System, "cannot send {} descriptors at once", fds.len());
+    }
     rustix::io::retry_on_intr(|| {
         rustix::net::sendmsg(&socket, &[IoSlice::new(data)], &mut control, SendFlags::NOSIGNAL)
     })
@@ -45,16 +54,22 @@ pub fn send_descriptor(socket: impl AsFd, fd: BorrowedFd<'_>, data: &[u8]) -> Re
 
 /// Waits for data, and answers how many bytes came, and the descriptor that came with them, if one did.
 pub fn receive_descriptor(socket: impl AsFd, data: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let (bytes, mut fds) = receive_descriptors(socket, data)?;
+    Ok((bytes, fds.pop()))
+}
+
+/// Waits for data, and answers how many bytes came, and the descriptors that came with them, at most three.
+pub fn receive_descriptors(socket: impl AsFd, data: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
         rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(data)], &mut control, RecvFlags::CMSG_CLOEXEC)
     })
     .context(|| "cannot receive a descriptor")?;
-    let mut found = None;
+    let mut found = Vec::new();
     for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut fds) = message {
-            found = fds.next().or(found);
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            found.extend(fds);
         }
     }
     Ok((received.bytes, found))

@@ -6,6 +6,7 @@
 //! containers: what two of them share is one file to its kernel, so sockets, FIFOs and locks work between them.
 
 use crate::error::{Context as _, Result};
+use crate::pod::around::{self, CONTAINERS, bind, root};
 use crate::pod::plan::config::OCI_VERSION;
 use crate::pod::plan::{Input, PodPlan, VmPlan};
 use crate::runtime::cgroups::v2_files;
@@ -20,18 +21,12 @@ use vm_protocol::spec::{Container, End, Mount, PodSpec, SPEC_VERSION, Stdio};
 /// Id of the container around the machine, the only one in the pod's own state root.
 pub const VM: &str = "vm";
 
-/// Below the root of that container: the roots of the pod's containers, and the volumes.
-const CONTAINERS: &str = "/containers";
+/// Below the root of that container: the volumes.
 const VOLUMES: &str = "/volumes";
 /// Where the guest mounts that root.
 const SHARE: &str = "/run/pod";
 /// Where the guest has the volumes.
 const GUEST_VOLUMES: &str = "/run/volumes";
-
-/// Root of a container below that of the container around the machine, and in the guest.
-pub fn root(container: &str) -> String {
-    format!("{CONTAINERS}/{container}")
-}
 
 /// A container with its configuration as a native one would have it.
 #[derive(Debug)]
@@ -82,7 +77,9 @@ pub fn configuration(
 ) -> Result<Value> {
     let mut mounts = Vec::new();
     for member in members {
-        mounts.extend(host_mounts(member).context(|| format!("container '{}'", member.name))?);
+        // The guest itself mounts what shows its kernel.
+        let of_host = |mount: &oci::Mount| Ok(guest::mount(mount)?.is_none());
+        mounts.extend(around::mounts(member.name, &member.bundle, member.config, of_host)?);
     }
     mounts.extend(volumes.iter().map(|volume| {
         let access = if volume.read_only { "ro" } else { "rw" };
@@ -110,30 +107,6 @@ pub fn configuration(
             "resources": resources,
         },
     }))
-}
-
-/// What the host mounts for a container: its root, and all that shows no kernel.
-fn host_mounts(member: &Member<'_>) -> Result<Vec<Value>> {
-    let root = root(member.name);
-    let all = member.config["mounts"].as_array().cloned().unwrap_or_default();
-    let mut mounts = Vec::new();
-    if all.first().is_none_or(|mount| mount["destination"] != "/") {
-        let own = member.bundle.join(member.config["root"]["path"].as_str().unwrap_or("rootfs"));
-        mounts.push(bind(&root, &own.display().to_string(), "rw"));
-    }
-    for mut mount in all {
-        let parsed: oci::Mount = serde_json::from_value(mount.clone())?;
-        if guest::mount(&parsed)?.is_none() {
-            let destination = mount["destination"].as_str().unwrap_or_default();
-            mount["destination"] = json!(format!("{root}{destination}").trim_end_matches('/'));
-            mounts.push(mount);
-        }
-    }
-    Ok(mounts)
-}
-
-fn bind(destination: &str, source: &str, access: &str) -> Value {
-    json!({"destination": destination, "type": "bind", "source": source, "options": ["rbind", "rprivate", access]})
 }
 
 /// What runs in the guest.

@@ -15,6 +15,7 @@
 //! ```
 
 mod api;
+pub mod around;
 mod attachment;
 mod clean;
 mod group;
@@ -32,6 +33,7 @@ mod ranges;
 pub mod record;
 mod run;
 pub mod store;
+pub mod wasm;
 
 pub use api::{ExecOutput, MicroVmPodRuntime, NativePodRuntime, PodRuntime, WasmPodRuntime};
 pub use clean::leftovers;

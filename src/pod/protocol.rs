@@ -42,6 +42,11 @@ pub enum Ask {
         /// Command and arguments.
         command: Vec<String>,
     },
+    /// What a container uses that shares a process with the others of its pod; answered by [`Reply::Uses`].
+    Measure {
+        /// Name of the container.
+        container: String,
+    },
     /// The last lines of a container's log; answered by [`Reply::Text`].
     Logs {
         /// Name of the container.
@@ -82,6 +87,15 @@ pub enum Reply {
         stdout: String,
         /// The beginning of what it has written to standard error.
         stderr: String,
+    },
+    /// What a container uses.
+    Uses {
+        /// Processor time in nanoseconds.
+        cpu_nanoseconds: u64,
+        /// Memory in bytes.
+        memory: u64,
+        /// Most bytes of memory that it may have.
+        memory_limit: Option<u64>,
     },
     /// Text.
     Text(String),

@@ -1,9 +1,11 @@
 //! What is on disk of a pod: the record, written before anything of the pod exists, and the status, written by its monitor.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::pod::around;
 use crate::pod::microvm::VM;
 use crate::pod::plan::users::IdRange;
 use crate::pod::plan::{PodPlan, PortPlan, Role};
+use crate::pod::wasm::WASM;
 use crate::runtime::cgroups::Cgroup;
 use crate::runtime::options::Member;
 use crate::runtime::process_id::ProcessId;
@@ -56,6 +58,9 @@ pub struct PodRecord {
     /// All its containers are in one microVM.
     #[serde(default)]
     pub vm: bool,
+    /// All its containers are modules in one process.
+    #[serde(default)]
+    pub wasm: bool,
     /// The group of pods that it is there with or not at all, until that is decided.
     #[serde(default)]
     pub group: Option<String>,
@@ -194,13 +199,16 @@ impl PodRecord {
         self.data.join("bundles").join(container)
     }
 
-    /// Where a container runs: a container of the pod's own state root, and where in its guest if that is a microVM.
+    /// Where a container runs: a container of the pod's own state root, and where in that if it is one around all.
     pub fn place(&self, container: &str) -> (String, Option<Member>) {
-        if !self.vm {
-            return (container.to_owned(), None);
-        }
+        let around = match (self.vm, self.wasm) {
+            (true, _) => VM,
+            (_, true) => WASM,
+            _ => return (container.to_owned(), None),
+        };
         let config = self.bundle(container).join("config.json");
-        (VM.to_owned(), Some(Member { name: container.to_owned(), config }))
+        let root = around::root(container);
+        (around.to_owned(), Some(Member { name: container.to_owned(), root, config }))
     }
 
     /// Writes the record.

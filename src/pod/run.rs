@@ -276,6 +276,7 @@ fn record(host: &PodHost, plan: &PodPlan) -> Result<PodRecord> {
         subdomain: plan.subdomain.clone(),
         ids: None,
         vm: plan.vm.is_some(),
+        wasm: plan.wasm.is_some(),
         group: None,
     })
 }

@@ -8,8 +8,8 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::pod::attachment;
 use crate::pod::clean;
 use crate::pod::plan::users::IdRange;
-use crate::pod::record::{PodPhase, PodRecord, PodStatus};
-use crate::runtime::options::Host;
+use crate::pod::record::{ContainerState, PodPhase, PodRecord, PodStatus};
+use crate::runtime::options::{Host, Member};
 use crate::storage::lock::Lock;
 use crate::storage::state_root::{StateDir, StateRoot};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
@@ -228,6 +228,22 @@ fn name_key(namespace: &str, name: &str) -> String {
 }
 
 impl Pod {
+    /// Where a container runs, as [`PodRecord::place`] has it, if it does: a container around several tells nothing of each.
+    pub fn place(&self, host: &Host, container: &str) -> Result<(String, Option<Member>)> {
+        if self.record.wasm {
+            let status = self.status(host)?;
+            let found = status.containers.iter().find(|status| status.name == container);
+            if found.is_none_or(|found| found.state != ContainerState::Running) {
+                crate::bail!(
+                    InvalidState,
+                    "container '{container}' of pod '{}' does not run",
+                    self.record.name
+                );
+            }
+        }
+        Ok(self.record.place(container))
+    }
+
     /// The state root of the pod's own containers.
     pub fn containers(&self, host: &Host) -> Host {
         containers(&self.record, host)
@@ -258,7 +274,7 @@ impl Pod {
             status.reason = Some("the monitor of the pod was killed".to_owned());
             status.finished = Some(crate::runtime::state::now());
             for container in &mut status.containers {
-                container.state = crate::pod::record::ContainerState::Exited;
+                container.state = ContainerState::Exited;
                 container.ready = false;
             }
             status.save(&self.dir)?;

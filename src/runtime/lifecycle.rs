@@ -30,6 +30,7 @@ use crate::storage::state_root::StateDir;
 use crate::vm::protocol::message::ProcessInfo;
 use oci_spec::runtime::{Process, Spec};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
 
 pub use crate::runtime::delete::delete;
 
@@ -177,7 +178,8 @@ pub fn exec_child(
     let child = if container.record.backend == Backend::Krun {
         guest_exec::exec(host, &container, &process, options, &console)?
     } else {
-        let target = exec_target(host, &container, &spec, &process)?;
+        let root = options.member.as_ref().map(|member| member.root.as_str());
+        let target = exec_target(host, &container, root, &spec, &process)?;
         let plan = exec_plan(&container, &spec, &process, target, options, &console, foreground)?;
         native::exec::exec(&container, &spec, plan)?
     };
@@ -190,14 +192,25 @@ pub fn exec_child(
     Ok((child, console))
 }
 
-/// In a container of a module, what is a module too runs as one, and everything else as the native program that it is.
-fn exec_target(host: &Host, container: &Container, spec: &Spec, process: &Process) -> Result<Target> {
+/// In a container of a module, what is a module too runs as one, and everything else as the native program that it is. `root` is that
+/// of the process inside the container's, if it is not that.
+fn exec_target(
+    host: &Host,
+    container: &Container,
+    root: Option<&str>,
+    spec: &Spec,
+    process: &Process,
+) -> Result<Target> {
     let (Backend::Wasm, Some(init)) = (container.record.backend, container.live_init()) else {
         return Ok(Target::native());
     };
     let Record { bundle, rootfs, cgroup, .. } = &container.record;
     let in_container = spec.linux().is_some();
-    let tree = if in_container { Tree::of_process(init.pid) } else { Tree::of_bundle(bundle, rootfs, spec) }?;
+    let tree = if in_container {
+        Tree::of_process(init.pid, root.unwrap_or_default())
+    } else {
+        Tree::of_bundle(bundle, rootfs, spec)
+    }?;
     let found = match source::find(&tree, process) {
         Ok(found) if found.is_module() || !in_container => found,
         Err(e) if !in_container => return Err(e),
@@ -237,6 +250,7 @@ fn exec_plan<'a>(
         },
         program: Program::new(process, &[])?,
         target,
+        root: options.member.as_ref().map(|member| PathBuf::from(&member.root)),
         seccomp: filter,
         console: console.for_child()?.map(|end| ConsolePlan::new(end, process)),
         preserve_fds: options.preserve_fds,

@@ -4,6 +4,7 @@ use crate::limits::MAX_CONTAINERS;
 use crate::runtime::cgroups::Driver;
 use crate::runtime::krun::engine::Libkrun;
 use crate::runtime::krun::guest::Given;
+use crate::runtime::wasm::together::Together;
 use crate::storage::config::{Annotations, Timeouts, VmLimits, WasmLimits};
 use crate::storage::state_root::StateRoot;
 use std::path::PathBuf;
@@ -76,6 +77,8 @@ pub struct CreateOptions {
     pub preserve_fds: u32,
     /// What runs in the guest of a microVM instead of the container's own program.
     pub guest: Option<Given>,
+    /// The modules that the container's process runs instead of one.
+    pub together: Option<Together>,
 }
 
 /// Arguments of `run`.
@@ -91,11 +94,13 @@ pub struct RunOptions {
     pub no_subreaper: bool,
 }
 
-/// One of several containers in the guest of a microVM.
+/// One of several containers that another one is around: in the guest of a microVM, or in the process of modules.
 #[derive(Debug, Clone)]
 pub struct Member {
     /// Its name there.
     pub name: String,
+    /// Its root, below that of the container around it.
+    pub root: String,
     /// File with its configuration.
     pub config: PathBuf,
 }
@@ -105,7 +110,7 @@ pub struct Member {
 pub struct ExecOptions {
     /// Container id.
     pub id: String,
-    /// Where in the guest, if that has several containers.
+    /// Which of the containers that this one is around, if it is.
     pub member: Option<Member>,
     /// What to execute.
     pub process: ExecProcess,

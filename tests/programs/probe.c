@@ -146,6 +146,9 @@ static int deep(volatile int level) {
 }
 
 int main(int argc, char **argv) {
+    // later SECONDS WHAT...: does that after so many seconds.
+    for (; argc > 3 && strcmp(argv[1], "later") == 0; argc -= 2, argv += 2)
+        sleep((unsigned)atoi(argv[2]));
     const char *what = argc > 1 ? argv[1] : "show";
     int number = argc > 2 ? atoi(argv[2]) : 0;
     if (strcmp(what, "show") == 0)

@@ -3,7 +3,7 @@
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::userns;
 use crate::pod::plan::users::IdRange;
-use crate::pod::{PodHost, microvm, operations};
+use crate::pod::{PodHost, operations};
 use crate::runtime::container::Container;
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, readlinkat, symlinkat};
@@ -90,7 +90,7 @@ fn side(host: &PodHost, text: &str, container: Option<&str>) -> Result<Side> {
     };
     let pod = host.store.open(pod)?;
     let id = operations::container(&pod, container)?;
-    let (place, member) = pod.record.place(&id);
+    let (place, member) = pod.place(&host.host, &id)?;
     let running = Container::open(&pod.containers(&host.host), &place)?;
     let init = running.live_init().ok_or_else(|| {
         Error::new(
@@ -98,8 +98,8 @@ fn side(host: &PodHost, text: &str, container: Option<&str>) -> Result<Side> {
             format!("container '{id}' of pod '{}' does not run", pod.record.name),
         )
     })?;
-    // What a guest has of files is below the root of its monitor.
-    let below = member.map(|member| microvm::root(&member.name)).unwrap_or_default();
+    // What is around all containers has their files below its root.
+    let below = member.map(|member| member.root).unwrap_or_default();
     let root = rustix::fs::open(format!("/proc/{}/root{below}", init.pid), flags, Mode::empty())
         .context(|| format!("cannot open the root of container '{id}'"))?;
     Ok(Side { root: Root(root), path: Path::new("/").join(path), init: Some(init.pid), ids: pod.record.ids })

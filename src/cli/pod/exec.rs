@@ -34,9 +34,10 @@ pub fn run(host: &PodHost, args: Args) -> Result<u8> {
         rustix::stdio::dup2_stdin(&null).context(|| "cannot close standard input")?;
     }
     let process = ExecArgs { args: args.command, tty: args.tty, ..ExecArgs::default() };
-    let (place, member) = pod.record.place(&id);
-    let options =
-        ExecOptions { id: place, member, process: ExecProcess::Args(process), ..ExecOptions::default() };
-    lifecycle::exec(&pod.containers(&host.host), &options)
-        .map_err(|e| e.wrap(format!("cannot exec in container '{id}' of pod '{}'", pod.record.name)))
+    let executed = pod.place(&host.host, &id).and_then(|(place, member)| {
+        let options =
+            ExecOptions { id: place, member, process: ExecProcess::Args(process), ..ExecOptions::default() };
+        lifecycle::exec(&pod.containers(&host.host), &options)
+    });
+    executed.map_err(|e| e.wrap(format!("cannot exec in container '{id}' of pod '{}'", pod.record.name)))
 }

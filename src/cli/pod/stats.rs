@@ -4,7 +4,11 @@ use super::table;
 use crate::cli::list::Format;
 use crate::cli::print;
 use crate::error::Result;
+use crate::limits::ANSWER_TIMEOUT;
 use crate::pod::PodHost;
+use crate::pod::protocol::{Ask, Reply, ask};
+use crate::pod::store::Pod;
+use crate::runtime::cgroups::Stats;
 use crate::runtime::{lifecycle, microvm};
 use serde_json::Value;
 
@@ -19,6 +23,21 @@ pub struct Args {
     format: Format,
 }
 
+/// What a module uses that shares a process with others: its monitor knows.
+fn module(pod: &Pod, container: String) -> Result<Stats> {
+    let answer = ask(&pod.dir, Ask::Measure { container }, Some(ANSWER_TIMEOUT))?;
+    let Some(Reply::Uses { cpu_nanoseconds, memory, memory_limit }) = answer else {
+        crate::bail!(InvalidState, "the pod does not run");
+    };
+    let mut stats = Stats::default();
+    stats.cpu.usage.total = cpu_nanoseconds;
+    stats.memory.usage.usage = memory;
+    stats.memory.usage.limit = memory_limit.unwrap_or(u64::MAX);
+    // Its thread.
+    stats.pids.current = 1;
+    Ok(stats)
+}
+
 /// `magikrun pod stats`
 pub fn run(host: &PodHost, args: &Args) -> Result<()> {
     let pod = host.store.open(&args.pod)?;
@@ -27,6 +46,7 @@ pub fn run(host: &PodHost, args: &Args) -> Result<()> {
     for container in &pod.record.containers {
         // One that has ended, or waits, uses nothing.
         let stats = match pod.record.place(&container.name) {
+            (_, Some(member)) if pod.record.wasm => module(&pod, member.name),
             (id, Some(member)) => microvm::stats(&containers, &id, &member.name),
             (id, None) => lifecycle::stats(&containers, &id),
         };

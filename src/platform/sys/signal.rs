@@ -53,6 +53,16 @@ const FATAL: [libc::c_int; 15] = [
     libc::SIGPWR,
 ];
 
+/// True for a signal that ends a process unless it handles it.
+pub fn is_fatal(number: i32) -> bool {
+    const FAULTS: [libc::c_int; 7] =
+        [libc::SIGKILL, libc::SIGILL, libc::SIGTRAP, libc::SIGBUS, libc::SIGFPE, libc::SIGSEGV, libc::SIGSYS];
+    FATAL.contains(&number)
+        || FAULTS.contains(&number)
+        || number == libc::SIGPIPE
+        || number >= libc::SIGRTMIN()
+}
+
 /// Makes signals that end other processes end this one, with the exit code 128 + n: the kernel keeps from the first process of
 /// a pid namespace every signal that it does not handle.
 pub fn exit_on_fatal_signals() {

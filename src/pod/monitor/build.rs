@@ -42,6 +42,9 @@ impl Monitor<'_> {
         if let Some(vm) = &self.plan().vm {
             return self.make_guest(vm);
         }
+        if let Some(wasm) = &self.plan().wasm {
+            return self.make_modules(wasm);
+        }
         for number in 0..self.members.len() {
             self.create_member(number)?;
             self.look()?;

@@ -39,6 +39,8 @@ pub(super) enum Waits {
     ToAsk,
     Stop,
     Job(u64),
+    /// What a container uses.
+    Measure(usize),
     /// What a container writes.
     Output(Viewer),
 }
@@ -88,7 +90,16 @@ impl Clients {
         }
     }
 
-    fn wait(&mut self, number: usize, waits: Waits) {
+    /// Answers those who wait for what a container uses.
+    pub(super) fn answer_measured(&mut self, member: usize, reply: &Reply) {
+        for client in
+            self.all.extract_if(.., |client| matches!(client.waits, Waits::Measure(of) if of == member))
+        {
+            let _ = client.wire.send(reply);
+        }
+    }
+
+    pub(super) fn wait(&mut self, number: usize, waits: Waits) {
         if let Some(client) = self.all.iter_mut().find(|client| client.number == number) {
             client.waits = waits;
         }
@@ -140,6 +151,10 @@ impl Monitor<'_> {
                 let job = self.start_job(member, Purpose::Client, &Action::Exec(command), limit);
                 self.clients.wait(number, Waits::Job(job));
                 Ok(None)
+            }
+            Ask::Measure { container } => {
+                let member = self.member(&container)?;
+                self.measure_module(number, member).map(|()| None)
             }
             Ask::Logs { container } => {
                 let name = &self.members[self.member(&container)?].plan.name;

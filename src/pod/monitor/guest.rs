@@ -4,6 +4,8 @@
 use super::Monitor;
 use super::guest_input::GuestInput;
 use super::logs::LogWriter;
+use super::members::KILLED;
+use super::said::Said;
 use super::streams::{Stream, Streams, with_streams};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::signal::pidfd_send_signal;
@@ -13,22 +15,17 @@ use crate::runtime::lifecycle;
 use crate::runtime::microvm::{Booting, Machine};
 use crate::runtime::options::CreateOptions;
 use crate::storage::config_file::write_json;
-use crate::vm::connection::{Connection, Received, reply_of, shown};
+use crate::vm::connection::{Connection, Received, reply_of};
 use crate::vm::protocol::frame::{Frame, Kind};
 use crate::vm::protocol::message::{Reply, Target};
 use rustix::event::PollFlags;
-use rustix::pipe::{PipeFlags, pipe_with};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
 /// Bundle of the container around the machine; no container has such a name.
 const BUNDLE: &str = "@vm";
 /// Most frames that are taken at once from one container: the others have their turn.
 const FRAMES: usize = 64;
-/// How much of what the machine's own processes say last is kept, in bytes.
-const MAX_SAID: usize = 1 << 10;
-/// Exit code of what is killed.
-const KILLED: u8 = 137;
 
 /// What the monitor waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +45,7 @@ pub(super) enum GuestSource {
 pub(super) struct Guest {
     machine: Machine,
     booting: Option<Booting>,
-    said: Option<OwnedFd>,
-    last: Vec<u8>,
+    said: Said,
     logs: Vec<(usize, Connection)>,
     pub(super) inputs: Vec<(usize, GuestInput)>,
     /// Containers of which more has arrived than was taken.
@@ -62,7 +58,7 @@ pub(super) struct Guest {
 impl Guest {
     pub(super) fn sources(&self) -> impl Iterator<Item = (GuestSource, BorrowedFd<'_>, PollFlags)> {
         let booting = self.booting.iter().map(|booting| (GuestSource::Booting, booting.as_fd()));
-        let said = self.said.iter().map(|said| (GuestSource::Said, said.as_fd()));
+        let said = self.said.source().into_iter().map(|said| (GuestSource::Said, said));
         let logs = self.logs.iter().map(|(number, log)| (GuestSource::Log(*number), log.as_fd()));
         let read = booting.chain(said).chain(logs).map(|(source, fd)| (source, fd, PollFlags::IN));
         let inputs = self.inputs.iter().flat_map(|(number, input)| {
@@ -76,22 +72,6 @@ impl Guest {
         &self.behind
     }
 
-    fn read_said(&mut self) {
-        let mut buffer = [0u8; MAX_SAID];
-        while let Some(fd) = &self.said {
-            match rustix::io::read(fd, &mut buffer) {
-                Ok(read @ 1..) => {
-                    self.last.extend_from_slice(&buffer[..read]);
-                    let surplus = self.last.len().saturating_sub(MAX_SAID);
-                    self.last.drain(..surplus);
-                }
-                Err(rustix::io::Errno::AGAIN) => return,
-                Err(rustix::io::Errno::INTR) => {}
-                _ => self.said = None,
-            }
-        }
-    }
-
     fn kill(&self) {
         let _ = pidfd_send_signal(&self.machine.child.pidfd, libc::SIGKILL);
     }
@@ -101,13 +81,7 @@ impl Monitor<'_> {
     /// Makes the machine with all containers in it, and waits until its guest is ready to start them.
     pub(super) fn make_guest(&mut self, vm: &VmPlan) -> Result<()> {
         let cannot = || "cannot create the pod's microVM";
-        let configs = (0..self.members.len())
-            .map(|number| {
-                let name = &self.members[number].plan.name;
-                self.write_config(number, &self.bundle(name)).context(|| format!("container '{name}'"))
-            })
-            .collect::<Result<Vec<_>>>()
-            .context(cannot)?;
+        let configs = self.write_configs().context(cannot)?;
         let volumes = self.guest_volumes()?;
         let mut members = Vec::new();
         for (member, config) in self.members.iter().zip(&configs) {
@@ -120,26 +94,16 @@ impl Monitor<'_> {
         write_json(&bundle.join("config.json"), &config)?;
         let guest = Some(microvm::given(self.plan(), vm, &members, &volumes)?);
         let options = CreateOptions { id: VM.to_owned(), bundle, guest, ..CreateOptions::default() };
-        let (said, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
-        rustix::io::ioctl_fionbio(&said, true)?;
+        let (said, theirs) = Said::new()?;
         let (host, foreground) = (&self.host, self.foreground);
         let created =
             with_streams(None, &theirs, &theirs, || lifecycle::create_child(host, &options, foreground));
         let (child, _) = created.context(cannot)?;
         let machine = Machine::new(&self.host, VM, child).context(cannot)?;
         let booting = Some(machine.boot().context(cannot)?);
-        let (last, logs, inputs, behind) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        self.guest = Some(Guest {
-            machine,
-            booting,
-            said: Some(said),
-            last,
-            logs,
-            inputs,
-            behind,
-            alive: true,
-            stopping: false,
-        });
+        let (logs, inputs, behind) = (Vec::new(), Vec::new(), Vec::new());
+        self.guest =
+            Some(Guest { machine, booting, said, logs, inputs, behind, alive: true, stopping: false });
         // The machine's own deadline ends this.
         self.wait_until("the start of the microVM", None, |monitor| {
             monitor.guest.as_ref().is_none_or(|guest| guest.booting.is_none())
@@ -149,7 +113,7 @@ impl Monitor<'_> {
     pub(super) fn serve_guest(&mut self, source: GuestSource) {
         match source {
             GuestSource::Booting => self.booted(),
-            GuestSource::Said => self.guest.iter_mut().for_each(Guest::read_said),
+            GuestSource::Said => self.guest.iter_mut().for_each(|guest| guest.said.read()),
             GuestSource::Log(number) => self.read_guest_log(number),
             GuestSource::Input(number) => self.move_input(number),
         }
@@ -177,7 +141,7 @@ impl Monitor<'_> {
             guest.inputs.push((number, GuestInput::new(way.input(&name, timeout)?, pipe)));
         }
         member.streams = streams;
-        (member.in_guest, member.exit, member.log) = (true, None, Some(log));
+        (member.inside, member.exit, member.log) = (true, None, Some(log));
         Ok(())
     }
 
@@ -255,7 +219,10 @@ impl Monitor<'_> {
     /// Sends a signal to the first process of a container, if that lives.
     pub(super) fn signal_member(&mut self, number: usize, signal: i32) {
         let member = &self.members[number];
-        let Some(guest) = self.guest.as_ref().filter(|_| member.in_guest) else {
+        if self.modules.is_some() {
+            return self.end_module(number, signal);
+        }
+        let Some(guest) = self.guest.as_ref().filter(|_| member.inside) else {
             return member.signal(signal);
         };
         let target = Target::Container(member.plan.name.clone());
@@ -273,9 +240,7 @@ impl Monitor<'_> {
             return false;
         };
         guest.alive = false;
-        guest.read_said();
-        let said = shown(String::from_utf8_lossy(&guest.last).trim());
-        let said = if said.is_empty() { said } else { format!(": {said}") };
+        let said = guest.said.suffix();
         let stopping = guest.stopping;
         self.booted();
         if !stopping {
@@ -288,7 +253,7 @@ impl Monitor<'_> {
                 self.read_guest_log(number);
             }
             self.close_log(number);
-            if self.members[number].in_guest {
+            if self.members[number].inside {
                 self.member_ended(number, KILLED);
             }
         }

@@ -20,14 +20,17 @@ use std::time::{Duration, Instant};
 /// Longest wait before a sidecar is started again.
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
+/// Exit code of what is killed.
+pub(super) const KILLED: u8 = 137;
+
 /// A container.
 pub(super) struct Member {
     pub(super) plan: ContainerPlan,
     /// Its first process while that lives.
     pub(super) pid: Option<i32>,
     pub(super) pidfd: Option<OwnedFd>,
-    /// It runs in the pod's microVM.
-    pub(super) in_guest: bool,
+    /// It is in what is around all containers: the pod's microVM, or the process of modules.
+    pub(super) inside: bool,
     /// Its program was executed.
     pub(super) started: bool,
     pub(super) exit: Option<u8>,
@@ -48,7 +51,7 @@ impl Member {
             plan: plan.clone(),
             pid: None,
             pidfd: None,
-            in_guest: false,
+            inside: false,
             started: false,
             exit: None,
             ready: false,
@@ -112,7 +115,7 @@ impl Member {
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.pid.is_some() || self.in_guest
+        self.pid.is_some() || self.inside
     }
 }
 
@@ -146,6 +149,15 @@ impl Monitor<'_> {
         (member.streams, member.log) = (streams, Some(log));
         (member.exit, member.started) = (None, false);
         Ok(())
+    }
+
+    /// Completes the configurations of all.
+    pub(super) fn write_configs(&self) -> Result<Vec<Value>> {
+        let write = |(number, member): (usize, &Member)| {
+            let name = &member.plan.name;
+            self.write_config(number, &self.bundle(name)).context(|| format!("container '{name}'"))
+        };
+        self.members.iter().enumerate().map(write).collect()
     }
 
     /// Completes the bundle's configuration by what is known only now. The root file system's mount is there already.
@@ -193,9 +205,12 @@ impl Monitor<'_> {
     /// Starts a created container, and returns when its program is executed and its hook has run.
     pub(super) fn start_member(&mut self, number: usize) -> Result<()> {
         let name = self.members[number].plan.name.clone();
-        let started = match self.guest {
-            Some(_) => self.start_in_guest(number),
-            None => lifecycle::start(&self.host, &name),
+        let started = if self.guest.is_some() {
+            self.start_in_guest(number)
+        } else if self.modules.is_some() {
+            self.start_module(number)
+        } else {
+            lifecycle::start(&self.host, &name)
         };
         started.context(|| format!("cannot start container '{name}'"))?;
         let member = &mut self.members[number];
@@ -212,11 +227,12 @@ impl Monitor<'_> {
         member.drain(|stream, data| self.clients.show(number, stream, data));
         self.clients.left(number, code);
         (member.pid, member.pidfd, member.exit, member.ready) = (None, None, Some(code), false);
-        member.in_guest = false;
+        member.inside = false;
         member.probes.clear();
         let (name, role, stopping) = (member.plan.name.clone(), member.plan.role, member.stopping);
         self.jobs.forget(number);
         if self.guest.is_none()
+            && self.modules.is_none()
             && let Err(e) = delete(&self.host, &name, true)
         {
             self.fail(e.wrap(format!("cannot delete container '{name}'")));
@@ -251,8 +267,14 @@ impl Monitor<'_> {
     /// Starts a sidecar again.
     pub(super) fn restart_member(&mut self, number: usize) {
         self.members[number].restart_at = None;
-        // In a guest everything of it is there already.
-        let created = if self.guest.is_some() { Ok(()) } else { self.create_member(number) };
+        let created = if self.guest.is_some() {
+            // Everything of it is there already.
+            Ok(())
+        } else if self.modules.is_some() {
+            self.prepare_module(number)
+        } else {
+            self.create_member(number)
+        };
         let done = created.and_then(|()| self.start_member(number));
         if let Err(e) = done {
             self.fail(e);

@@ -10,8 +10,10 @@ mod guest_input;
 mod jobs;
 mod logs;
 mod members;
+mod modules;
 mod names;
 mod network;
+mod said;
 mod sandbox;
 mod shares;
 mod sources;
@@ -41,6 +43,7 @@ use clients::Clients;
 use guest::Guest;
 use jobs::Jobs;
 use members::Member;
+use modules::Modules;
 use sandbox::Sandbox;
 use serde::{Deserialize, Serialize};
 use std::io::{Read as _, Write as _};
@@ -119,6 +122,8 @@ struct Monitor<'a> {
     sandbox: Option<Sandbox>,
     /// The microVM that all containers are in, if they are.
     guest: Option<Guest>,
+    /// The process that all containers are modules in, if they are.
+    modules: Option<Modules>,
     facts: Facts,
     /// Ports of the host that lead to the pod: those of its plan, and of extensions.
     ports_wanted: Vec<PortPlan>,
@@ -219,6 +224,7 @@ impl<'a> Monitor<'a> {
             dir,
             sandbox: None,
             guest: None,
+            modules: None,
             facts: Facts::default(),
             ports_wanted: Vec::new(),
             addresses: Vec::new(),

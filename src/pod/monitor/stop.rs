@@ -34,6 +34,7 @@ impl Monitor<'_> {
             self.end_members(&[sidecar], SIDECAR_GRACE);
         }
         self.stop_guest(false);
+        self.stop_modules();
         self.stop_infra();
     }
 
@@ -44,6 +45,7 @@ impl Monitor<'_> {
             member.signal(libc::SIGKILL);
         }
         self.stop_guest(true);
+        self.stop_modules();
         self.wait_for_end(|monitor| monitor.members.iter().any(Member::is_running));
         self.stop_infra();
         self.sandbox = None;

@@ -137,6 +137,16 @@ impl Streams {
 }
 
 impl Theirs {
+    /// Runs `job` with these three as descriptors to be passed on: input, output, second output.
+    pub(super) fn lent_to(self, job: impl FnOnce(&[BorrowedFd<'_>]) -> Result<()>) -> Result<()> {
+        let Some((stdout, stderr)) = &self.outputs else {
+            crate::bail!(System, "it has no standard streams");
+        };
+        // Without an input it is that of this process: nothing.
+        let stdin = self.stdin.as_ref().map_or_else(|| rustix::stdio::stdin(), |stdin| stdin.as_fd());
+        job(&[stdin, stdout.as_fd(), stderr.as_fd()])
+    }
+
     /// Runs `job` with these as standard streams, for children of it to keep.
     pub(super) fn given_to<T>(self, job: impl FnOnce() -> Result<T>) -> Result<T> {
         match &self.outputs {

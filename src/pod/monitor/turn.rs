@@ -5,6 +5,7 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::infra::message::FromInfra;
 use crate::infra::wire::{Received, Wire, timespec};
 use crate::pod::monitor::guest::{Guest, GuestSource};
+use crate::pod::monitor::modules::Modules;
 use crate::pod::monitor::streams::Stream;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -29,6 +30,8 @@ enum Source {
     Client(usize),
     Log(usize, Stream),
     Guest(GuestSource),
+    Modules,
+    ModulesSaid,
 }
 
 /// The pod depends on who makes it until it is committed.
@@ -122,6 +125,10 @@ impl Monitor<'_> {
                 add(Source::Log(number, stream), fd);
             }
         }
+        if let Some(modules) = &self.modules {
+            modules.events().into_iter().for_each(|fd| add_for(Source::Modules, fd, PollFlags::IN));
+            modules.said().into_iter().for_each(|fd| add_for(Source::ModulesSaid, fd, PollFlags::IN));
+        }
         for (source, fd, flags) in self.guest.iter().flat_map(Guest::sources) {
             if !matches!(source, GuestSource::Log(number) if self.clients.hold(number)) {
                 add_for(Source::Guest(source), fd, flags);
@@ -147,6 +154,8 @@ impl Monitor<'_> {
                 self.members[member].read_log(stream, |data| clients.show(member, stream, data));
             }
             Source::Guest(source) => self.serve_guest(source),
+            Source::Modules => self.hear_modules(),
+            Source::ModulesSaid => self.modules.iter_mut().for_each(Modules::read_said),
             // What has arrived with one message is not told again.
             Source::Infra => while self.hear_infra() {},
             Source::Maker => {
@@ -208,7 +217,7 @@ impl Monitor<'_> {
     fn ended(&mut self, pid: i32, code: u8) {
         if let Some(number) = self.members.iter().position(|member| member.pid == Some(pid)) {
             self.member_ended(number, code);
-        } else if self.guest_ended(pid) || self.jobs.ended(pid, code) {
+        } else if self.guest_ended(pid) || self.modules_ended(pid) || self.jobs.ended(pid, code) {
             // Dealt with by the next look at the jobs.
         } else if let Some(what) = self.sandbox.as_mut().and_then(|sandbox| sandbox.ended(pid)) {
             // What it has said last tells more.

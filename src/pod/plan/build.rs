@@ -5,7 +5,7 @@ use super::users::Users;
 use super::volumes::volume;
 use super::{
     ContainerPlan, ImageFacts, Input, MountPlan, Network, PodPlan, PortPlan, Propagation, Role, SubPath,
-    VolumePlan, dns, env, microvm, probes, resources, security,
+    VolumePlan, dns, env, microvm, probes, resources, security, wasm,
 };
 use crate::error::Result;
 use crate::image::bundle::MODULE;
@@ -97,9 +97,12 @@ pub fn plan(pod: &PodSpec, context: &Context) -> Result<PodPlan> {
         restart_policy: spec.restart_policy.unwrap_or(RestartPolicy::Always),
         extensions: context.extensions.clone(),
         vm: None,
+        wasm: None,
     };
     if pod.is_microvm() {
         microvm::enclose(pod, &mut plan, context.cpus)?;
+    } else {
+        wasm::enclose(&mut plan);
     }
     Ok(plan)
 }

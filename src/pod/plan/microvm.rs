@@ -1,6 +1,6 @@
 //! The microVM of a pod: how large it is, and what of the plan is done by its kernel.
 
-use super::{Action, ContainerPlan, Network, PodPlan, PortPlan, ProbePlan, Role};
+use super::{Action, ContainerPlan, Network, PodPlan, PortPlan, ProbePlan, resources};
 use crate::error::{Context as _, Result};
 use crate::pod::manifest::PodSpec;
 use crate::pod::manifest::types::{Container, Spec};
@@ -43,7 +43,7 @@ pub fn enclose(pod: &PodSpec, plan: &mut PodPlan, cpus: u64) -> Result<()> {
     let mut own: BTreeMap<String, String> = own.collect();
     own.entry(PORTS.to_owned()).or_insert_with(|| ports(&pod.spec, &plan.ports, &probed));
     let vm = VmPlan {
-        resources: resources(plan, annotations.get(RAM).and_then(|text| text.parse().ok())),
+        resources: size(plan, annotations.get(RAM).and_then(|text| text.parse().ok())),
         annotations: own,
         sysctls: std::mem::take(&mut plan.sysctls),
     };
@@ -66,17 +66,9 @@ impl VmPlan {
     }
 }
 
-/// The machine has what its containers may have together: those that run at the same time, or the largest that runs before them.
-fn resources(plan: &PodPlan, ram_mib: Option<u64>) -> Value {
-    let sum = |path: &str| {
-        let values = |role: &dyn Fn(Role) -> bool| {
-            let all = plan.containers.iter().filter(|c| role(c.role));
-            all.map(|c| c.resources.pointer(path).and_then(Value::as_u64)).collect::<Vec<_>>()
-        };
-        let together = values(&|role| role != Role::Init).into_iter().sum::<Option<u64>>()?;
-        let before = values(&|role| role == Role::Init).into_iter().collect::<Option<Vec<_>>>()?;
-        Some(before.into_iter().max().unwrap_or(0).max(together))
-    };
+/// The machine has what its containers may have together.
+fn size(plan: &PodPlan, ram_mib: Option<u64>) -> Value {
+    let sum = |path: &str| resources::together(&plan.containers, path);
     let own = |path: &str| plan.resources.pointer(path).and_then(Value::as_u64);
     let overhead = u64::from(OVERHEAD_MIB) << 20;
     let memory = own("/memory/limit")

@@ -12,11 +12,13 @@ mod resources;
 mod security;
 pub mod users;
 mod volumes;
+mod wasm;
 
 pub use build::{Context, plan};
 pub use dns::CLUSTER_DOMAIN;
 pub use microvm::VmPlan;
 pub use security::{apparmor_profile, seccomp_profiles};
+pub use wasm::WasmPlan;
 
 use crate::cni;
 use crate::pod::manifest::types::{Metadata, RestartPolicy};
@@ -133,6 +135,8 @@ pub struct PodPlan {
     pub extensions: Vec<PathBuf>,
     /// The microVM that all containers are in, if they are.
     pub vm: Option<VmPlan>,
+    /// The process that all containers are modules in, if they are.
+    pub wasm: Option<WasmPlan>,
 }
 
 /// What a container is for.

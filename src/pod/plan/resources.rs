@@ -1,7 +1,7 @@
 //! Limits and requests as settings of cgroups.
 
-use super::Context;
 use super::users::Users;
+use super::{ContainerPlan, Context, Role};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pod::manifest::PodSpec;
 use crate::pod::manifest::types::{Container, Quantity, Resources};
@@ -69,6 +69,18 @@ fn settings(resources: &Resources, memory: Option<u64>, users: Users) -> Value {
         all.insert("hugepageLimits".to_owned(), Value::Array(pages));
     }
     Value::Object(all)
+}
+
+/// What all containers have together of the limit at `path`: those that run at the same time, or the largest that runs before them. None
+/// where one of them is not limited.
+pub fn together(containers: &[ContainerPlan], path: &str) -> Option<u64> {
+    let values = |role: &dyn Fn(Role) -> bool| {
+        let all = containers.iter().filter(|c| role(c.role));
+        all.map(|c| c.resources.pointer(path).and_then(Value::as_u64)).collect::<Vec<_>>()
+    };
+    let together = values(&|role| role != Role::Init).into_iter().sum::<Option<u64>>()?;
+    let before = values(&|role| role == Role::Init).into_iter().collect::<Option<Vec<_>>>()?;
+    Some(before.into_iter().max().unwrap_or(0).max(together))
 }
 
 /// A size of huge pages as the kernel writes it: `2MB`.

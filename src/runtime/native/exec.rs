@@ -14,6 +14,7 @@ use crate::runtime::native::process::ProcessPlan;
 use crate::runtime::native::program::Program;
 use crate::runtime::native::target::Target;
 use crate::runtime::native::{affinity, listener, start};
+use crate::runtime::rootfs;
 use crate::runtime::seccomp::Filter;
 use crate::runtime::terminal::{self, ConsolePlan};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
@@ -21,6 +22,7 @@ use rustix::process::{PidfdFlags, WaitOptions};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 /// Everything that the process needs.
 pub struct ExecPlan<'a> {
@@ -30,6 +32,8 @@ pub struct ExecPlan<'a> {
     pub program: Program,
     /// What it is executed as.
     pub target: Target,
+    /// Its root, where that is one inside the container's.
+    pub root: Option<PathBuf>,
     /// Filter to load: that of the container.
     pub seccomp: Option<Filter>,
     /// Terminal to make.
@@ -187,6 +191,7 @@ fn set_up(plan: &mut ExecPlan<'_>, channel: &Channel) -> Result<Infallible> {
     if let Some(console) = &plan.console {
         terminal::set_up(console, None)?;
     }
+    plan.root.as_deref().map_or(Ok(()), rootfs::enter_inner)?;
     plan.target.in_root()?;
     plan.process.apply_attributes()?;
     let mut needed = plan.target.descriptors();

@@ -25,6 +25,7 @@ use crate::runtime::validate::{allowed, no_process, validate};
 use crate::runtime::wasm::program::Program as Module;
 use crate::runtime::wasm::settings::Settings;
 use crate::runtime::wasm::source::{self, Source, Tree};
+use crate::runtime::wasm::together::Programs;
 use crate::runtime::{backend, spec, state};
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, LinuxResources, Process, Spec};
 use std::collections::BTreeMap;
@@ -45,6 +46,8 @@ pub struct Bundle {
     pub backend: Backend,
     /// The module to run, where that is WebAssembly.
     pub module: Option<Module>,
+    /// The modules to run instead of one.
+    pub together: Option<Programs>,
     /// The machine to become, where that is a microVM of its own.
     pub vm: Option<Vm>,
     /// The place in the microVM of its pod, where it has one.
@@ -66,8 +69,10 @@ pub fn load(host: &Host, options: &CreateOptions) -> Result<Bundle> {
     if spec.linux().is_none() && backend != Backend::Wasm {
         return Err(missing("linux"));
     }
+    let together = options.together.as_ref().filter(|_| backend == Backend::Wasm);
+    let together = together.map(|together| Programs::prepare(&host.wasm, together)).transpose()?;
     let module = match backend {
-        Backend::Wasm => {
+        Backend::Wasm if together.is_none() => {
             let mut settings = Settings::from_spec(&spec, &host.wasm)?;
             if spec.linux().is_none() {
                 settings = settings.without_cgroup();
@@ -85,7 +90,7 @@ pub fn load(host: &Host, options: &CreateOptions) -> Result<Bundle> {
         Backend::Krun if member.is_none() => Some(Vm::prepare(host, options, &mut spec, &rootfs)?),
         _ => None,
     };
-    Ok(Bundle { path, rootfs, spec, raw, backend, module, vm, member })
+    Ok(Bundle { path, rootfs, spec, raw, backend, module, together, vm, member })
 }
 
 /// The place of a container in the microVM of its pod, if it is in one.
@@ -217,6 +222,9 @@ pub fn target(bundle: &mut Bundle) -> Result<Target> {
         return Ok(Target::Member(Box::new(member)));
     }
     let Some(process) = bundle.spec.process() else { return Ok(Target::Nothing) };
+    if let Some(programs) = bundle.together.take() {
+        return Target::modules(programs);
+    }
     let Some(module) = bundle.module.take() else { return Ok(Target::native()) };
     let mut namespaces = bundle.spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());
     let own_mounts = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::Mount && n.path().is_none();
@@ -310,6 +318,11 @@ fn context(
         label_mounts: label_mounts(linux),
         console: process.terminal().unwrap_or(false),
         no_pivot: options.no_pivot,
+        inner: options
+            .together
+            .iter()
+            .flat_map(|together| together.parts.iter().map(|part| PathBuf::from(&part.root)))
+            .collect(),
     }
 }
 

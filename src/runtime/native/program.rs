@@ -6,7 +6,7 @@
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use nix::fcntl::AtFlags;
 use oci_spec::runtime::Process;
-use rustix::fs::{Access, FileType, Mode, OFlags};
+use rustix::fs::{Access, FileType, Mode, OFlags, ResolveFlags};
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io::Read as _;
@@ -55,6 +55,16 @@ impl Program {
         self.env.push(format!("{name}={value}"));
     }
 
+    /// Arguments, the name of the program first.
+    pub fn args(&self) -> &[String] {
+        &self.args
+    }
+
+    /// Environment: names and values.
+    pub fn env(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.env.iter().filter_map(|pair| pair.split_once('='))
+    }
+
     fn var(&self, name: &str) -> Option<&str> {
         self.env.iter().rev().find(|pair| name_of(pair) == name).map(|pair| &pair[name.len() + 1..])
     }
@@ -62,7 +72,7 @@ impl Program {
     /// In the container: gives the process a HOME if the configuration does not, as runc does.
     pub fn set_home(&mut self, uid: u32) {
         if self.var("HOME").is_none_or(str::is_empty) {
-            let home = home_directory(uid).unwrap_or_else(|| "/".to_owned());
+            let home = home_below(Path::new("/"), uid);
             self.set_env("HOME", &home);
         }
     }
@@ -167,11 +177,19 @@ fn executable(path: &Path) -> std::result::Result<(), rustix::io::Errno> {
     }
 }
 
+/// The home directory of a user in a container whose root is a directory that this process can reach.
+pub fn home_below(root: &Path, uid: u32) -> String {
+    home_directory(root, uid).unwrap_or_else(|| "/".to_owned())
+}
+
 /// The home directory that the container's `/etc/passwd` gives a user.
-fn home_directory(uid: u32) -> Option<String> {
+fn home_directory(root: &Path, uid: u32) -> Option<String> {
     // Not blocking, since the image may hold a FIFO there; and only a regular file is read.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let fd = rustix::fs::open("/etc/passwd", flags, Mode::empty()).ok()?;
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, directory, Mode::empty()).ok()?;
+    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let fd = rustix::fs::openat2(&root, "etc/passwd", flags, Mode::empty(), inside).ok()?;
     if FileType::from_raw_mode(rustix::fs::fstat(&fd).ok()?.st_mode) != FileType::RegularFile {
         return None;
     }

@@ -11,6 +11,7 @@ use crate::runtime::native::program::Program;
 use crate::runtime::wasm::handover::Handover;
 use crate::runtime::wasm::preopen;
 use crate::runtime::wasm::program::Program as Module;
+use crate::runtime::wasm::together::Programs;
 use crate::storage::state_root::StateDir;
 use oci_spec::runtime::{Process, Spec};
 use std::convert::Infallible;
@@ -64,6 +65,11 @@ impl Target {
             Self::Member(member) => Some(member.membership.clone()),
             _ => None,
         }
+    }
+
+    /// Several modules, in a container with mounts of its own.
+    pub fn modules(programs: Programs) -> Result<Self> {
+        Ok(Self::Wasm(Box::new(Handover::to_several(programs)?)))
     }
 
     /// Tells it the cgroup whose memory limit it has to keep, when the cgroup is made.

@@ -5,6 +5,7 @@ use super::masks;
 use super::plan::RootfsPlan;
 use super::prepare::Prepared;
 use crate::error::{Context as _, Result};
+use crate::platform::sys::security;
 use rustix::fd::{AsFd as _, BorrowedFd};
 use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::mount::{
@@ -48,6 +49,17 @@ fn pivot(root: BorrowedFd<'_>) -> Result<()> {
         .context(|| "cannot make the old root a slave")?;
     unmount(".", UnmountFlags::DETACH).context(|| "cannot unmount the old root")?;
     chdir("/").context(|| "cannot enter the new root")
+}
+
+/// Makes a root inside that of the container the root of this process, in a mount namespace of its own: nothing beside it can be
+/// reached afterwards. `path` is one at which something is mounted.
+pub fn enter_inner(path: &Path) -> Result<()> {
+    security::unshare(libc::CLONE_NEWNS as u64).context(|| "cannot make a mount namespace")?;
+    mount_change("/", Propagation::PRIVATE | Propagation::REC)
+        .context(|| "cannot keep the mounts of the process apart")?;
+    let root = open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .context(|| format!("cannot open '{}'", path.display()))?;
+    pivot(root.as_fd())
 }
 
 /// For a root on the kernel's initial ramdisk, which pivot_root(2) refuses to leave.

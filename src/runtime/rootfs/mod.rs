@@ -18,7 +18,7 @@ mod plan;
 mod prepare;
 mod resolve;
 
-pub use enter::{enter, finish};
+pub use enter::{enter, enter_inner, finish};
 pub use options::known_mount_options;
 pub use plan::{CgroupMount, IdMappings, PlanContext, RootfsPlan};
 pub use prepare::{Prepared, prepare, unescape};

@@ -46,6 +46,9 @@ pub struct PlanContext {
     pub console: bool,
     /// Use `MS_MOVE` and chroot(2) instead of pivot_root(2).
     pub no_pivot: bool,
+    /// Roots inside this one, absolute: what is mounted below one of them never leaves it, whatever links lead elsewhere, and
+    /// each has the devices that a container has.
+    pub inner: Vec<PathBuf>,
 }
 
 /// What kind of mount.
@@ -66,7 +69,9 @@ pub(super) struct MountPlan {
     /// File system type.
     pub(super) fs: String,
     pub(super) source: PathBuf,
-    /// Absolute inside the root.
+    /// The inner root that it is in, if it is.
+    pub(super) inner: Option<PathBuf>,
+    /// Absolute inside the root, or inside the inner one.
     pub(super) destination: PathBuf,
     pub(super) options: Options,
     pub(super) mappings: Option<IdMappings>,
@@ -135,6 +140,7 @@ impl RootfsPlan {
             kind: MountKind::Bind,
             fs: "bind".to_owned(),
             source: source.to_owned(),
+            inner: None,
             destination: destination.to_owned(),
             options: Options::parse(["bind", "nosuid", "noexec", "nodev", "ro"]),
             mappings: None,
@@ -252,16 +258,21 @@ fn mount_plan(mount: &Mount, bundle: &Path, context: &PlanContext) -> Result<Mou
         _ if source.as_os_str().is_empty() => PathBuf::from(&fs),
         _ => source,
     };
-    Ok(MountPlan {
-        kind,
-        fs,
-        source,
-        destination: clean_keeping_links(name),
-        options,
-        mappings,
-        tree: None,
-        layers: Vec::new(),
-    })
+    let (inner, destination) = inner_root(&context.inner, clean_keeping_links(name));
+    Ok(MountPlan { kind, fs, source, inner, destination, options, mappings, tree: None, layers: Vec::new() })
+}
+
+/// The inner root that a destination is in, and the destination there. What is mounted as such a root itself is in none.
+fn inner_root(inner: &[PathBuf], destination: PathBuf) -> (Option<PathBuf>, PathBuf) {
+    let below =
+        |root: &&PathBuf| destination.strip_prefix(root).is_ok_and(|rest| !rest.as_os_str().is_empty());
+    match inner.iter().find(below) {
+        Some(root) => {
+            let rest = destination.strip_prefix(root).unwrap_or(&destination);
+            (Some(root.clone()), Path::new("/").join(rest))
+        }
+        None => (None, destination),
+    }
 }
 
 /// Absolute, with `..` left to the resolver, which knows where links lead.

@@ -43,10 +43,15 @@ pub fn prepare(plan: &mut RootfsPlan) -> Result<Prepared> {
     let mut late_read_only = Vec::new();
     let plans = std::mem::take(&mut plan.mounts);
     for mount in &plans {
+        let inner = mount.inner.as_ref().map(|inner| open_inner(&root, inner)).transpose()?;
+        let root = inner.as_ref().unwrap_or(&root);
         mount_one(plan, mount, root.as_fd(), &mut late_read_only).map_err(|e| e.wrap(mount.description()))?;
     }
     if !binds_dev(&plans) {
         devices::create(plan, root.as_fd())?;
+    }
+    for inner in &plan.context.inner {
+        devices::create(plan, open_inner(&root, inner)?.as_fd())?;
     }
     plan.mounts = plans;
     locate(root.as_fd(), &plan.cwd)
@@ -55,6 +60,12 @@ pub fn prepare(plan: &mut RootfsPlan) -> Result<Prepared> {
         // What cannot be made, on a read-only root or below a file, is reported when it is entered.
         .unwrap_or_default();
     Ok(Prepared { root, late_read_only })
+}
+
+/// Opens a root inside the root.
+fn open_inner(root: &OwnedFd, path: &Path) -> Result<OwnedFd> {
+    let cannot = || format!("cannot open '{}' in the root file system", path.display());
+    locate(root.as_fd(), path).and_then(super::resolve::Spot::or_create_dir).context(cannot)
 }
 
 fn open_root(path: &Path) -> Result<OwnedFd> {
@@ -138,7 +149,9 @@ fn mount_one(
 
 /// With a `/dev` from the host, the devices are the caller's business.
 fn binds_dev(mounts: &[MountPlan]) -> bool {
-    mounts.iter().any(|mount| mount.kind == MountKind::Bind && mount.destination == Path::new("/dev"))
+    mounts.iter().any(|mount| {
+        mount.kind == MountKind::Bind && mount.inner.is_none() && mount.destination == Path::new("/dev")
+    })
 }
 
 #[cfg(test)]

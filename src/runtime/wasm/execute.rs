@@ -1,6 +1,7 @@
 //! Running a program to its end.
 
 use super::instance::{self, Budget, Call, State};
+use super::limiter::Container;
 use super::outcome::Outcome;
 use super::program::{Kind, Program};
 use super::{http, load, passed};
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::task::Poll;
 use tokio::sync::Notify;
 use wasmtime::component::Component;
-use wasmtime::{Engine, Module, Store};
+use wasmtime::{Engine, Module, Store, TypedFunc};
 use wasmtime_wasi::p2::bindings::Command;
 
 /// A program with everything that it needs to run.
@@ -38,7 +39,7 @@ impl Job {
             path: path.display().to_string(),
             kind,
             code,
-            budget: Budget::new(call, &settings, None),
+            budget: Budget::new(call, &settings, Container::Unlimited),
             listener: settings.http.map(http::listen).transpose()?,
         })
     }
@@ -75,68 +76,124 @@ impl Stop {
     }
 }
 
-/// Loaded code.
-enum Loaded {
-    Module(Module),
-    Component(Component),
+/// A program in its own store, of which nothing has run but what an instance runs when it is made.
+enum Ready {
+    Module(Store<State>, TypedFunc<(), ()>),
+    Component(Store<State>, Command),
+    /// It has a store for each request.
+    Proxy(Component, TcpListener, Budget),
+    #[cfg(feature = "wasi-p3")]
+    Concurrent(Store<State>, Component, wasmtime::component::Linker<State>),
+}
+
+/// What a program waits for, once it is ready, that is one of several in this process.
+pub trait Gate {
+    /// It is ready.
+    fn ready(&self);
+    /// Returns when it is to run.
+    fn opened(&self) -> impl Future<Output = ()>;
 }
 
 /// Runs a program on this thread, until it ends or `stop` ends it.
 pub fn run(engine: &Engine, job: Job, stop: Option<&Stop>) -> Result<Outcome> {
+    let (path, serves) = (job.path.clone(), job.listener.is_some());
+    execute(serves, stop, async {
+        match prepare(engine, job).await? {
+            Ok(ready) => go(engine, ready, &path).await,
+            Err(outcome) => Ok(outcome),
+        }
+    })
+}
+
+/// As [`run`], but only when the gate is opened. An outcome before that is why it cannot run.
+pub fn run_behind(gate: &impl Gate, engine: &Engine, job: Job, stop: &Stop) -> Result<Outcome> {
+    let (path, serves) = (job.path.clone(), job.listener.is_some());
+    execute(serves, Some(stop), async {
+        match prepare(engine, job).await? {
+            Ok(ready) => {
+                gate.ready();
+                gate.opened().await;
+                go(engine, ready, &path).await
+            }
+            Err(outcome) => Ok(outcome),
+        }
+    })
+}
+
+fn execute(
+    serves: bool,
+    stop: Option<&Stop>,
+    work: impl Future<Output = Result<Outcome>>,
+) -> Result<Outcome> {
     let mut executor = tokio::runtime::Builder::new_current_thread();
-    if job.listener.is_some() {
+    if serves {
         // Every task may take a whole turn.
         executor.event_interval(1);
     }
     let runtime = executor.enable_io().enable_time().build().context(|| "cannot make an executor")?;
     let ended = match stop {
-        Some(stop) => runtime.block_on(stop.or(go(engine, job))),
-        None => runtime.block_on(go(engine, job)),
+        Some(stop) => runtime.block_on(stop.or(work)),
+        None => runtime.block_on(work),
     };
     // A thread may be waiting for a file that never comes, as a FIFO can make it.
     runtime.shutdown_background();
     ended
 }
 
-async fn go(engine: &Engine, job: Job) -> Result<Outcome> {
+/// Loads a program and makes its instance; or tells how that ended.
+async fn prepare(engine: &Engine, job: Job) -> Result<Result<Ready, Outcome>> {
     let Job { path, kind, code, budget, listener } = job;
-    let loaded = match kind {
-        Kind::Command => Loaded::Module(load::module(engine, code)?),
-        Kind::Component | Kind::Proxy => Loaded::Component(load::component(engine, code)?),
-    };
-    if let (Loaded::Component(component), Some(listener)) = (&loaded, listener) {
-        return http::serve(engine, component, listener, budget, path).await;
+    if kind == Kind::Command {
+        let (module, mut store) = (load::module(engine, code)?, budget.store(engine)?);
+        return Ok(match command(&mut store, &module).await {
+            Ok(start) => Ok(Ready::Module(store, start)),
+            Err(e) => Err(Outcome::of(&e, &path, &store.data().limiter)),
+        });
+    }
+    let component = load::component(engine, code)?;
+    if let Some(listener) = listener {
+        return Ok(Ok(Ready::Proxy(component, listener, budget)));
     }
     let mut store = budget.store(engine)?;
-    let ended = match &loaded {
-        Loaded::Module(module) => command(&mut store, module).await,
-        Loaded::Component(component) => component_command(&mut store, component).await,
-    };
-    Ok(match ended {
-        Ok(code) => Outcome::exited(code),
-        Err(e) => Outcome::of(&e, &path, &store.data().limiter),
+    let linker = instance::component_linker(engine, &component)?;
+    #[cfg(feature = "wasi-p3")]
+    if instance::exports(engine, &component, super::p3::COMMAND_EXPORT) {
+        return Ok(Ok(Ready::Concurrent(store, component, linker)));
+    }
+    Ok(match Command::instantiate_async(&mut store, &component, &linker).await {
+        Ok(command) => Ok(Ready::Component(store, command)),
+        Err(e) => Err(Outcome::of(&e, &path, &store.data().limiter)),
     })
 }
 
-/// Runs a core module.
-async fn command(store: &mut Store<State>, module: &Module) -> wasmtime::Result<i32> {
+/// Links and instantiates a core module.
+async fn command(store: &mut Store<State>, module: &Module) -> wasmtime::Result<TypedFunc<(), ()>> {
     let mut linker = instance::module_linker(store.engine())?;
     if !store.data().passed.is_empty() {
         passed::link(&mut linker)?;
     }
     let instance = linker.instantiate_async(&mut *store, module).await?;
-    let start = instance.get_typed_func::<(), ()>(&mut *store, "_start")?;
-    start.call_async(store, ()).await.map(|()| 0)
+    instance.get_typed_func::<(), ()>(&mut *store, "_start")
 }
 
-/// Runs a component.
-async fn component_command(store: &mut Store<State>, component: &Component) -> wasmtime::Result<i32> {
-    let linker = instance::component_linker(store.engine(), component)?;
-    #[cfg(feature = "wasi-p3")]
-    if instance::exports(store.engine(), component, super::p3::COMMAND_EXPORT) {
-        return super::p3::command(store, component, &linker).await;
-    }
-    let command = Command::instantiate_async(&mut *store, component, &linker).await?;
-    let result = command.wasi_cli_run().call_run(store).await?;
-    Ok(i32::from(result.is_err()))
+/// Runs what is ready to its end.
+async fn go(engine: &Engine, ready: Ready, path: &str) -> Result<Outcome> {
+    let failed = |result: Result<(), ()>| i32::from(result.is_err());
+    let (ended, store) = match ready {
+        Ready::Proxy(component, listener, budget) => {
+            return http::serve(engine, &component, listener, budget, path.to_owned()).await;
+        }
+        Ready::Module(mut store, start) => (start.call_async(&mut store, ()).await.map(|()| 0), store),
+        Ready::Component(mut store, command) => {
+            (command.wasi_cli_run().call_run(&mut store).await.map(failed), store)
+        }
+        #[cfg(feature = "wasi-p3")]
+        Ready::Concurrent(mut store, component, linker) => {
+            (super::p3::command(&mut store, &component, &linker).await, store)
+        }
+    };
+    Ok(match ended {
+        Ok(code) => Outcome::exited(code),
+        Err(e) => Outcome::of(&e, path, &store.data().limiter),
+    })
 }

@@ -8,6 +8,7 @@
 use super::preopen::Preopen;
 use super::program::{Kind, Program};
 use super::settings::Settings;
+use super::together::{self, Programs};
 use super::view::{Procfs, View};
 use crate::error::{Context as _, Result};
 use crate::platform::{memory, selfexe};
@@ -24,9 +25,18 @@ use std::path::{Path, PathBuf};
 /// The variable that holds the number of the plan's descriptor.
 pub const MARKER: &str = "_MAGIKRUN_WASM";
 
-/// What the new program image is told. Numbers are those of descriptors that it inherits.
+/// What the new program image is told.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Plan {
+pub enum Plan {
+    /// To run a program.
+    One(One),
+    /// To run several.
+    Several(together::Plan),
+}
+
+/// What it is told of its one program. Numbers are those of descriptors that it inherits.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct One {
     /// Path of the module, for messages.
     pub path: String,
     /// What it is.
@@ -45,15 +55,20 @@ pub struct Plan {
     pub preopens: Vec<Preopen>,
 }
 
-/// A program that is about to be handed over to.
+/// What is about to be handed over to.
 #[derive(Debug)]
 pub struct Handover {
-    program: Program,
-    cwd: PathBuf,
+    what: What,
     files: Files,
     exe: OwnedFd,
-    memory_limit: Option<File>,
     plan: Option<File>,
+}
+
+/// A program, or several.
+#[derive(Debug)]
+enum What {
+    One { program: Box<Program>, cwd: PathBuf, memory_limit: Option<File> },
+    Several(Programs),
 }
 
 /// What a module sees of files.
@@ -74,19 +89,21 @@ impl Handover {
             Some(preopens) => Files::Preopens(preopens),
             None => Files::Container(Procfs::open()?),
         };
-        Ok(Self {
-            program,
-            cwd: cwd.to_owned(),
-            files,
-            exe: selfexe::open()?,
-            memory_limit: None,
-            plan: None,
-        })
+        let what = What::One { program: Box::new(program), cwd: cwd.to_owned(), memory_limit: None };
+        Ok(Self { what, files, exe: selfexe::open()?, plan: None })
     }
 
-    /// Gives the program the file that holds the memory limit of its cgroup.
+    /// Makes ready what only the parent can reach, for several programs.
+    pub fn to_several(programs: Programs) -> Result<Self> {
+        let files = Files::Container(Procfs::open()?);
+        Ok(Self { what: What::Several(programs), files, exe: selfexe::open()?, plan: None })
+    }
+
+    /// Gives the program the file that holds the memory limit of its cgroup. Several know what each may have.
     pub fn set_memory_limit(&mut self, file: Option<File>) {
-        self.memory_limit = file;
+        if let What::One { memory_limit, .. } = &mut self.what {
+            *memory_limit = file;
+        }
     }
 
     /// In the container's root, while this process may still mount.
@@ -98,18 +115,22 @@ impl Handover {
     }
 
     fn write_plan(&mut self) -> Result<()> {
-        let plan = Plan {
-            path: self.program.path.display().to_string(),
-            kind: self.program.kind,
-            settings: self.program.settings.clone(),
-            cwd: self.cwd.display().to_string(),
-            code: self.program.code.as_raw_fd(),
-            root: self.view().map(|view| view.root.as_raw_fd()),
-            memory_limit: self.memory_limit.as_ref().map(AsRawFd::as_raw_fd),
-            preopens: match &self.files {
-                Files::Preopens(preopens) => preopens.clone(),
-                Files::Container(_) | Files::View(_) => Vec::new(),
-            },
+        let root = self.view().map(|view| view.root.as_raw_fd());
+        let plan = match &self.what {
+            What::Several(programs) => Plan::Several(programs.plan(root.unwrap_or(-1))),
+            What::One { program, cwd, memory_limit } => Plan::One(One {
+                path: program.path.display().to_string(),
+                kind: program.kind,
+                settings: program.settings.clone(),
+                cwd: cwd.display().to_string(),
+                code: program.code.as_raw_fd(),
+                root,
+                memory_limit: memory_limit.as_ref().map(AsRawFd::as_raw_fd),
+                preopens: match &self.files {
+                    Files::Preopens(preopens) => preopens.clone(),
+                    Files::Container(_) | Files::View(_) => Vec::new(),
+                },
+            }),
         };
         let mut file = memory::file()?;
         file.write_all(&serde_json::to_vec(&plan)?).context(|| "cannot write the plan of the module")?;
@@ -126,9 +147,13 @@ impl Handover {
 
     fn inherited(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let view = self.view().into_iter().flat_map(|view| [view.root.as_fd(), view.namespace.as_fd()]);
-        view.chain(self.memory_limit.iter().map(AsFd::as_fd))
-            .chain(self.plan.iter().map(AsFd::as_fd))
-            .chain([self.program.code.as_fd()])
+        let own: Vec<BorrowedFd<'_>> = match &self.what {
+            What::One { program, memory_limit, .. } => {
+                memory_limit.iter().map(AsFd::as_fd).chain([program.code.as_fd()]).collect()
+            }
+            What::Several(programs) => programs.descriptors().collect(),
+        };
+        view.chain(own).chain(self.plan.iter().map(AsFd::as_fd))
     }
 
     /// The descriptors that must stay open until the program runs.

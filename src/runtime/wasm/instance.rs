@@ -1,14 +1,13 @@
 //! What a program sees of the world: the state of its store, and what is linked to it.
 
 use super::fetch::Hooks;
-use super::limiter::{Limiter, Memory};
+use super::limiter::{Container, Limiter, Memory};
 use super::names::lookup;
 use super::passed::{Passed, placeholders};
 use super::preopen::Preopen;
 use super::settings::{CodeSettings, Limits, Settings, Sockets};
-use super::stdio::Stdin;
+use super::stdio::{Stdin, Stdout, Streams};
 use crate::error::{Error, ErrorKind, Result};
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use wasmtime::component::Component;
@@ -37,6 +36,8 @@ pub struct Call {
     pub passed: Vec<Arc<OwnedFd>>,
     /// It reads the standard input of this process.
     pub stdin: bool,
+    /// Standard streams that are not those of this process.
+    pub streams: Option<Streams>,
     /// It has this process for itself, and so may block its thread.
     pub alone: bool,
 }
@@ -70,9 +71,14 @@ impl State {
         // Before the preopens, which take it over.
         wasi.allow_blocking_current_thread(call.alone);
         wasi.args(&call.args).envs(&call.env).initial_cwd(&call.cwd);
-        wasi.inherit_stdout().inherit_stderr();
-        if call.stdin {
-            wasi.stdin(Stdin::default());
+        if let Some(Streams { stdin, stdout, stderr }) = &call.streams {
+            wasi.stdin(Stdin::of(stdin.clone()));
+            wasi.stdout(Stdout::of(stdout.clone())).stderr(Stdout::of(stderr.clone()));
+        } else {
+            wasi.inherit_stdout().inherit_stderr();
+            if call.stdin {
+                wasi.stdin(Stdin::default());
+            }
         }
         for Preopen { path, name, read_only } in
             placeholders(&call.preopens, call.passed.len()).iter().chain(&call.preopens)
@@ -113,9 +119,14 @@ pub struct Budget {
 
 impl Budget {
     /// The budget of one program; see [`Memory::new`].
-    pub fn new(call: Call, settings: &Settings, cgroup: Option<File>) -> Self {
+    pub fn new(call: Call, settings: &Settings, container: impl Into<Container>) -> Self {
         let Settings { code, limits, .. } = *settings;
-        Self { call, code, limits, memory: Memory::new(limits.memory_pages, cgroup) }
+        Self { call, code, limits, memory: Memory::new(limits.memory_pages, container) }
+    }
+
+    /// The memory that they use.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// A store for an instance.
@@ -124,11 +135,9 @@ impl Budget {
         let mut store = Store::new(engine, State::new(&self.call, limiter)?);
         store.limiter(|state| &mut state.limiter);
         if self.code.epochs {
-            // The first increment of the engine's epoch ends it, or is the end of its turn.
+            // Every increment of the engine's epoch is the end of its turn: whoever runs it can end it then.
             store.set_epoch_deadline(1);
-            if self.call.alone {
-                store.epoch_deadline_async_yield_and_update(1);
-            }
+            store.epoch_deadline_async_yield_and_update(1);
         }
         if let Some(fuel) = self.limits.fuel {
             store

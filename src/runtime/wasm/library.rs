@@ -141,6 +141,7 @@ fn call(process: &Process, preopens: Vec<Preopen>, settings: &Settings) -> Call 
         sockets: settings.sockets,
         passed: Vec::new(),
         stdin: false,
+        streams: None,
         alone: false,
     }
 }

@@ -24,27 +24,65 @@ pub struct Memory(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     pages: u64,
-    cgroup: Option<File>,
+    container: Container,
     used: AtomicU64,
 }
 
+/// What the container of a program may have of memory.
+#[derive(Debug)]
+pub enum Container {
+    /// As much as there is.
+    Unlimited,
+    /// What its cgroup says: `memory.max` or `memory.limit_in_bytes`. It is read when memory grows, so that an update of the
+    /// container takes effect.
+    Cgroup(File),
+    /// So many bytes: it shares a process and a cgroup with others.
+    Bytes(u64),
+}
+
+impl From<Option<File>> for Container {
+    fn from(cgroup: Option<File>) -> Self {
+        cgroup.map_or(Self::Unlimited, Self::Cgroup)
+    }
+}
+
+impl From<Option<u64>> for Container {
+    fn from(bytes: Option<u64>) -> Self {
+        bytes.map_or(Self::Unlimited, Self::Bytes)
+    }
+}
+
+impl Container {
+    /// Most bytes, if they are limited.
+    fn most(&self) -> Option<u64> {
+        match self {
+            Self::Unlimited => None,
+            Self::Bytes(bytes) => Some(*bytes),
+            Self::Cgroup(file) => {
+                let mut text = [0u8; 32];
+                let length = file.read_at(&mut text, 0).ok()?;
+                // "max", and the number of cgroup v1 that means it, are no limit.
+                std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
+            }
+        }
+    }
+}
+
 impl Memory {
-    /// At most `pages` for a program. `cgroup` is `memory.max` or `memory.limit_in_bytes`: it is read when memory grows, so
-    /// that an update of the container takes effect.
-    pub fn new(pages: u64, cgroup: Option<File>) -> Self {
-        Self(Arc::new(Shared { pages, cgroup, used: AtomicU64::new(0) }))
+    /// At most `pages` for a program, and no more than its container may have.
+    pub fn new(pages: u64, container: impl Into<Container>) -> Self {
+        Self(Arc::new(Shared { pages, container: container.into(), used: AtomicU64::new(0) }))
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> u64 {
+        self.0.used.load(Ordering::Relaxed)
     }
 
     /// Most bytes.
     fn most(&self) -> u64 {
         let pages = self.0.pages.saturating_mul(PAGE);
-        let cgroup = self.0.cgroup.as_ref().and_then(|file| {
-            let mut text = [0u8; 32];
-            let length = file.read_at(&mut text, 0).ok()?;
-            std::str::from_utf8(&text[..length]).ok()?.trim().parse::<u64>().ok()
-        });
-        // "max", and the number of cgroup v1 that means it, are no limit.
-        cgroup.map_or(pages, |bytes| pages.min(for_module(bytes)))
+        self.0.container.most().map_or(pages, |bytes| pages.min(for_module(bytes)))
     }
 
     /// Takes `bytes` more, or tells how many would be in use and how many may be.
@@ -157,6 +195,7 @@ mod tests {
         assert_eq!(for_module(64 << 20), 56 << 20);
         assert_eq!(for_module(10 << 20), 5 << 20);
         assert_eq!(for_module(0), 0);
+        assert_eq!(Memory::new(10_000, Some(64u64 << 20)).most(), 56 << 20);
     }
 
     #[test]
@@ -183,14 +222,15 @@ mod tests {
 
     #[test]
     fn tables_are_limited() {
-        let mut limiter = Limiter::new(Limits { table_elements: 10, ..limits(1) }, Memory::new(1, None));
+        let mut limiter =
+            Limiter::new(Limits { table_elements: 10, ..limits(1) }, Memory::new(1, Container::Unlimited));
         assert!(limiter.table_growing(0, 10, None).unwrap());
         assert!(!limiter.table_growing(10, 11, None).unwrap());
         assert_eq!(limiter.denied, None);
         // Many of them are memory.
         let page = PAGE / ELEMENT;
         let limits = Limits { table_elements: page, ..limits(2) };
-        let mut limiter = Limiter::new(limits, Memory::new(2, None));
+        let mut limiter = Limiter::new(limits, Memory::new(2, Container::Unlimited));
         let mut grow = |elements: u64| limiter.table_growing(0, elements as usize, None).unwrap();
         assert!(grow(page) && grow(page) && grow(page) && !grow(1));
         assert_eq!(limiter.denied, Some((2 * PAGE + ELEMENT, 2 * PAGE)));

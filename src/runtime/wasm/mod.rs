@@ -2,7 +2,7 @@
 //!
 //! The runtime finds the module and compiles it, or finds its code in the store, before anything is made ([`program`]). The
 //! container is made as any other. Where a native process would execute its program, this one executes the runtime again
-//! ([`handover`]), which runs the module ([`runner`], [`execute`]).
+//! ([`handover`]), which runs the module ([`runner`], [`execute`]), or several of them ([`together`]).
 
 pub mod compile;
 pub mod engine;
@@ -26,6 +26,7 @@ pub mod settings;
 pub mod source;
 mod stdio;
 pub mod store;
+pub mod together;
 mod turns;
 mod verified;
 pub mod view;

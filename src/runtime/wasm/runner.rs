@@ -1,13 +1,13 @@
 //! The program image that a process of a container becomes: see [`super::handover`].
 
 use super::execute::{self, Job};
-use super::handover::{MARKER, Plan};
+use super::handover::{MARKER, One, Plan};
 use super::instance::{Budget, Call};
 use super::outcome::Outcome;
 use super::passed::FIRST;
 use super::preopen::Preopen;
 use super::program::Kind;
-use super::{engine, http, turns};
+use super::{engine, http, together, turns};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::{fd, signal};
 use nix::sys::signal::SigSet;
@@ -39,8 +39,18 @@ fn run(plan: RawFd) -> Result<Outcome> {
     let mut text = Vec::new();
     file.rewind().and_then(|()| file.read_to_end(&mut text)).context(|| "cannot read the plan")?;
     drop(file);
-    let Plan { path, kind, settings, cwd, code, root, memory_limit, preopens } =
-        serde_json::from_slice(&text).context(|| "cannot read the plan")?;
+    match serde_json::from_slice::<Plan>(&text).context(|| "cannot read the plan")? {
+        Plan::One(plan) => run_one(plan),
+        Plan::Several(plan) => {
+            set_name("wasm");
+            enter(plan.root)?;
+            together::runner::run(plan, take)
+        }
+    }
+}
+
+fn run_one(plan: One) -> Result<Outcome> {
+    let One { path, kind, settings, cwd, code, root, memory_limit, preopens } = plan;
     set_name(&path);
     let mut preopens = preopens;
     if let Some(root) = root {
@@ -55,6 +65,7 @@ fn run(plan: RawFd) -> Result<Outcome> {
         sockets: settings.sockets,
         passed: if kind == Kind::Command { passed() } else { Vec::new() },
         stdin: kind != Kind::Proxy,
+        streams: None,
         alone: true,
     };
     let job = Job {
@@ -66,7 +77,7 @@ fn run(plan: RawFd) -> Result<Outcome> {
     };
     let engine = engine::running(settings.code)?;
     if settings.code.epochs {
-        turns::begin(&engine)?;
+        turns::begin(vec![engine.clone()])?;
     }
     execute::run(&engine, job, None)
 }

@@ -37,9 +37,9 @@ impl Tree {
         Ok(Self { roots: roots.iter().map(|root| open_directory(root)).collect::<Result<_>>()?, mounts })
     }
 
-    /// The tree of a running container, with its mounts.
-    pub fn of_process(pid: i32) -> Result<Self> {
-        let path = format!("/proc/{pid}/root");
+    /// The tree of a running container, with its mounts; `below` is where in that a container has its root which is inside it.
+    pub fn of_process(pid: i32, below: &str) -> Result<Self> {
+        let path = format!("/proc/{pid}/root{below}");
         Ok(Self { roots: vec![open_directory(Path::new(&path))?], mounts: Vec::new() })
     }
 

@@ -13,18 +13,16 @@ use wasmtime::Engine;
 const TURN: Duration = Duration::from_millis(5);
 
 /// What the timer interrupts.
-static ENGINE: OnceLock<Engine> = OnceLock::new();
+static ENGINES: OnceLock<Vec<Engine>> = OnceLock::new();
 
-/// Begins to interrupt what the stores of `engine` compute, for as long as this process lives.
-pub fn begin(engine: &Engine) -> Result<()> {
-    if ENGINE.set(engine.clone()).is_err() {
-        crate::bail!(StartFailed, "requests take turns already, on another engine");
+/// Begins to interrupt what the stores of the engines compute, for as long as this process lives.
+pub fn begin(engines: Vec<Engine>) -> Result<()> {
+    if ENGINES.set(engines).is_err() {
+        crate::bail!(StartFailed, "requests take turns already, on other engines");
     }
-    // In a handler of a signal: the one is an atomic load, the other an atomic addition.
+    // In a handler of a signal: the one is an atomic load, the others are atomic additions.
     signal::on_processor_time(TURN, || {
-        if let Some(engine) = ENGINE.get() {
-            engine.increment_epoch();
-        }
+        ENGINES.get().into_iter().flatten().for_each(Engine::increment_epoch);
     })
     .map_err(|e| Error::wrap(e, "cannot let requests take turns"))
 }

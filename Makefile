@@ -63,6 +63,7 @@ TEST_PACKAGES := $(RUN_PACKAGES) \
 	procps \
 	runc \
 	skopeo \
+	strace \
 	uidmap \
 	umoci \
 	util-linux \

@@ -1,7 +1,7 @@
 //! Interrupted, crowded, starved and damaged: whatever happens, `delete --force` leaves nothing.
 mod common;
 
-use common::{Bundle, Runtime, finish, poll, start};
+use common::{Bundle, Runtime, finish, poll, require_program, start};
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -207,5 +207,22 @@ fn a_container_whose_process_is_killed_from_outside_is_stopped() {
     common::signal(pid, rustix::process::Signal::KILL);
     poll("the container to be stopped", || (runtime.status(&bundle.id) == "stopped").then_some(()));
     runtime.ok(&["delete", &bundle.id]);
+    runtime.assert_nothing_left();
+}
+
+/// The rules of cgroup v1 begin with a denial of all devices. A process that made its devices meanwhile got the host's instead.
+#[test]
+fn devices_are_the_containers_own_however_long_setting_the_limits_takes() {
+    require_program("strace");
+    let runtime = Runtime::new();
+    let bundle = runtime.shell("grep -c ' /dev/null ' /proc/self/mountinfo");
+    let plain = runtime.command(&["run", "--bundle", bundle.dir(), &bundle.id]);
+    // The command itself is slow, and not what it makes.
+    let mut slow = Command::new("strace");
+    slow.args(["-o", "/dev/null", "-e", "trace=write", "-e", "inject=write:delay_exit=5000"])
+        .arg(plain.get_program())
+        .args(plain.get_args());
+    let output = finish(slow, None);
+    assert_eq!(output.stdout, "0\n", "{}", output.stderr);
     runtime.assert_nothing_left();
 }

@@ -1,6 +1,7 @@
 //! Setting the limits of a container: from its resources to the files of its cgroups.
 
 use super::host::Version;
+use super::place::Place;
 use super::plan::{OnFailure, Setting, plan_v1, plan_v2};
 use super::{Cgroup, Driver, devices, fs, not_permitted};
 use crate::error::Result;
@@ -81,8 +82,18 @@ impl Cgroup {
         v1.or_else(|| self.v2().filter(|_| self.places.len() == 1)).map(|place| place.directory.clone())
     }
 
+    /// The place whose files take device rules one by one, beginning with a denial of all; v2 takes a program, at once.
+    fn device_files(&self) -> Option<&Place> {
+        self.places.iter().find(|place| place.has("devices"))
+    }
+
+    /// Whether a process of the cgroup may be denied devices, while the limits are set, that it may use and make afterwards.
+    pub fn denies_meanwhile(&self) -> bool {
+        self.device_files().is_some()
+    }
+
     fn apply_devices(&self, rules: &[devices::Rule], fresh: bool) -> Result<()> {
-        let applied = if let Some(place) = self.places.iter().find(|place| place.has("devices")) {
+        let applied = if let Some(place) = self.device_files() {
             rules.iter().try_for_each(|rule| {
                 let file = if rule.allow { "devices.allow" } else { "devices.deny" };
                 fs::write(&place.directory.join(file), &rule.to_string())

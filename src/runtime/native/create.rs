@@ -75,7 +75,7 @@ pub fn create(
         tracing::debug!("first process is {}, in its namespaces and cgroup", child.pid);
         // While it has our user id: without CAP_SYS_RESOURCE those of another user's process cannot be set.
         prepared.limits.apply_to(child.pid, prepared.record.rootless)?;
-        let beside = goes_beside_its_limits(&bundle.spec);
+        let beside = goes_beside_its_limits(&bundle.spec) && !prepared.record.cgroup.denies_meanwhile();
         if beside {
             go_on(&child, &channel)?;
         }
@@ -141,7 +141,8 @@ fn hide_from_others(namespaces: &Namespaces) -> Result<()> {
 
 /// Whether the first process may make its mounts while the limits of its cgroup are being set: the kernel's check of the device
 /// program alone takes a tenth of `create`. They hold before it runs anything of the container's, since it waits for its start;
-/// but hooks in the container run before, and kernel parameters may be those of a network device that is moved into it.
+/// but hooks in the container run before, and kernel parameters may be those of a network device that is moved into it. Nor may it
+/// where it is denied devices meanwhile: those that it cannot make would be the host's.
 fn goes_beside_its_limits(spec: &Spec) -> bool {
     let hooks = spec.hooks().as_ref().and_then(|hooks| hooks.create_container().as_ref());
     let linux = spec.linux().as_ref();

@@ -7,15 +7,13 @@ use crate::error::Result;
 use crate::pod::around;
 use crate::pod::plan::config::OCI_VERSION;
 use crate::pod::plan::{PodPlan, WasmPlan};
+use crate::runtime::wasm::view::shows_kernel;
 use oci_spec::runtime as oci;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Id of the container around the modules, the only one in the pod's own state root.
 pub const WASM: &str = "wasm";
-
-/// What shows the kernel: a module must not see it.
-const KERNEL: [&str; 6] = ["proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts"];
 
 /// A container with its configuration as one of its own would have it.
 #[derive(Debug)]
@@ -33,7 +31,7 @@ pub fn configuration(plan: &PodPlan, wasm: &WasmPlan, members: &[Member<'_>]) ->
     // For the engine, which maps the code of components by it.
     let mut mounts = vec![json!({"destination": "/proc", "type": "proc", "source": "proc",
         "options": ["nosuid", "noexec", "nodev"]})];
-    let wanted = |mount: &oci::Mount| Ok(!mount.typ().as_deref().is_some_and(|kind| KERNEL.contains(&kind)));
+    let wanted = |mount: &oci::Mount| Ok(!mount.typ().as_deref().is_some_and(shows_kernel));
     let mut read_only = Vec::new();
     for member in members {
         mounts.extend(around::mounts(member.name, &member.bundle, member.config, wanted)?);

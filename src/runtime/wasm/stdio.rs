@@ -77,6 +77,18 @@ impl Descriptor {
         // An error shows when it is used.
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_or(true, |ready| ready > 0)
     }
+
+    /// Waits until it is ready.
+    async fn wait(&self, readiness: &Readiness, interest: Interest, what: PollFlags) {
+        let Some(readiness) = readiness else { return };
+        while let Ok(mut guard) = readiness.ready(interest).await {
+            if self.is_ready(what) {
+                guard.retain_ready();
+                return;
+            }
+            guard.clear_ready();
+        }
+    }
 }
 
 impl Stdin {
@@ -121,14 +133,7 @@ impl StdinStream for Stdin {
 #[wasmtime_wasi::async_trait]
 impl Pollable for Reader {
     async fn ready(&mut self) {
-        let Some(readiness) = &self.readiness else { return };
-        while let Ok(mut guard) = readiness.readable().await {
-            if self.is_ready() {
-                guard.retain_ready();
-                return;
-            }
-            guard.clear_ready();
-        }
+        self.descriptor.wait(&self.readiness, Interest::READABLE, PollFlags::IN).await;
     }
 }
 
@@ -217,14 +222,7 @@ impl StdoutStream for Stdout {
 #[wasmtime_wasi::async_trait]
 impl Pollable for Writer {
     async fn ready(&mut self) {
-        let Some(readiness) = &self.readiness else { return };
-        while let Ok(mut guard) = readiness.writable().await {
-            if self.descriptor.is_ready(PollFlags::OUT) {
-                guard.retain_ready();
-                return;
-            }
-            guard.clear_ready();
-        }
+        self.descriptor.wait(&self.readiness, Interest::WRITABLE, PollFlags::OUT).await;
     }
 }
 

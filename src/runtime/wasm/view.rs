@@ -39,6 +39,11 @@ const KERNEL: [&str; 17] = [
     "nsfs",
 ];
 
+/// Whether a type of file systems shows the kernel or other processes: a module must not see it.
+pub fn shows_kernel(kind: &str) -> bool {
+    KERNEL.contains(&kind)
+}
+
 /// Options of a place for mount points: one for each of as many containers as a state root may have, and no files.
 const PLACE: &CStr = c"size=4k,nr_inodes=1100,mode=755";
 
@@ -149,7 +154,7 @@ pub fn kernel_mounts(mountinfo: &str) -> Vec<PathBuf> {
         let Some((mount, fs)) = line.split_once(" - ") else { continue };
         let Some(point) = mount.split(' ').nth(4).map(crate::runtime::rootfs::unescape) else { continue };
         let kind = fs.split(' ').next().unwrap_or_default();
-        if KERNEL.contains(&kind) && !found.iter().any(|above| point.starts_with(above)) {
+        if shows_kernel(kind) && !found.iter().any(|above| point.starts_with(above)) {
             found.push(point);
         }
     }

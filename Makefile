@@ -164,7 +164,7 @@ lint:
 	@tools/packages.sh $(BUILD_PACKAGES) python3
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --workspace --exclude magikrun-krun --all-targets --all-features -- -D warnings
-	$(CARGO) clippy --locked --test machine -- -D warnings
+	$(CARGO) clippy --locked --test machine --test microvm -- -D warnings
 	$(CARGO) clippy --locked --package magikrun-krun --no-deps -- -D warnings
 	$(MAKE) krun-system
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --all-features

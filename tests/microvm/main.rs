@@ -38,7 +38,7 @@ fn children(pid: i32) -> Vec<i32> {
 }
 
 /// Whether a process is passt, which executes the variant of itself that is the best for the processor.
-fn is_passt(pid: &i32) -> bool {
+fn is_passt(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("passt"))
 }
 

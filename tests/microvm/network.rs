@@ -166,7 +166,7 @@ fn passt_connects_a_guest_both_ways_and_the_machine_does_not_outlive_it() {
     assert_eq!(ask(&socket, (ADDRESS, GUEST_UDP_PORT), "host?"), "guest!");
     running.wait_stdout("asked host?\n");
     let supervisor = runtime.pid(&bundle.id);
-    let passt = children(supervisor).into_iter().find(is_passt).expect("passt");
+    let passt = children(supervisor).into_iter().find(|pid| is_passt(*pid)).expect("passt");
     signal(passt, rustix::process::Signal::KILL);
     let output = running.finish().exits(125);
     assert!(output.stderr.contains("passt has ended"), "{}", output.stderr);

@@ -49,7 +49,7 @@ fn the_pod_fails_with_its_machine() {
     let spec = format!("containers: [{}]", container("a", "echo there; sleep 600", MEMORY));
     let pod = pods.start(&manifest(&name, &spec));
     pods.wait_log(&pod, "a", "there");
-    let machine = machine_of(&name).into_iter().find(|pid| !is_passt(pid)).expect("a machine");
+    let machine = machine_of(&name).into_iter().find(|pid| !is_passt(*pid)).expect("a machine");
     signal(machine, rustix::process::Signal::KILL);
     let status = pods.wait_phase(&pod, "Failed");
     assert!(

@@ -101,7 +101,7 @@ impl Shared {
         let text = poll("the port of the machine to lead to the guest", || get("/seed"));
         assert!(text.ends_with("seed\n"), "{text}");
         // On this machine a profile of AppArmor holds passt, as on every Debian.
-        let passt = machine_of(&self.name).into_iter().find(is_passt).expect("a passt");
+        let passt = machine_of(&self.name).into_iter().find(|pid| is_passt(*pid)).expect("a passt");
         let profile = std::fs::read_to_string(format!("/proc/{passt}/attr/current")).expect("its profile");
         assert!(profile.trim().ends_with("(enforce)"), "{profile}");
         let ready = || self.pods.status(&self.id)["containers"][2]["ready"].as_bool();

@@ -5,6 +5,7 @@ use common::Runtime;
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Stdio;
 
 fn push_mount(config: &mut Value, mount: Value) {
     config["mounts"].as_array_mut().expect("mounts").push(mount);
@@ -205,6 +206,23 @@ fn the_default_devices_are_there_and_work() {
     assert!(text.starts_with("/proc/self/fd\n/proc/self/fd/0\npts/ptmx\n4\n"), "{text}");
     let count: u32 = text.lines().last().and_then(|line| line.parse().ok()).expect("a number");
     assert!(count <= 16, "{count} entries in /dev");
+}
+
+/// As callers start a container in the background: a checkpoint is made only of files that the container's own mounts have.
+#[test]
+fn a_null_device_as_a_standard_stream_is_that_of_the_container() {
+    let script = "for fd in 0 2; do id=$(awk '/^mnt_id/ { print $2 }' /proc/self/fdinfo/$fd); \
+                  awk -v id=$id '$1 == id { print $5 }' /proc/self/mountinfo; done; readlink /proc/self/fd/0";
+    let runtime = Runtime::new();
+    let bundle = runtime.shell(script);
+    let path = runtime.path("said");
+    let said = fs::File::create(&path).expect("a file");
+    let mut command = runtime.command(&["run", "--detach", "--bundle", bundle.dir(), &bundle.id]);
+    let status = command.stdin(Stdio::null()).stdout(said).stderr(Stdio::null()).status();
+    assert!(status.expect("the runtime").success());
+    runtime.wait_status(&bundle.id, "stopped");
+    assert_eq!(fs::read_to_string(path).expect("what it said"), "/dev\n/dev\n/dev/null\n");
+    runtime.ok(&["delete", &bundle.id]);
 }
 
 #[test]

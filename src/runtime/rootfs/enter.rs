@@ -2,6 +2,7 @@
 
 use super::attach;
 use super::masks;
+use super::null;
 use super::plan::RootfsPlan;
 use super::prepare::Prepared;
 use crate::error::{Context as _, Result};
@@ -119,5 +120,6 @@ pub fn finish(plan: &RootfsPlan) -> Result<()> {
         make_read_only(root.as_fd(), Path::new("/"))?;
     }
     plan.read_only_paths.iter().try_for_each(|path| masks::make_read_only(path))?;
-    masks::mask(&plan.masked)
+    masks::mask(&plan.masked)?;
+    null::reopen_streams()
 }

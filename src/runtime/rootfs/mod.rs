@@ -12,6 +12,7 @@ mod enter;
 mod idmap;
 mod masks;
 mod mounts;
+mod null;
 mod options;
 mod overlay;
 mod plan;

@@ -21,6 +21,7 @@ impl Monitor<'_> {
         self.write_names()?;
         self.resolve_sources()?;
         self.create_all()?;
+        self.await_infra()?;
         self.start_all()?;
         self.commit()
     }

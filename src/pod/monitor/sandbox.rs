@@ -111,7 +111,7 @@ impl Monitor<'_> {
         let kill = kill_file(&cgroup);
         let enclosed = encloses(plan, kill.is_some());
         let infra = self.launch(&cgroup, theirs, &state, kill, enclosed)?;
-        if cgroup.clone_into()?.is_none() {
+        if !joins_itself(&cgroup, plan) && cgroup.clone_into()?.is_none() {
             cgroup.attach(infra.pid)?;
         }
         if enclosed {
@@ -131,12 +131,19 @@ impl Monitor<'_> {
         let sandbox = Sandbox { infra, wire, ready: false, pasta: None, cgroup, stopping: false };
         self.ports_wanted = plan.ports.clone();
         self.sandbox = Some(sandbox);
+        if !has_network_at_once(self.plan()) {
+            self.await_infra()?;
+            self.connect()?;
+        }
+        self.note_facts()
+    }
+
+    /// Waits until the infra container has set up the pod's namespaces: before anything of a container runs.
+    pub(super) fn await_infra(&mut self) -> Result<()> {
         let limit = self.orders.timeouts.start();
         self.wait_until("the start of the infra container", Some(limit), |monitor| {
             monitor.sandbox.as_ref().is_some_and(|sandbox| sandbox.ready)
-        })?;
-        self.connect()?;
-        self.note_facts()
+        })
     }
 
     /// Makes the extensions' directory, and opens it as a mount of its own: who the infra container is cannot reach it by its path.
@@ -173,7 +180,8 @@ impl Monitor<'_> {
             sibling: false,
         };
         let infra = clone3(&args, || {
-            let Err(e) = become_infra(plan, gate.as_ref(), &wire, &kill, state, self.foreground);
+            let cgroup = (clone_into.is_none() && joins_itself(cgroup, plan)).then_some(cgroup);
+            let Err(e) = become_infra(plan, cgroup, gate.as_ref(), &wire, &kill, state, self.foreground);
             let _ = wire.send(&FromInfra::Failed(e.message().to_owned()));
             1
         })
@@ -219,6 +227,17 @@ fn encloses(plan: &PodPlan, can_kill: bool) -> bool {
     plan.users.is_of_user() || (!can_kill && possible)
 }
 
+/// True if the infra container joins its cgroup itself, where no clone puts it there: the containers are prepared meanwhile.
+fn joins_itself(cgroup: &Cgroup, plan: &PodPlan) -> bool {
+    cgroup.can_be_joined() && plan.users != Users::Own
+}
+
+/// True if the pod's network is complete with the namespace that the infra container is made in: neither does that enter another one,
+/// nor may its extensions ask for ports that must be known when the network is connected.
+fn has_network_at_once(plan: &PodPlan) -> bool {
+    matches!(plan.network, Network::None | Network::Host)
+}
+
 /// The namespaces that are made for the pod: `CLONE_NEW*` flags.
 fn namespaces(plan: &PodPlan, enclosed: bool) -> i32 {
     let own = [
@@ -241,6 +260,7 @@ fn kill_file(cgroup: &Cgroup) -> Option<OwnedFd> {
 /// In the child: sets the namespaces up, gives all privileges away, and executes this program again.
 fn become_infra(
     plan: &PodPlan,
+    cgroup: Option<&Cgroup>,
     gate: Option<&Gate>,
     wire: &Wire,
     kill: &OwnedFd,
@@ -249,6 +269,7 @@ fn become_infra(
 ) -> Result<Infallible> {
     foreground.restore_in_child()?;
     gate.map_or(Ok(()), Gate::pass)?;
+    cgroup.map_or(Ok(()), |cgroup| cgroup.attach(0))?;
     rustix::process::setsid().context(|| "cannot make a session")?;
     match &plan.network {
         Network::None | Network::Pasta | Network::Cni(_) => network::loopback_up()?,

@@ -203,7 +203,7 @@ impl Cgroup {
         })
     }
 
-    /// Moves the container's first process in.
+    /// Moves the container's first process in; 0 is this process.
     pub fn attach(&self, pid: i32) -> Result<()> {
         let add = |place: &Place| fs::add(&place.directory, pid);
         let Some(unit) = self.unit.as_ref().filter(|unit| !unit.is_slice()) else {
@@ -217,6 +217,12 @@ impl Cgroup {
             let _ = self.remove();
         }
         joined
+    }
+
+    /// True if a process with full privileges can join by itself, as process 0 of [`Cgroup::attach`]. On v1 the kernel may take
+    /// milliseconds to move a process, while which another one does something else.
+    pub fn can_be_joined(&self) -> bool {
+        !self.rootless && self.unit.as_ref().is_none_or(Unit::is_slice)
     }
 
     /// Makes the directories of controllers of v1 that systemd does not use itself, and leaves out.

@@ -6,7 +6,8 @@ use crate::runtime::cgroups::Stats;
 use crate::runtime::container::{CONFIG, Container, SECCOMP, START_SOCKET, Status};
 use crate::runtime::foreground::Foreground;
 use crate::runtime::hooks::Hooks;
-use crate::runtime::native::create::{Created, write_pid_file};
+use crate::runtime::native::channel::Channel;
+use crate::runtime::native::create::{Created, Starter, write_pid_file};
 use crate::runtime::native::exec::ExecPlan;
 use crate::runtime::native::prepare::{self, keyring};
 use crate::runtime::native::process::ProcessPlan;
@@ -42,7 +43,7 @@ pub fn create(host: &Host, options: &CreateOptions) -> Result<()> {
         true,
         options.console_socket.as_deref(),
     )?;
-    native::create::create(host, options, bundle, console.for_child()?, None).map(drop)
+    native::create::create(host, options, bundle, console.for_child()?, None, Starter::Anyone).map(drop)
 }
 
 /// Creates a container as [`create`] does, as a child of this process, whose standard streams it has; or a terminal, whose master
@@ -54,7 +55,8 @@ pub fn create_child(
 ) -> Result<(Child, Option<OwnedFd>)> {
     let bundle = prepare::load(host, options)?;
     let console = Console::open(wants_terminal(bundle.spec.process().as_ref()), false, None)?;
-    let created = native::create::create(host, options, bundle, console.for_child()?, Some(foreground))?;
+    let end = console.for_child()?;
+    let created = native::create::create(host, options, bundle, end, Some(foreground), Starter::Anyone)?;
     Ok((created.child, console.master()?))
 }
 
@@ -69,11 +71,12 @@ pub fn run(host: &Host, options: &RunOptions) -> Result<u8> {
     let terminal = wants_terminal(Some(process));
     let console = Console::open(terminal, options.detach, options.create.console_socket.as_deref())?;
     let foreground = if options.detach { None } else { Some(Foreground::new(!options.no_subreaper)?) };
+    let end = console.for_child()?;
     let created =
-        native::create::create(host, &options.create, bundle, console.for_child()?, foreground.as_ref())?;
-    let Created { dir, record, child, lock, spec } = created;
+        native::create::create(host, &options.create, bundle, end, foreground.as_ref(), Starter::Creator)?;
+    let Created { dir, record, child, lock, spec, channel } = created;
     let notify = Notify::open(&dir)?;
-    let started = start_created(&dir, &record, &spec);
+    let started = start_created(&dir, &record, &spec, channel);
     drop(lock);
     if let Err(e) = started {
         let _ = delete(host, &options.create.id, true);
@@ -111,7 +114,7 @@ pub fn start(host: &Host, id: &str) -> Result<()> {
         // An error that callers need not see: the container is ended as if its program had.
         tracing::warn!("{}: there is nothing to start, and the container ends", no_process());
     }
-    start_created(&container.dir, &container.record, &spec)?;
+    start_created(&container.dir, &container.record, &spec, None)?;
     drop(lock);
     let Some(notify) = notify else { return Ok(()) };
     match container.record.init.map(ProcessId::open).transpose()?.flatten() {
@@ -120,13 +123,18 @@ pub fn start(host: &Host, id: &str) -> Result<()> {
     }
 }
 
-fn start_created(dir: &StateDir, record: &Record, spec: &Spec) -> Result<()> {
+/// Starts a container: over the channel on which what created it has kept its first process waiting, else over its socket.
+fn start_created(dir: &StateDir, record: &Record, spec: &Spec, channel: Option<Channel>) -> Result<()> {
     let init = record.init.ok_or_else(|| Error::new(ErrorKind::InvalidState, "container not running"))?;
     let hand_over = |number| {
         let process = init.open()?.ok_or_else(signal::not_running)?;
         listener::hand_over(record, spec, &process, number)
     };
-    match native::start::start(dir, hand_over)? {
+    let started = match channel {
+        Some(channel) => native::start::start_own(&channel, hand_over)?,
+        None => native::start::start(dir, hand_over)?,
+    };
+    match started {
         Started::Executed => tracing::debug!("program of '{}' runs", record.id),
         Started::NobodyWaits => {
             dir.remove_file(START_SOCKET)?;

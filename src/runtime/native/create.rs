@@ -7,7 +7,7 @@ use crate::runtime::delete;
 use crate::runtime::foreground::Foreground;
 use crate::runtime::hooks::Hooks;
 use crate::runtime::native::channel::{self, Channel, Message};
-use crate::runtime::native::init::{self, InitPlan};
+use crate::runtime::native::init::{self, Beginning, InitPlan};
 use crate::runtime::native::launch::{self, Launch, drop_copy, kill_and_reap};
 use crate::runtime::native::listener;
 use crate::runtime::native::namespaces::Namespaces;
@@ -25,7 +25,7 @@ use crate::storage::state_root::StateDir;
 use crate::undo::Undo;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// A container that was created by this process, and so is its child.
@@ -40,6 +40,17 @@ pub struct Created {
     pub lock: Lock,
     /// Its configuration.
     pub spec: Spec,
+    /// With [`Starter::Creator`]: on which to start it.
+    pub channel: Option<Channel>,
+}
+
+/// Who starts a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Starter {
+    /// Whoever comes: its first process waits on a socket in the state directory.
+    Anyone,
+    /// What creates it, right after: it saves both the socket, and each a sleep.
+    Creator,
 }
 
 /// Creates a container from a bundle. When that fails nothing is left of it.
@@ -51,6 +62,7 @@ pub fn create(
     mut bundle: Bundle,
     console: Option<ChildEnd>,
     foreground: Option<&Foreground>,
+    starter: Starter,
 ) -> Result<Created> {
     let target = prepare::target(&mut bundle)?;
     let (mut dir, lock) = host.root.reserve(&options.id, host.max_containers, delete::clean_leftover)?;
@@ -71,47 +83,57 @@ pub fn create(
         prepared.record.cgroup.create(&mut undo)?;
         init.target.limit_memory(&prepared.record.cgroup);
         init.target.set_directory(&dir, &prepared.namespaces)?;
-        let (child, channel) = launch_init(&prepared, init, &dir, &mut undo)?;
-        tracing::debug!("first process is {}, in its namespaces and cgroup", child.pid);
-        // While it has our user id: without CAP_SYS_RESOURCE those of another user's process cannot be set.
-        prepared.limits.apply_to(child.pid, prepared.record.rootless)?;
+        let clone_into = prepared.record.cgroup.clone_into()?;
         let beside = goes_beside_its_limits(&bundle.spec) && !prepared.record.cgroup.denies_meanwhile();
-        if beside {
+        if beside && clone_into.is_some() && init.is_complete() {
+            init.beginning = Beginning::AtOnce { rootless: prepared.record.rootless };
+        }
+        let (beginning, limits) = (init.beginning, init.process.limits.clone());
+        let start = (starter == Starter::Anyone).then(|| StartSocket::bind(&dir)).transpose()?;
+        let (child, channel) = launch_init(&prepared, init, clone_into, start, &mut undo)?;
+        tracing::debug!("first process is {}, in its namespaces and cgroup", child.pid);
+        let told = beginning == Beginning::WhenTold;
+        if told {
+            limits.apply_to(Some(child.pid), prepared.record.rootless)?;
+        }
+        if told && beside {
             go_on(&child, &channel)?;
         }
         set_limits(&mut prepared, &bundle, &child, &mut undo)?;
         tracing::debug!("limits are set");
-        if !beside {
+        if told && !beside {
             go_on(&child, &channel)?;
         }
-        keep(&dir, &bundle, &prepared)?;
+        keep(&dir, &bundle, &mut prepared, &child)?;
         follow(&prepared, &bundle, &child, &channel)?;
-        publish(host, options, &mut prepared, &mut dir, &child)?;
+        publish(host, options, &mut dir, &child)?;
         tracing::debug!("'{}' is created, and waits for its start", options.id);
+        if starter == Starter::Creator {
+            return Ok((prepared.record, child, Some(channel)));
+        }
         // If this is not heard the process is gone, and the container is a stopped one.
         let _ = channel.send(&Message::Go);
-        Ok((prepared.record, child))
+        Ok((prepared.record, child, None))
     })();
     match made {
-        Ok((record, child)) => {
+        Ok((record, child, channel)) => {
             undo.commit();
-            Ok(Created { dir, record, child, lock, spec: bundle.spec })
+            Ok(Created { dir, record, child, lock, spec: bundle.spec, channel })
         }
         Err(e) => Err(undo.unwind(e)),
     }
 }
 
-/// Makes the first process in its namespaces and its cgroup. It waits to be told to go on.
+/// Makes the first process in its namespaces and its cgroup.
 fn launch_init(
     prepared: &Preparation,
     init: InitPlan<'_>,
-    dir: &StateDir,
+    clone_into: Option<OwnedFd>,
+    start: Option<StartSocket>,
     undo: &mut Undo<'_>,
 ) -> Result<(Child, Channel)> {
     let (ours, theirs) = channel::pair()?;
-    let start = StartSocket::bind(dir)?;
     let cgroup = &prepared.record.cgroup;
-    let clone_into = cgroup.clone_into()?;
     let attach = |pid| cgroup.attach(pid);
     let plan = Launch {
         namespaces: &prepared.namespaces,
@@ -229,25 +251,18 @@ fn died(child: &Child, e: Error) -> Error {
         .with_kind(ErrorKind::CreateFailed)
 }
 
-/// Writes what later operations read and nothing will change: while the first process makes its mounts.
-fn keep(dir: &StateDir, bundle: &Bundle, prepared: &Preparation) -> Result<()> {
+/// Writes what later operations read, while the first process makes its mounts.
+fn keep(dir: &StateDir, bundle: &Bundle, prepared: &mut Preparation, child: &Child) -> Result<()> {
     dir.write(CONFIG, &bundle.raw)?;
-    match &prepared.seccomp {
-        Some(filter) => dir.write(SECCOMP, &filter.encode()),
-        None => Ok(()),
+    if let Some(filter) = &prepared.seccomp {
+        dir.write(SECCOMP, &filter.encode())?;
     }
+    prepared.record.init = Some(ProcessId::of(child)?);
+    prepared.record.save(dir)
 }
 
-/// Writes the record, and makes the container visible.
-fn publish(
-    host: &Host,
-    options: &CreateOptions,
-    prepared: &mut Preparation,
-    dir: &mut StateDir,
-    child: &Child,
-) -> Result<()> {
-    prepared.record.init = Some(ProcessId::of(child)?);
-    prepared.record.save(dir)?;
+/// Makes the container visible.
+fn publish(host: &Host, options: &CreateOptions, dir: &mut StateDir, child: &Child) -> Result<()> {
     if let Some(path) = &options.pidfd_socket {
         listener::send_pidfd(path, child)?;
     }

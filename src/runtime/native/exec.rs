@@ -117,11 +117,14 @@ fn make(
     let (stage_ours, stage_theirs) = channel::pair()?;
     let args = CloneArgs { flags: 0, cgroup: clone_into.as_ref().map(AsFd::as_fd), sibling: false };
     let limits = plan.process.limits.clone();
+    let rootless = container.record.rootless;
+    let in_place = clone_into.is_some();
     let elsewhere = children_elsewhere();
     let stage = clone3(&args, || {
         drop_copy(ours);
         drop_copy(&stage_ours);
-        let made = stage_theirs.wait_for_go().and_then(|()| {
+        let begun = if in_place { limits.apply_to(None, rootless) } else { stage_theirs.wait_for_go() };
+        let made = begun.and_then(|()| {
             // Of the `/proc` that is ours, before the container's takes its place.
             let view = elsewhere.then(ProcView::open).transpose()?;
             enter(init, namespaces)?;
@@ -139,12 +142,12 @@ fn make(
     })?;
     drop(stage_theirs);
     let placed = (|| {
-        if clone_into.is_none() {
+        if !in_place {
             let init = container.record.init.map_or(0, |init| init.pid);
             cgroup.attach_exec(stage.pid, init, &sub_cgroups)?;
+            limits.apply_to(Some(stage.pid), rootless)?;
+            stage_ours.send(&Message::Go)?;
         }
-        limits.apply_to(stage.pid, container.record.rootless)?;
-        stage_ours.send(&Message::Go)?;
         stage_ours.receive()
     })();
     if placed.is_err() {

@@ -9,10 +9,10 @@ use crate::runtime::krun::member::Member;
 use crate::runtime::krun::pod::{self, Part};
 use crate::runtime::krun::prepare::Vm;
 use crate::runtime::krun::target::Guest;
-use crate::runtime::native::init::InitPlan;
+use crate::runtime::native::init::{Beginning, InitPlan};
 use crate::runtime::native::launch::privileged;
 use crate::runtime::native::namespaces::{Namespaces, UserNamespace};
-use crate::runtime::native::process::{Keyring, Limits, ProcessPlan};
+use crate::runtime::native::process::{Keyring, ProcessPlan};
 use crate::runtime::native::program::Program;
 use crate::runtime::native::target::Target;
 use crate::runtime::notify::NotifyMount;
@@ -131,8 +131,6 @@ pub struct Preparation {
     pub namespaces: Rc<Namespaces>,
     /// Limits for the cgroup.
     pub resources: LinuxResources,
-    /// Limits of the first process.
-    pub limits: Limits,
     /// Filter, compiled, for later use by `exec`.
     pub seccomp: Option<Filter>,
 }
@@ -189,9 +187,9 @@ pub fn prepare<'a>(
     } else {
         ProcessPlan::inherited(process)?
     };
-    let limits = process_plan.limits.clone();
+    let route = namespaces.route(privileged());
     let init = InitPlan {
-        route: namespaces.route(privileged()),
+        route,
         namespaces: Rc::clone(&namespaces),
         rootfs,
         process: process_plan,
@@ -208,9 +206,10 @@ pub fn prepare<'a>(
         hook_state: state::hook_state(&record),
         preserve_fds: listen_fds + options.preserve_fds,
         foreground,
+        beginning: Beginning::WhenTold,
     };
     let resources = linux.resources().clone().unwrap_or_default();
-    Ok((Preparation { record, namespaces, resources, limits, seccomp }, init))
+    Ok((Preparation { record, namespaces, resources, seccomp }, init))
 }
 
 /// What the first process of a bundle becomes.

@@ -58,13 +58,14 @@ pub struct ProcessPlan {
     pub memory_policy: Option<LinuxMemoryPolicy>,
     /// Name of the session keyring to join.
     pub keyring: Option<Keyring>,
-    /// Limits, set by the parent.
+    /// Limits, set before anything else.
     pub limits: Limits,
     /// The process stays what its caller is, in the caller's directory.
     pub inherit: bool,
 }
 
-/// What the parent sets for a process in a container.
+/// What is set for a process in a container while it has our user id: without CAP_SYS_RESOURCE the limits of another user's process
+/// cannot be set.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Resource limits.
@@ -308,14 +309,17 @@ impl CapabilityPlan {
 }
 
 impl Limits {
-    /// Sets them for the process `pid`, a child that has not executed anything yet.
-    pub fn apply_to(&self, pid: i32, rootless: bool) -> Result<()> {
-        let target = Pid::from_raw(pid);
+    /// Sets them for the process `pid`, a child that has not executed anything yet; for this one without `pid`.
+    pub fn apply_to(&self, pid: Option<i32>, rootless: bool) -> Result<()> {
+        let target = pid.and_then(Pid::from_raw);
         for (resource, limit) in &self.rlimits {
             set_rlimit(target, *resource, limit)?;
         }
         if let Some(score) = self.oom_score_adj {
-            let path = format!("/proc/{pid}/oom_score_adj");
+            let path = pid.map_or_else(
+                || "/proc/self/oom_score_adj".into(),
+                |pid| format!("/proc/{pid}/oom_score_adj"),
+            );
             match std::fs::write(&path, score.to_string()) {
                 // Lowering it takes privileges that a rootless runtime does not have; runc goes on too.
                 Err(e) if rootless && e.kind() == std::io::ErrorKind::PermissionDenied => {}

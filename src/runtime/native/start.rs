@@ -73,6 +73,14 @@ pub fn start(dir: &StateDir, hand_over: impl Fn(i32) -> Result<()>) -> Result<St
     Ok(Started::Executed)
 }
 
+/// [`start`] for whoever has made the container and kept its channel: nobody else can start it.
+pub fn start_own(channel: &Channel, hand_over: impl Fn(i32) -> Result<()>) -> Result<Started> {
+    // If this is not heard the process is gone, of which the other direction tells.
+    let _ = channel.send(&Message::Go);
+    wait_for_execution(channel, hand_over)?;
+    Ok(Started::Executed)
+}
+
 /// Lets the container whose state directory this is start, without waiting for it: what becomes of it is told over the channel.
 /// `None` when nobody waits for that.
 pub fn begin(dir: &StateDir) -> Result<Option<Channel>> {

@@ -6,7 +6,9 @@ use common::{Pods, finish, names_in, poll, probe, signal};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// The image of the probe.
 const IMAGE: &str = "localhost/probe";
@@ -51,6 +53,18 @@ fn threads(pid: i32) -> Vec<String> {
     let task = format!("/proc/{pid}/task");
     let name = |thread: String| fs::read_to_string(format!("{task}/{thread}/comm")).unwrap_or_default();
     names_in(Path::new(&task)).into_iter().map(|thread| name(thread).trim().to_owned()).collect()
+}
+
+/// The time for which a thread of a process has run, and for which it wanted to and others did, by the thread's name.
+fn ran(pid: i32, name: &str) -> [Duration; 2] {
+    let task = PathBuf::from(format!("/proc/{pid}/task"));
+    let read =
+        |thread: &str, file: &str| fs::read_to_string(task.join(thread).join(file)).unwrap_or_default();
+    let mut named = names_in(&task).into_iter().filter(|thread| read(thread, "comm").trim() == name);
+    let thread = named.next().expect("the thread");
+    let told = read(&thread, "schedstat");
+    let mut times = told.split_whitespace().map(|time| Duration::from_nanos(time.parse().expect("a time")));
+    [(); 2].map(|()| times.next().expect("its times"))
 }
 
 fn container<'a>(status: &'a Value, name: &str) -> &'a Value {
@@ -155,6 +169,39 @@ fn a_module_that_computes_for_ever_is_ended_by_a_signal() {
     let status = pods.status(&id);
     let codes = ["busy", "idle"].map(|name| container(&status, name)["exitCode"].clone());
     assert_eq!(codes, [143, 143]);
+    pods.ok(&["delete", &id]);
+    pods.assert_nothing_left();
+}
+
+#[test]
+fn a_module_with_a_limit_of_the_processor_keeps_to_it_and_the_others_have_the_rest() {
+    let pods = pods();
+    let spec = format!(
+        "{{terminationGracePeriodSeconds: 60, containers: [{}, {}]}}",
+        module("limited", "loop", ", resources: {limits: {cpu: 200m}}"),
+        module("free", "loop", "")
+    );
+    let id = pods.start(&manifest(&pods.name("quota"), &spec));
+    let pid = processes(&pods)[0].0;
+    let names = ["limited", "free"];
+    let (before, begin) = (names.map(|name| ran(pid, name)), Instant::now());
+    sleep(Duration::from_secs(2));
+    let (after, took) = (names.map(|name| ran(pid, name)), begin.elapsed().as_secs_f64());
+    let part = |n: usize, what: usize| after[n][what].saturating_sub(before[n][what]).as_secs_f64() / took;
+    let (limited, free) = (part(0, 0), part(1, 0) + part(1, 1));
+    // A period of a tenth of a second at the edge, and what a busy host takes away.
+    assert!((0.12..0.26).contains(&limited), "{limited} of a processor, {after:?} after {before:?}");
+    // It never sleeps, however busy the host is.
+    assert!(free > 0.8, "{free} of the time, {after:?} after {before:?}");
+    let stats: Value = serde_json::from_str(&pods.ok(&["stats", "--format", "json", &id])).expect("JSON");
+    let told = stats["limited"]["cpu"]["usage"]["total"].as_u64().expect("a time");
+    assert!(Duration::from_nanos(told) >= after[0][0], "{told} ns, and {:?} before", after[0]);
+    // It sleeps most of the time, and would not look whether it is to end.
+    let begin = Instant::now();
+    pods.ok(&["stop", &id]);
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    let status = pods.status(&id);
+    assert_eq!(names.map(|name| container(&status, name)["exitCode"].clone()), [143, 143]);
     pods.ok(&["delete", &id]);
     pods.assert_nothing_left();
 }

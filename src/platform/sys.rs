@@ -17,3 +17,4 @@ pub mod seccomp;
 pub mod security;
 pub mod shared;
 pub mod signal;
+pub mod time;

@@ -16,12 +16,14 @@ use crate::pod::protocol::Reply;
 use crate::pod::wasm::{self, WASM};
 use crate::runtime::lifecycle;
 use crate::runtime::options::CreateOptions;
+use crate::runtime::wasm::bandwidth::Bandwidth;
 use crate::runtime::wasm::together::control::{Control, Event, Order, Received};
 use crate::runtime::wasm::together::{Part, Together};
 use crate::storage::config_file::write_json;
 use serde_json::Value;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Bundle of the container around the modules; no container has such a name.
 const BUNDLE: &str = "@wasm";
@@ -63,6 +65,17 @@ impl Modules {
     }
 }
 
+/// A limit of a container.
+fn limit(member: &wasm::Member<'_>, path: &str) -> Option<u64> {
+    member.config.pointer(&format!("/linux/resources/{path}")).and_then(Value::as_u64)
+}
+
+/// A limit of the processor from microseconds.
+fn bandwidth(quota: Option<u64>, period: Option<u64>) -> Option<Bandwidth> {
+    let (quota, period) = (Duration::from_micros(quota?), Duration::from_micros(period?));
+    Some(Bandwidth { quota, period })
+}
+
 impl Monitor<'_> {
     /// Makes the process with all modules in it, and waits until each is ready to run.
     pub(super) fn make_modules(&mut self, wasm: &WasmPlan) -> Result<()> {
@@ -85,7 +98,8 @@ impl Monitor<'_> {
             name: member.name.to_owned(),
             bundle: member.bundle.clone(),
             root: around::root(member.name),
-            memory: member.config.pointer("/linux/resources/memory/limit").and_then(Value::as_u64),
+            memory: limit(member, "memory/limit"),
+            processor: bandwidth(limit(member, "cpu/quota"), limit(member, "cpu/period")),
         };
         let (control, theirs) = Control::pair()?;
         let together = Together { parts: members.iter().map(part).collect(), control: Arc::new(theirs) };

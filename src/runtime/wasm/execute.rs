@@ -3,6 +3,7 @@
 use super::instance::{self, Budget, Call, State};
 use super::limiter::Container;
 use super::outcome::Outcome;
+use super::processor::Processor;
 use super::program::{Kind, Program};
 use super::{http, load, passed};
 use crate::error::{Context as _, Result};
@@ -10,6 +11,7 @@ use std::fs::File;
 use std::future::{Future, poll_fn};
 use std::net::TcpListener;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::task::Poll;
 use tokio::sync::Notify;
@@ -96,8 +98,8 @@ pub trait Gate {
 
 /// Runs a program on this thread, until it ends or `stop` ends it.
 pub fn run(engine: &Engine, job: Job, stop: Option<&Stop>) -> Result<Outcome> {
-    let (path, serves) = (job.path.clone(), job.listener.is_some());
-    execute(serves, stop, async {
+    let path = job.path.clone();
+    execute(&Needs::of(&job), stop, async {
         match prepare(engine, job).await? {
             Ok(ready) => go(engine, ready, &path).await,
             Err(outcome) => Ok(outcome),
@@ -107,8 +109,8 @@ pub fn run(engine: &Engine, job: Job, stop: Option<&Stop>) -> Result<Outcome> {
 
 /// As [`run`], but only when the gate is opened. An outcome before that is why it cannot run.
 pub fn run_behind(gate: &impl Gate, engine: &Engine, job: Job, stop: &Stop) -> Result<Outcome> {
-    let (path, serves) = (job.path.clone(), job.listener.is_some());
-    execute(serves, Some(stop), async {
+    let path = job.path.clone();
+    execute(&Needs::of(&job), Some(stop), async {
         match prepare(engine, job).await? {
             Ok(ready) => {
                 gate.ready();
@@ -120,15 +122,30 @@ pub fn run_behind(gate: &impl Gate, engine: &Engine, job: Job, stop: &Stop) -> R
     })
 }
 
-fn execute(
+/// What a program needs of its executor.
+struct Needs {
     serves: bool,
+    processor: Option<Arc<Processor>>,
+}
+
+impl Needs {
+    fn of(job: &Job) -> Self {
+        Self { serves: job.listener.is_some(), processor: job.budget.processor().cloned() }
+    }
+}
+
+fn execute(
+    needs: &Needs,
     stop: Option<&Stop>,
     work: impl Future<Output = Result<Outcome>>,
 ) -> Result<Outcome> {
     let mut executor = tokio::runtime::Builder::new_current_thread();
-    if serves {
+    if needs.serves {
         // Every task may take a whole turn.
         executor.event_interval(1);
+    }
+    if let Some(processor) = &needs.processor {
+        processor.count(&mut executor);
     }
     let runtime = executor.enable_io().enable_time().build().context(|| "cannot make an executor")?;
     let ended = match stop {
@@ -137,6 +154,9 @@ fn execute(
     };
     // A thread may be waiting for a file that never comes, as a FIFO can make it.
     runtime.shutdown_background();
+    if let Some(processor) = &needs.processor {
+        processor.leave();
+    }
     ended
 }
 

@@ -5,6 +5,7 @@ use super::limiter::{Container, Limiter, Memory};
 use super::names::lookup;
 use super::passed::{Passed, placeholders};
 use super::preopen::Preopen;
+use super::processor::Processor;
 use super::settings::{CodeSettings, Limits, Settings, Sockets};
 use super::stdio::{Stdin, Stdout, Streams};
 use crate::error::{Error, ErrorKind, Result};
@@ -115,18 +116,30 @@ pub struct Budget {
     code: CodeSettings,
     limits: Limits,
     memory: Memory,
+    processor: Option<Arc<Processor>>,
 }
 
 impl Budget {
     /// The budget of one program; see [`Memory::new`].
     pub fn new(call: Call, settings: &Settings, container: impl Into<Container>) -> Self {
         let Settings { code, limits, .. } = *settings;
-        Self { call, code, limits, memory: Memory::new(limits.memory_pages, container) }
+        Self { call, code, limits, memory: Memory::new(limits.memory_pages, container), processor: None }
     }
 
     /// The memory that they use.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// As one of several programs in a process, whose processor time is counted.
+    #[must_use]
+    pub fn counted(self, processor: Arc<Processor>) -> Self {
+        Self { processor: Some(processor), ..self }
+    }
+
+    /// The processor time that they use, where it is counted.
+    pub fn processor(&self) -> Option<&Arc<Processor>> {
+        self.processor.as_ref()
     }
 
     /// A store for an instance.
@@ -137,7 +150,10 @@ impl Budget {
         if self.code.epochs {
             // Every increment of the engine's epoch is the end of its turn: whoever runs it can end it then.
             store.set_epoch_deadline(1);
-            store.epoch_deadline_async_yield_and_update(1);
+            match self.processor.clone() {
+                None => store.epoch_deadline_async_yield_and_update(1),
+                Some(processor) => store.epoch_deadline_callback(move |_| Ok(processor.turn())),
+            }
         }
         if let Some(fuel) = self.limits.fuel {
             store

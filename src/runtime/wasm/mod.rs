@@ -4,6 +4,7 @@
 //! container is made as any other. Where a native process would execute its program, this one executes the runtime again
 //! ([`handover`]), which runs the module ([`runner`], [`execute`]), or several of them ([`together`]).
 
+pub mod bandwidth;
 pub mod compile;
 pub mod engine;
 pub mod execute;
@@ -20,6 +21,7 @@ pub mod outcome;
 mod p3;
 pub mod passed;
 pub mod preopen;
+pub mod processor;
 pub mod program;
 pub mod runner;
 pub mod settings;

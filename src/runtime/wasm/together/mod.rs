@@ -8,6 +8,7 @@
 pub mod control;
 pub mod runner;
 
+use super::bandwidth::Bandwidth;
 use super::program::{Kind, Program};
 use super::settings::Settings;
 use super::source::{self, Tree};
@@ -41,6 +42,8 @@ pub struct Part {
     pub root: String,
     /// Most bytes of memory, if they are limited.
     pub memory: Option<u64>,
+    /// Most processor time, if it is limited.
+    pub processor: Option<Bandwidth>,
 }
 
 /// What the process is told of one. Numbers are those of descriptors that it inherits.
@@ -64,6 +67,8 @@ pub struct PartPlan {
     pub root: String,
     /// Most bytes of memory.
     pub memory: Option<u64>,
+    /// Most processor time.
+    pub processor: Option<Bandwidth>,
     /// Code of the module.
     pub code: RawFd,
 }
@@ -128,6 +133,7 @@ fn prepare(config: &WasmLimits, part: &Part) -> Result<(PartPlan, File)> {
         cwd: process.cwd().display().to_string(),
         root: part.root.trim_start_matches('/').to_owned(),
         memory: part.memory,
+        processor: part.processor,
         code: code.as_raw_fd(),
     };
     Ok((plan, code))

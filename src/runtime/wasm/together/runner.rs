@@ -11,6 +11,7 @@ use crate::runtime::wasm::instance::{Budget, Call};
 use crate::runtime::wasm::limiter::Memory;
 use crate::runtime::wasm::outcome::Outcome;
 use crate::runtime::wasm::preopen::Preopen;
+use crate::runtime::wasm::processor::Processor;
 use crate::runtime::wasm::program::Kind;
 use crate::runtime::wasm::settings::CodeSettings;
 use crate::runtime::wasm::stdio::Streams;
@@ -42,8 +43,7 @@ struct Run {
     /// It was ready to run.
     is_ready: AtomicBool,
     memory: Memory,
-    /// The thread's id, once it has begun.
-    thread: std::sync::OnceLock<i32>,
+    processor: Arc<Processor>,
 }
 
 impl Gate for Run {
@@ -71,7 +71,7 @@ pub fn run(plan: Plan, take: impl Fn(i32) -> Result<File>) -> Result<Outcome> {
         Ok(Part { plan, code, engine, run: None })
     };
     let mut parts = plan.parts.into_iter().map(part).collect::<Result<Vec<_>>>()?;
-    if parts.iter().any(|part| part.plan.kind == Kind::Proxy) {
+    if parts.iter().any(|part| part.plan.kind == Kind::Proxy || part.plan.processor.is_some()) {
         turns::begin(engines.into_iter().map(|(_, engine)| engine).collect())?;
     }
     loop {
@@ -147,11 +147,12 @@ impl Part {
             alone: false,
         };
         self.code.rewind().context(|| "cannot read compiled code")?;
+        let processor = Arc::new(Processor::new(plan.processor));
         let job = Job {
             path: plan.path.clone(),
             kind: plan.kind,
             code: self.code.try_clone().context(|| "cannot read compiled code")?,
-            budget: Budget::new(call, &plan.settings, plan.memory),
+            budget: Budget::new(call, &plan.settings, plan.memory).counted(Arc::clone(&processor)),
             listener: plan.settings.http.map(http::listen).transpose()?,
         };
         let run = Arc::new(Run {
@@ -161,7 +162,7 @@ impl Part {
             opened: Notify::new(),
             is_ready: AtomicBool::new(false),
             memory: job.budget.memory().clone(),
-            thread: std::sync::OnceLock::new(),
+            processor,
         });
         self.run = Some(Arc::clone(&run));
         let engine = self.engine.clone();
@@ -195,7 +196,6 @@ fn env(plan: &PartPlan) -> Vec<(String, String)> {
 
 impl Run {
     fn to_its_end(&self, engine: &Engine, job: Job, streams: Streams) {
-        let _ = self.thread.set(rustix::thread::gettid().as_raw_pid());
         let ran = execute::run_behind(self, engine, job, &self.stop);
         let Outcome { code, message } = ran.unwrap_or_else(|e| Outcome::failed(e.message()));
         if let Some(message) = &message {
@@ -214,9 +214,7 @@ impl Run {
 
     /// Nanoseconds of processor time and bytes of memory.
     fn uses(&self) -> (u64, u64) {
-        let thread = self.thread.get().copied().unwrap_or_default();
-        let told = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"));
-        let time = told.ok().and_then(|text| text.split(' ').next()?.parse().ok());
-        (time.unwrap_or_default(), self.memory.used())
+        let time = u64::try_from(self.processor.used().as_nanos()).unwrap_or(u64::MAX);
+        (time, self.memory.used())
     }
 }

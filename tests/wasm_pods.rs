@@ -207,6 +207,40 @@ fn a_module_with_a_limit_of_the_processor_keeps_to_it_and_the_others_have_the_re
 }
 
 #[test]
+fn annotations_of_a_pod_are_settings_of_all_its_modules_or_of_one() {
+    let pods = pods();
+    let annotated = |annotations: &str| {
+        let spec = format!(
+            "{{initContainers: [{}, {}], containers: [{}]}}",
+            sidecar("small", "later, '2', memory, '16'", ""),
+            sidecar("large", "later, '2', memory, '16'", ""),
+            module("calm", "sleep, '600'", "")
+        );
+        let name = pods.name("settings");
+        manifest(&name, &spec).replace("\nspec:", &format!("\n  annotations: {{{annotations}}}\nspec:"))
+    };
+    let pages = "org.magikrun.wasm.max-memory-pages";
+    let good = annotated(&format!("{pages}: '64', {pages}/large: '480'"));
+    let id = pods.start(&good);
+    pods.wait_log(&id, "large", "took 16");
+    let log = pods.wait_log(&id, "small", "no more after");
+    let megabytes = log.split_whitespace().find_map(|word| word.parse::<u64>().ok());
+    assert!(megabytes.is_some_and(|got| got <= 4), "{log}");
+    // What is executed there has the same settings.
+    let exec = pods.call(&["exec", "-c", "calm", &id, "/module.wasm", "memory", "16"]);
+    assert!(exec.stdout.contains("no more after"), "{exec:?}");
+    pods.ok(&["delete", "--force", &id]);
+    let unknown = annotated(&format!("{pages}/larg: '480'"));
+    let file = pods.runtime.file("unknown.yaml", &unknown);
+    let found = pods.call(&["validate", file.to_str().expect("a path")]).exits(1).stdout;
+    assert!(found.contains("there is no container 'larg'"), "{found}");
+    pods.run(&[], &unknown).fails_with(1, &[pages, "there is no container 'larg'"]);
+    let pods = pods.configured("[annotations]\nallowed = ['org.magikrun.wasm.fuel']\n");
+    pods.run(&[], &good).fails_with(1, &[pages, "annotations.allowed"]);
+    pods.assert_nothing_left();
+}
+
+#[test]
 fn files_of_another_module_cannot_be_reached() {
     let pods = pods();
     let bin = "{name: bin, hostPath: {path: /bin}}";

@@ -78,8 +78,10 @@ impl PodHost {
 
     /// Fails where a pod has annotations that change how it is run, and that the operator does not allow.
     pub fn allow(&self, plan: &PodPlan) -> Result<()> {
-        let names = plan.vm.iter().flat_map(|vm| vm.annotations.keys());
-        let mut names = names.filter(|name| plan.metadata.annotations.contains_key(*name));
+        let of_vm = plan.vm.iter().flat_map(|vm| vm.annotations.keys());
+        let of_vm = of_vm.filter(|name| plan.metadata.annotations.contains_key(*name));
+        let of_modules = plan.containers.iter().flat_map(|container| container.settings.keys());
+        let mut names = of_vm.chain(of_modules);
         match names.find(|name| !self.host.annotations.allows(name)) {
             Some(name) => crate::bail!(
                 InvalidManifest,

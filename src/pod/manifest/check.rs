@@ -11,6 +11,7 @@ pub(super) use names::{data_key, dns_subdomain};
 pub(super) use references::references;
 
 use super::findings::Findings;
+use super::modules;
 use super::types::{Container, Metadata, PodSecurity, Profile, RestartPolicy, Spec};
 use crate::limits::{MAX_POD_CONTAINERS, MAX_POD_VOLUMES};
 use names::{dns_label, one_of, unique};
@@ -35,6 +36,7 @@ pub fn pod(metadata: &Metadata, spec: &Spec, findings: &mut Findings) {
     namespaces(spec, findings);
     network(spec, findings);
     microvm(spec, findings);
+    modules::check(metadata, spec, findings);
     pod_security(&spec.security_context, spec.host_network, findings);
     container::resources("spec.resources", &spec.resources, findings);
     if spec.restart_policy == Some(RestartPolicy::Always) {

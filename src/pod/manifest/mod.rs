@@ -3,6 +3,7 @@
 mod check;
 mod fields;
 mod findings;
+pub mod modules;
 mod quantity;
 mod sift;
 mod similar;

@@ -194,9 +194,10 @@ impl Monitor<'_> {
         if let (Some(all), Some(more)) =
             (spec["annotations"].as_object_mut(), base["annotations"].as_object())
         {
-            all.extend(
-                more.iter().filter(|(name, _)| name.contains("wasm")).map(|(n, v)| (n.clone(), v.clone())),
-            );
+            // What the pod says of a module comes before what its image says.
+            for (name, value) in more.iter().filter(|(name, _)| name.contains("wasm")) {
+                all.entry(name.clone()).or_insert_with(|| value.clone());
+            }
         }
         write_json(&bundle.join("config.json"), &spec)?;
         Ok(spec)

@@ -10,8 +10,8 @@ use super::{
 use crate::error::Result;
 use crate::image::bundle::MODULE;
 use crate::platform::confinement::Profile;
-use crate::pod::manifest::types::{Container, Mount, RestartPolicy, Spec};
-use crate::pod::manifest::{self, Findings, MICROVM, PodSpec};
+use crate::pod::manifest::types::{Container, Mount, RestartPolicy, Spec, Strings};
+use crate::pod::manifest::{self, Findings, MICROVM, PodSpec, modules};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -239,6 +239,7 @@ fn container(pod: &PodSpec, container: &Container, role: Role, context: &Context
         image: container.image.clone(),
         image_id: image.id.clone(),
         backend: backend(pod, &image)?,
+        settings: settings(pod, container, &image)?,
         args,
         env: env::environment(pod, container, &image, context)?,
         cwd: [container.working_dir.as_deref().unwrap_or_default(), image.working_dir.as_str(), "/"]
@@ -300,6 +301,21 @@ fn backend(pod: &PodSpec, image: &ImageFacts) -> Result<Option<String>> {
         }
         (_, true) => Ok(Some("wasm".to_owned())),
         _ => Ok(None),
+    }
+}
+
+/// What the pod's annotations say about a module.
+fn settings(pod: &PodSpec, container: &Container, image: &ImageFacts) -> Result<Strings> {
+    let (annotations, name) = (&pod.metadata.annotations, container.name.as_str());
+    if image.wasm {
+        return Ok(modules::settings_of(annotations, name));
+    }
+    match modules::own_setting(annotations, name) {
+        Some(setting) => crate::bail!(
+            InvalidManifest,
+            "image: is no WebAssembly module, but metadata.annotations has '{setting}/{name}'"
+        ),
+        None => Ok(Strings::new()),
     }
 }
 

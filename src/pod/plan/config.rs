@@ -115,6 +115,7 @@ fn annotations(pod: &PodPlan, container: &ContainerPlan) -> Map<String, Value> {
     if let Some(backend) = &container.backend {
         all.insert("org.magikrun.backend".to_owned(), json!(backend));
     }
+    all.extend(container.settings.iter().map(|(name, value)| (name.clone(), json!(value))));
     all
 }
 

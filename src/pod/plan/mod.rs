@@ -21,7 +21,7 @@ pub use security::{apparmor_profile, seccomp_profiles};
 pub use wasm::WasmPlan;
 
 use crate::cni;
-use crate::pod::manifest::types::{Metadata, RestartPolicy};
+use crate::pod::manifest::types::{Metadata, RestartPolicy, Strings};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::net::IpAddr;
@@ -164,6 +164,9 @@ pub struct ContainerPlan {
     pub image_id: String,
     /// The backend that runs it, where that is not the native one.
     pub backend: Option<String>,
+    /// Annotations that are settings of the backend.
+    #[serde(default)]
+    pub settings: Strings,
     /// Command and arguments, before `$(NAME)` is replaced.
     pub args: Vec<String>,
     /// Environment, before `$(NAME)` is replaced.

@@ -149,6 +149,18 @@ impl Settings {
     }
 }
 
+/// Whether the value of an annotation can be understood, whatever the operator allows; if not, why.
+pub fn check(name: &str, value: &str) -> Result<(), String> {
+    fn as_a<T: FromStr<Err: std::fmt::Display>>(value: &str) -> Result<(), String> {
+        value.parse::<T>().map(drop).map_err(|e| e.to_string())
+    }
+    match name {
+        SOCKETS => as_a::<Sockets>(value),
+        HTTP => as_a::<SocketAddr>(value),
+        _ => as_a::<u64>(value),
+    }
+}
+
 impl FromStr for Sockets {
     type Err = &'static str;
 

@@ -4,13 +4,16 @@
 //! cargo bench --bench pods -- [--rounds N] [--pods N] [--magikrun PATH]
 //! ```
 //!
-//! It needs root and busybox-static; podman is measured if it is on PATH and can import an image. Everything is interleaved,
-//! and everything that it made is removed.
+//! It needs root and busybox-static; podman is measured if it is on PATH and can import an image. It runs in a mount namespace of
+//! its own, in which state is in memory, as in /run; images are where temporary files are. Everything is interleaved, and
+//! everything that it made is removed.
 
 #[path = "../lifecycle/stats.rs"]
 #[allow(dead_code, reason = "a part of what is said about samples is not said here")]
 mod stats;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 use stats::Samples;
 use std::fs;
@@ -119,6 +122,7 @@ impl Bench {
         let dir = tempfile::Builder::new().prefix("mkb").tempdir().map_err(|e| e.to_string())?;
         let name = format!("mkb-{}", std::process::id());
         let mut bench = Self { magikrun, dir, name, podman: false };
+        state_in_memory(&bench.path("state"))?;
         bench.layout()?;
         call(bench.image(&["pull", &format!("oci:{}:1", bench.path("layout").display())]))?;
         fs::write(bench.path("pod.yaml"), manifest(&bench.name, "localhost/layout:1"))
@@ -288,6 +292,16 @@ echo '{"imageLayoutVersion":"1.0.0"}' > "$1/layout/oci-layout"
     }
 }
 
+/// Makes a directory in memory, which only this process and those that it starts see.
+fn state_in_memory(directory: &Path) -> Outcome<()> {
+    fs::create_dir(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
+    let nothing = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS)
+        .and_then(|()| mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing))
+        .and_then(|()| mount(Some("none"), directory, Some("tmpfs"), MsFlags::empty(), Some("mode=0700")))
+        .map_err(|e| format!("cannot mount a tmpfs on {}: {e}", directory.display()))
+}
+
 /// Runs a command to its end; answers the milliseconds that it took.
 fn call(mut command: Command) -> Outcome<f64> {
     let began = Instant::now();
@@ -350,6 +364,8 @@ impl Drop for Bench {
             let _ = self.podman(&["--down"]);
             let _ = Command::new("podman").args(["rmi", "localhost/mkb:1"]).stdout(Stdio::null()).status();
         }
+        // Below it may be mounts of what has just ended.
+        let _ = umount2(&self.path("state"), MntFlags::MNT_DETACH);
         for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             let _ = fs::remove_dir(hierarchy.path().join(&self.name));
         }

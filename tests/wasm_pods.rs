@@ -26,6 +26,13 @@ fn pods() -> Pods {
     pods
 }
 
+/// The code that is compiled, by the names of its entries in the store.
+fn compiled(pods: &Pods) -> Vec<String> {
+    let entries = names_in(&pods.runtime.path("code").join("index")).into_iter();
+    // The others tell which module a file holds.
+    entries.filter(|name| !name.contains('~')).collect()
+}
+
 /// A container that runs the probe; `fields` are added.
 fn module(name: &str, args: &str, fields: &str) -> String {
     format!("{{name: {name}, image: {IMAGE}, imagePullPolicy: Never, args: [{args}]{fields}}}")
@@ -116,6 +123,25 @@ fn all_modules_of_a_pod_are_threads_of_one_process() {
     assert_eq!(container(&status, "one")["exitCode"], 143);
     assert_eq!(container(&status, "first")["exitCode"], 0);
     pods.ok(&["delete", &id]);
+    pods.assert_nothing_left();
+}
+
+#[test]
+fn the_first_pod_after_a_pull_compiles_nothing() {
+    let pods = pods();
+    let pulled = compiled(&pods);
+    assert!(!pulled.is_empty());
+    // In one process, and in one each.
+    for (name, terminal) in [("together", ""), ("apart", ", tty: true")] {
+        let spec = format!(
+            "{{containers: [{}, {}]}}",
+            module("a", "sleep, '600'", terminal),
+            module("b", "sleep, '600'", "")
+        );
+        let id = pods.start(&manifest(&pods.name(name), &spec));
+        assert_eq!(compiled(&pods), pulled, "{name}");
+        pods.ok(&["delete", "--force", &id]);
+    }
     pods.assert_nothing_left();
 }
 

@@ -120,12 +120,6 @@ impl Budget {
     }
 }
 
-/// Guesses whether a component serves HTTP, without compiling it.
-pub fn seems_to_serve(bytes: &[u8]) -> bool {
-    let has = |name: &&str| bytes.windows(name.len()).any(|window| window == name.as_bytes());
-    bytes.starts_with(COMPONENT) && PROXY_EXPORTS.iter().any(has) && !COMMAND_EXPORTS.iter().any(has)
-}
-
 /// Compiles in this process.
 pub fn here(engine: &Engine, bytes: &[u8], what: &str) -> Result<(File, Kind)> {
     let (compiled, kind) = compile(engine, bytes, what)?;

@@ -143,8 +143,8 @@ fn compiled(
     Ok((memory::seal(code)?, kind))
 }
 
-/// Compiles a module into the store of this user, so that its first start is as fast as any. A process of its own with several
-/// threads does it.
+/// Compiles a module into the store of this user, so that its first start is as fast as any, in a container of its own and in a pod of
+/// modules. A process of its own with several threads does it.
 ///
 /// Returns false if it was there already. `what` is how messages call it.
 pub fn precompile(config: &WasmLimits, bytes: &[u8], what: &str) -> Result<bool> {
@@ -156,14 +156,14 @@ pub fn precompile(config: &WasmLimits, bytes: &[u8], what: &str) -> Result<bool>
         );
     }
     let mut settings = Settings::from_spec(&oci_spec::runtime::Spec::default(), config)?;
-    // What it serves is known when it is compiled; until then the names in it tell.
-    settings.code.epochs = compile::seems_to_serve(bytes);
+    settings.code.epochs = true;
     let (kind, new) = keep(config, &settings, bytes, what)?;
-    if settings.code.epochs == (kind == Kind::Proxy) {
+    if kind == Kind::Proxy {
+        // What serves is interrupted wherever it runs.
         return Ok(new);
     }
-    settings.code.epochs = kind == Kind::Proxy;
-    keep(config, &settings, bytes, what).map(|(_, new)| new)
+    settings.code.epochs = false;
+    keep(config, &settings, bytes, what).map(|(_, other)| new || other)
 }
 
 /// What kind of program a module is, whose code is in the store now; and whether it was not before.

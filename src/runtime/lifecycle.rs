@@ -276,7 +276,8 @@ pub fn kill(host: &Host, id: &str, signal: i32, all: bool) -> Result<()> {
         // The first process passes it on to the guest; the others are the machine's.
         if all {
             let inside = krun::inside(host, &container)?;
-            return inside.guest.signal(inside.target(), signal, true, host.vm.answer());
+            let sent = inside.guest.signal(inside.target(), signal, true, host.vm.answer())?;
+            return if sent { Ok(()) } else { Err(signal::not_running()) };
         }
         return signal::send(record, signal);
     }

@@ -1,14 +1,15 @@
 //! Asking a guest.
 
-use super::connection::{Connection, Received, failure, reply_of, wait};
+use super::connection::{Connection, Received, failure, reply_of, told_by, wait};
 use crate::error::{Error, ErrorKind, Result};
 use rustix::event::PollFlags;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vm_protocol::frame::Kind;
-use vm_protocol::message::{Exec, ProcessInfo, Reply, Request, Stats, Status, Target};
+use vm_protocol::message::{Exec, FailureKind, ProcessInfo, Reply, Request, Stats, Status, Target};
 use vm_protocol::spec::Container;
 
 /// Time between two attempts to reach a guest that does not listen yet.
@@ -91,12 +92,27 @@ impl Guest {
         }
     }
 
-    /// Asks what is answered with one reply.
+    /// Asks a guest that listens. A connection that is closed before the guest's hello was taken up by nobody, as when more of them wait
+    /// than its kernel lets: then nothing was done, and it is asked once more. After the hello it may have been done, and is not.
+    fn reach(&self, request: &Request, deadline: Instant) -> Result<Connection> {
+        let again = Cell::new(true);
+        self.connect(request, deadline, || again.take())
+    }
+
+    /// Asks what is answered with one reply. A failure that the guest tells is an error.
     pub fn ask(&self, request: &Request, timeout: Duration) -> Result<Reply> {
+        match self.answer(request, timeout)? {
+            Reply::Failed(told) => Err(failure(&told)),
+            reply => Ok(reply),
+        }
+    }
+
+    /// Asks what is answered with one reply, which may be a failure.
+    fn answer(&self, request: &Request, timeout: Duration) -> Result<Reply> {
         let deadline = Instant::now() + timeout;
-        let mut connection = self.connect(request, deadline, || false)?;
-        let reply = connection.reply(deadline)?;
-        reply.ok_or_else(|| Error::new(ErrorKind::InvalidState, "the virtual machine has ended"))
+        let answer = self.reach(request, deadline)?.receive(deadline)?;
+        let none = || Error::new(ErrorKind::InvalidState, "the virtual machine has ended without an answer");
+        told_by(&answer.ok_or_else(none)?)
     }
 
     /// How the guest is.
@@ -129,18 +145,23 @@ impl Guest {
     /// Asks for the output of a container until its end, which is told by [`Reply::Done`] after all of it.
     pub fn follow(&self, container: &str, timeout: Duration) -> Result<Connection> {
         let request = Request::Logs { container: container.to_owned(), follow: true };
-        self.connect(&request, Instant::now() + timeout, || false)
+        self.reach(&request, Instant::now() + timeout)
     }
 
     /// The way to the standard input of a container; [`Request::Input`] says what follows.
     pub fn input(&self, container: &str, timeout: Duration) -> Result<Connection> {
         let request = Request::Input { container: container.to_owned() };
-        self.connect(&request, Instant::now() + timeout, || false)
+        self.reach(&request, Instant::now() + timeout)
     }
 
-    /// Sends a signal.
-    pub fn signal(&self, target: Target, signal: i32, all: bool, timeout: Duration) -> Result<()> {
-        self.done(&Request::Signal { target, signal, all }, timeout)
+    /// Sends a signal; false when the process does not run, or not any more. Whatever else keeps it from the process is an error.
+    pub fn signal(&self, target: Target, signal: i32, all: bool, timeout: Duration) -> Result<bool> {
+        match self.answer(&Request::Signal { target, signal, all }, timeout)? {
+            Reply::Done => Ok(true),
+            Reply::Failed(told) if told.kind == FailureKind::InvalidState => Ok(false),
+            Reply::Failed(told) => Err(failure(&told)),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Ends everything in the guest, and the virtual machine: SIGTERM, and SIGKILL after `grace`. Returns when that has begun.
@@ -175,7 +196,7 @@ impl Guest {
     pub fn logs(&self, container: &str, timeout: Duration) -> Result<Vec<u8>> {
         let deadline = Instant::now() + timeout;
         let request = Request::Logs { container: container.to_owned(), follow: false };
-        let mut connection = self.connect(&request, deadline, || false)?;
+        let mut connection = self.reach(&request, deadline)?;
         let mut log = Vec::new();
         while let Some(frame) = connection.receive(deadline)? {
             if !matches!(frame.kind, Kind::Stdout | Kind::Stderr) {
@@ -209,12 +230,93 @@ impl Guest {
 
     fn begin(&self, request: &Request, timeout: Duration) -> Result<Started> {
         let deadline = Instant::now() + timeout;
-        let mut connection = self.connect(request, deadline, || false)?;
+        let mut connection = self.reach(request, deadline)?;
         match connection.reply(deadline)? {
             Some(Reply::Started { exec, pid }) => Ok(Started { connection, exec, pid }),
             Some(Reply::Failed(told)) => Err(failure(&told)),
             Some(other) => Err(unexpected(&other)),
             None => Err(Error::new(ErrorKind::InvalidState, "the virtual machine has ended")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::protocol::frame::encode_json;
+    use crate::vm::protocol::message::{Failure, Hello};
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixListener;
+    use std::thread::JoinHandle;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// What a guest does with a connection.
+    enum Does {
+        /// It takes nothing.
+        Close,
+        /// It says hello alone.
+        Hello,
+        Answer(Reply),
+    }
+
+    /// A guest that does this with one connection after the other.
+    fn guest(all: Vec<Does>) -> (tempfile::TempDir, Guest, JoinHandle<UnixListener>) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control");
+        let listener = UnixListener::bind(&path).unwrap();
+        let serve = move || {
+            for does in all {
+                let (mut connection, _) = listener.accept().unwrap();
+                // What nobody has read would make the end of the connection an error.
+                assert_ne!(connection.read(&mut [0; 4096]).unwrap(), 0);
+                if !matches!(does, Does::Close) {
+                    connection.write_all(&encode_json(Kind::Hello, &Hello::new("a guest")).unwrap()).unwrap();
+                }
+                if let Does::Answer(reply) = does {
+                    connection.write_all(&encode_json(Kind::Message, &reply).unwrap()).unwrap();
+                }
+            }
+            listener
+        };
+        (directory, Guest::at(path), std::thread::spawn(serve))
+    }
+
+    /// Sends a signal to such a guest, of which it takes as many connections as it has something to do with.
+    fn signal(all: Vec<Does>) -> Result<bool> {
+        let (_directory, guest, served) = guest(all);
+        let sent = guest.signal(Target::Container("app".to_owned()), libc::SIGTERM, false, LIMIT);
+        let listener = served.join().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        assert!(listener.accept().is_err(), "it was asked once more");
+        sent
+    }
+
+    fn refused(kind: FailureKind) -> Does {
+        Does::Answer(Reply::Failed(Failure { kind, message: "because".to_owned() }))
+    }
+
+    #[test]
+    fn what_nobody_has_taken_up_is_asked_once_more() {
+        assert!(signal(vec![Does::Close, Does::Answer(Reply::Done)]).unwrap());
+        let e = signal(vec![Does::Close, Does::Close]).unwrap_err();
+        assert!(e.message().starts_with("cannot reach the guest: "), "{e}");
+    }
+
+    #[test]
+    fn what_may_have_been_done_is_not_asked_again() {
+        let e = signal(vec![Does::Hello]).unwrap_err();
+        assert!(e.message().contains("without an answer"), "{e}");
+    }
+
+    #[test]
+    fn a_signal_for_what_has_ended_is_told_from_one_that_is_lost() {
+        assert!(signal(vec![Does::Answer(Reply::Done)]).unwrap());
+        assert!(!signal(vec![refused(FailureKind::InvalidState)]).unwrap());
+        for kind in [FailureKind::NotFound, FailureKind::TooMany, FailureKind::System] {
+            assert_eq!(signal(vec![refused(kind)]).unwrap_err().message(), "because");
+        }
+        let e = signal(vec![Does::Answer(Reply::Taken { bytes: 1 })]).unwrap_err();
+        assert!(e.message().contains("another question"), "{e}");
     }
 }

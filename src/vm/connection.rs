@@ -196,13 +196,18 @@ impl Connection {
 
 /// The reply that a frame carries; a failure that the guest tells is an error.
 pub fn reply_of(frame: &Frame) -> Result<Reply> {
-    if frame.kind != Kind::Message {
-        crate::bail!(System, "the guest sent data where an answer was expected");
-    }
-    match frame.parse().map_err(|e| malformed(&e))? {
+    match told_by(frame)? {
         Reply::Failed(told) => Err(failure(&told)),
         reply => Ok(reply),
     }
+}
+
+/// The reply that a frame carries, which may be a failure.
+pub fn told_by(frame: &Frame) -> Result<Reply> {
+    if frame.kind != Kind::Message {
+        crate::bail!(System, "the guest sent data where an answer was expected");
+    }
+    frame.parse().map_err(|e| malformed(&e))
 }
 
 fn encode_message(request: &Request) -> Result<Vec<u8>> {

@@ -8,6 +8,7 @@ use super::members::KILLED;
 use super::said::Said;
 use super::streams::{Stream, Streams, with_streams};
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::infra::wire::timespec;
 use crate::platform::sys::signal::pidfd_send_signal;
 use crate::pod::microvm::{self, VM};
 use crate::pod::plan::VmPlan;
@@ -18,7 +19,7 @@ use crate::storage::config_file::write_json;
 use crate::vm::connection::{Connection, Received, reply_of};
 use crate::vm::protocol::frame::{Frame, Kind};
 use crate::vm::protocol::message::{Reply, Target};
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, poll};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ use std::time::Duration;
 const BUNDLE: &str = "@vm";
 /// Most frames that are taken at once from one container: the others have their turn.
 const FRAMES: usize = 64;
+/// How much later than its connections the supervisor of a machine may end.
+const SUPERVISOR_END: Duration = Duration::from_secs(1);
 
 /// What the monitor waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +73,13 @@ impl Guest {
     /// What need not be waited for.
     pub(super) fn behind(&self) -> &[usize] {
         &self.behind
+    }
+
+    /// Whether the machine has ended, or is about to.
+    fn is_ending(&self) -> bool {
+        let mut ended = [PollFd::new(&self.machine.child.pidfd, PollFlags::IN)];
+        let wait = || poll(&mut ended, Some(&timespec(SUPERVISOR_END)));
+        !self.alive || rustix::io::retry_on_intr(wait).is_ok_and(|count| count > 0)
     }
 
     fn kill(&self) {
@@ -227,8 +237,8 @@ impl Monitor<'_> {
         };
         let target = Target::Container(member.plan.name.clone());
         let sent = guest.machine.guest().signal(target, signal, false, self.host.vm.answer());
-        // One that has just ended is no fault; nor is one that is about to be seen as one.
-        if let Some(e) = sent.err().filter(|e| e.kind() == ErrorKind::Timeout) {
+        // A container that has just ended is no fault. The end of the machine is told by itself.
+        if let Some(e) = sent.err().filter(|_| !guest.is_ending()) {
             guest.kill();
             self.fail(e.wrap("cannot pass a signal on to the pod's microVM, which is ended"));
         }

@@ -2,6 +2,7 @@
 //! gets what they write and how they end.
 
 use super::Monitor;
+use super::around::Around;
 use super::guest_input::GuestInput;
 use super::logs::LogWriter;
 use super::members::KILLED;
@@ -71,8 +72,8 @@ impl Guest {
     }
 
     /// What need not be waited for.
-    pub(super) fn behind(&self) -> &[usize] {
-        &self.behind
+    pub(super) fn behind(&self) -> Vec<usize> {
+        self.behind.clone()
     }
 
     /// Whether the machine has ended, or is about to.
@@ -112,25 +113,25 @@ impl Monitor<'_> {
         let machine = Machine::new(&self.host, VM, child).context(cannot)?;
         let booting = Some(machine.boot().context(cannot)?);
         let (logs, inputs, behind) = (Vec::new(), Vec::new(), Vec::new());
-        self.guest =
-            Some(Guest { machine, booting, said, logs, inputs, behind, alive: true, stopping: false });
+        let guest = Guest { machine, booting, said, logs, inputs, behind, alive: true, stopping: false };
+        self.around = Around::Guest(Box::new(guest));
         // The machine's own deadline ends this.
         self.wait_until("the start of the microVM", None, |monitor| {
-            monitor.guest.as_ref().is_none_or(|guest| guest.booting.is_none())
+            monitor.around.guest().is_none_or(|guest| guest.booting.is_none())
         })
     }
 
     pub(super) fn serve_guest(&mut self, source: GuestSource) {
         match source {
             GuestSource::Booting => self.booted(),
-            GuestSource::Said => self.guest.iter_mut().for_each(|guest| guest.said.read()),
+            GuestSource::Said => self.around.guest_mut().into_iter().for_each(|guest| guest.said.read()),
             GuestSource::Log(number) => self.read_guest_log(number),
             GuestSource::Input(number) => self.move_input(number),
         }
     }
 
     fn booted(&mut self) {
-        let booting = self.guest.as_mut().and_then(|guest| guest.booting.take());
+        let booting = self.around.guest_mut().and_then(|guest| guest.booting.take());
         if let Some(Err(e)) = booting.map(Booting::finish) {
             self.fail(e.wrap("cannot start the pod's microVM"));
         }
@@ -141,7 +142,7 @@ impl Monitor<'_> {
         let name = self.members[number].plan.name.clone();
         let log = LogWriter::open(&self.log_directory(), &name)?;
         let gone = || Error::new(ErrorKind::InvalidState, "the pod's microVM has ended");
-        let guest = self.guest.as_mut().filter(|guest| guest.alive).ok_or_else(gone)?;
+        let guest = self.around.guest_mut().filter(|guest| guest.alive).ok_or_else(gone)?;
         let (way, timeout) = (guest.machine.guest(), self.host.vm.answer());
         way.start(&name, timeout).map_err(|e| e.wrap("unable to start container process"))?;
         guest.logs.push((number, way.follow(&name, timeout)?));
@@ -157,7 +158,7 @@ impl Monitor<'_> {
 
     /// Moves what a container has written to its log; its end comes after all of that.
     fn read_guest_log(&mut self, number: usize) {
-        if let Some(guest) = &mut self.guest {
+        if let Some(guest) = self.around.guest_mut() {
             guest.behind.retain(|other| *other != number);
         }
         for _ in 0..FRAMES {
@@ -176,18 +177,18 @@ impl Monitor<'_> {
                 }
             }
         }
-        self.guest.iter_mut().for_each(|guest| guest.behind.push(number));
+        self.around.guest_mut().into_iter().for_each(|guest| guest.behind.push(number));
     }
 
     fn next_of_log(&mut self, number: usize) -> Result<Received> {
-        let logs = self.guest.iter_mut().flat_map(|guest| &mut guest.logs);
+        let logs = self.around.guest_mut().into_iter().flat_map(|guest| &mut guest.logs);
         let mut own = logs.filter(|(of, _)| *of == number);
         own.next().map_or(Ok(Received::Nothing), |(_, log)| log.try_receive())
     }
 
     /// Nothing more comes of a container, and nothing goes to it.
     fn close_log(&mut self, number: usize) {
-        if let Some(guest) = &mut self.guest {
+        if let Some(guest) = self.around.guest_mut() {
             guest.logs.retain(|(of, _)| *of != number);
             guest.inputs.retain(|(of, _)| *of != number);
         }
@@ -215,7 +216,7 @@ impl Monitor<'_> {
 
     fn exit_code_in_guest(&self, number: usize, frame: &Frame) -> Result<u8> {
         let missing = || Error::new(ErrorKind::System, "the guest does not tell its exit code");
-        let guest = self.guest.as_ref().ok_or_else(missing)?;
+        let guest = self.around.guest().ok_or_else(missing)?;
         match reply_of(frame)? {
             Reply::Done => {}
             _ => crate::bail!(System, "the guest sent an answer to another question"),
@@ -227,14 +228,9 @@ impl Monitor<'_> {
     }
 
     /// Sends a signal to the first process of a container, if that lives.
-    pub(super) fn signal_member(&mut self, number: usize, signal: i32) {
+    pub(super) fn signal_in_guest(&mut self, number: usize, signal: i32) {
         let member = &self.members[number];
-        if self.modules.is_some() {
-            return self.end_module(number, signal);
-        }
-        let Some(guest) = self.guest.as_ref().filter(|_| member.inside) else {
-            return member.signal(signal);
-        };
+        let Some(guest) = self.around.guest().filter(|_| member.inside) else { return };
         let target = Target::Container(member.plan.name.clone());
         let sent = guest.machine.guest().signal(target, signal, false, self.host.vm.answer());
         // A container that has just ended is no fault. The end of the machine is told by itself.
@@ -246,7 +242,7 @@ impl Monitor<'_> {
 
     /// Takes note of the end of the machine; false if the process was not that.
     pub(super) fn guest_ended(&mut self, pid: i32) -> bool {
-        let Some(guest) = self.guest.as_mut().filter(|guest| guest.machine.child.pid == pid) else {
+        let Some(guest) = self.around.guest_mut().filter(|guest| guest.machine.child.pid == pid) else {
             return false;
         };
         guest.alive = false;
@@ -259,7 +255,7 @@ impl Monitor<'_> {
         for number in 0..self.members.len() {
             // What it has written before is still there to read.
             self.read_guest_log(number);
-            while self.guest.as_ref().is_some_and(|guest| guest.behind.contains(&number)) {
+            while self.around.guest().is_some_and(|guest| guest.behind.contains(&number)) {
                 self.read_guest_log(number);
             }
             self.close_log(number);
@@ -273,14 +269,14 @@ impl Monitor<'_> {
     /// Ends the machine: by its guest, or at once.
     pub(super) fn stop_guest(&mut self, at_once: bool) {
         let timeout = self.host.vm.answer();
-        let Some(guest) = self.guest.as_mut().filter(|guest| guest.alive) else { return };
+        let Some(guest) = self.around.guest_mut().filter(|guest| guest.alive) else { return };
         guest.stopping = true;
         if at_once || guest.machine.guest().stop(Duration::ZERO, timeout).is_err() {
             guest.kill();
         }
-        let alive = |monitor: &mut Self| monitor.guest.as_ref().is_some_and(|guest| guest.alive);
+        let alive = |monitor: &mut Self| monitor.around.guest().is_some_and(|guest| guest.alive);
         self.wait_for_end(alive);
-        if let Some(guest) = self.guest.as_ref().filter(|guest| guest.alive) {
+        if let Some(guest) = self.around.guest().filter(|guest| guest.alive) {
             guest.kill();
             self.wait_for_end(alive);
         }

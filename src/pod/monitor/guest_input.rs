@@ -111,7 +111,7 @@ impl GuestInput {
 impl Monitor<'_> {
     /// Moves on the input of a container.
     pub(super) fn move_input(&mut self, number: usize) {
-        let Some(inputs) = self.guest.as_mut().map(|guest| &mut guest.inputs) else { return };
+        let Some(inputs) = self.around.guest_mut().map(|guest| &mut guest.inputs) else { return };
         let Some(at) = inputs.iter().position(|(of, _)| *of == number) else { return };
         match inputs[at].1.serve() {
             Ok(true) => {}
@@ -125,7 +125,7 @@ impl Monitor<'_> {
 
     /// Gives the terminal of a container in the guest another size. Nobody waits for that.
     pub(super) fn resize_in_guest(&mut self, number: usize, size: Size) {
-        let inputs = self.guest.iter_mut().flat_map(|guest| &mut guest.inputs);
+        let inputs = self.around.guest_mut().into_iter().flat_map(|guest| &mut guest.inputs);
         inputs.filter(|(of, _)| *of == number).for_each(|(_, input)| input.size = Some(size));
         self.move_input(number);
     }

@@ -327,7 +327,7 @@ impl Monitor<'_> {
             let null = || File::options().write(true).open("/dev/null").map(OwnedFd::from);
             (null()?, null()?)
         };
-        if self.modules.is_some() && !self.members[job.member].is_running() {
+        if self.around.modules().is_some() && !self.members[job.member].is_running() {
             crate::bail!(InvalidState, "cannot exec in a stopped container");
         }
         let (id, member) = self.orders.record.place(&self.members[job.member].plan.name);

@@ -9,7 +9,6 @@ use crate::infra::InfraEvent;
 use crate::pod::plan::config;
 use crate::pod::plan::{ContainerPlan, Role};
 use crate::pod::record::{ContainerState, ContainerStatus};
-use crate::runtime::delete::delete;
 use crate::runtime::lifecycle;
 use crate::runtime::options::CreateOptions;
 use serde_json::Value;
@@ -206,14 +205,7 @@ impl Monitor<'_> {
     /// Starts a created container, and returns when its program is executed and its hook has run.
     pub(super) fn start_member(&mut self, number: usize) -> Result<()> {
         let name = self.members[number].plan.name.clone();
-        let started = if self.guest.is_some() {
-            self.start_in_guest(number)
-        } else if self.modules.is_some() {
-            self.start_module(number)
-        } else {
-            lifecycle::start(&self.host, &name)
-        };
-        started.context(|| format!("cannot start container '{name}'"))?;
+        self.start_made(number).context(|| format!("cannot start container '{name}'"))?;
         let member = &mut self.members[number];
         member.started = true;
         member.ready = member.plan.readiness.is_none() && member.plan.startup.is_none();
@@ -232,10 +224,7 @@ impl Monitor<'_> {
         member.probes.clear();
         let (name, role, stopping) = (member.plan.name.clone(), member.plan.role, member.stopping);
         self.jobs.forget(number);
-        if self.guest.is_none()
-            && self.modules.is_none()
-            && let Err(e) = delete(&self.host, &name, true)
-        {
+        if let Err(e) = self.unmake(number) {
             self.fail(e.wrap(format!("cannot delete container '{name}'")));
         }
         self.event(InfraEvent::ContainerExited { name: name.clone(), exit_code: code });
@@ -268,16 +257,7 @@ impl Monitor<'_> {
     /// Starts a sidecar again.
     pub(super) fn restart_member(&mut self, number: usize) {
         self.members[number].restart_at = None;
-        let created = if self.guest.is_some() {
-            // Everything of it is there already.
-            Ok(())
-        } else if self.modules.is_some() {
-            self.prepare_module(number)
-        } else {
-            self.create_member(number)
-        };
-        let done = created.and_then(|()| self.start_member(number));
-        if let Err(e) = done {
+        if let Err(e) = self.make_again(number).and_then(|()| self.start_member(number)) {
             self.fail(e);
         }
         self.save_status();

@@ -3,6 +3,7 @@
 //! It is the parent of the infra container and of all containers. One thread, one loop: [`Monitor::turn`] waits for whatever
 //! happens next and deals with it; what takes several steps (making the pod, stopping it) waits by taking turns.
 
+mod around;
 mod build;
 mod clients;
 mod guest;
@@ -39,11 +40,10 @@ use crate::runtime::options::Host;
 use crate::runtime::state::now;
 use crate::storage::config::{Timeouts, VmLimits, WasmLimits};
 use crate::storage::state_root::StateDir;
+use around::Around;
 use clients::Clients;
-use guest::Guest;
 use jobs::Jobs;
 use members::Member;
-use modules::Modules;
 use sandbox::Sandbox;
 use serde::{Deserialize, Serialize};
 use std::io::{Read as _, Write as _};
@@ -120,10 +120,7 @@ struct Monitor<'a> {
     promised: bool,
     dir: StateDir,
     sandbox: Option<Sandbox>,
-    /// The microVM that all containers are in, if they are.
-    guest: Option<Guest>,
-    /// The process that all containers are modules in, if they are.
-    modules: Option<Modules>,
+    around: Around,
     facts: Facts,
     /// Ports of the host that lead to the pod: those of its plan, and of extensions.
     ports_wanted: Vec<PortPlan>,
@@ -223,8 +220,7 @@ impl<'a> Monitor<'a> {
             promised: false,
             dir,
             sandbox: None,
-            guest: None,
-            modules: None,
+            around: Around::default(),
             facts: Facts::default(),
             ports_wanted: Vec::new(),
             addresses: Vec::new(),

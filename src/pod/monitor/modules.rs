@@ -2,6 +2,7 @@
 //! which tells how they have ended.
 
 use super::Monitor;
+use super::around::Around;
 use super::clients::Waits;
 use super::logs::LogWriter;
 use super::members::KILLED;
@@ -28,6 +29,15 @@ use std::time::Duration;
 /// Bundle of the container around the modules; no container has such a name.
 const BUNDLE: &str = "@wasm";
 
+/// What the monitor waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ModulesSource {
+    /// What becomes of the modules.
+    Events,
+    /// Last words of the process.
+    Said,
+}
+
 /// The process.
 #[derive(Debug)]
 pub(super) struct Modules {
@@ -44,17 +54,20 @@ pub(super) struct Modules {
 }
 
 impl Modules {
-    /// What the monitor waits for: events, and its last words.
-    pub(super) fn events(&self) -> Option<BorrowedFd<'_>> {
-        (!self.silent).then(|| self.control.as_fd())
+    pub(super) fn sources(&self) -> impl Iterator<Item = (ModulesSource, BorrowedFd<'_>)> {
+        let events = (!self.silent).then(|| (ModulesSource::Events, self.control.as_fd()));
+        events.into_iter().chain(self.said.source().map(|said| (ModulesSource::Said, said)))
     }
 
-    pub(super) fn said(&self) -> Option<BorrowedFd<'_>> {
-        self.said.source()
+    /// Lets a module run as soon as it is ready.
+    pub(super) fn start(&self, number: usize) -> Result<()> {
+        self.tell(&Order::Start(number), &[])
     }
 
-    pub(super) fn read_said(&mut self) {
-        self.said.read();
+    /// Ends a module as a signal would.
+    pub(super) fn end(&self, number: usize, signal: i32) {
+        // One that has just ended is no fault; nor is one that is about to be seen as one.
+        let _ = self.tell(&Order::End(number, signal), &[]);
     }
 
     fn tell(&self, order: &Order, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
@@ -113,8 +126,8 @@ impl Monitor<'_> {
         let (host, foreground) = (&self.host, self.foreground);
         let (child, _) =
             with_streams(None, &words, &words, || lifecycle::create_child(host, &options, foreground))?;
-        self.modules =
-            Some(Modules { child, control, said, ready: 0, alive: true, silent: false, stopping: false });
+        let modules = Modules { child, control, said, ready: 0, alive: true, silent: false, stopping: false };
+        self.around = Around::Modules(modules);
         lifecycle::start(&self.host, WASM).context(cannot)?;
         drop(options);
         for number in 0..self.members.len() {
@@ -122,7 +135,7 @@ impl Monitor<'_> {
         }
         let limit = self.orders.timeouts.start();
         self.wait_until("the start of the pod's modules", Some(limit), |monitor| {
-            monitor.modules.as_ref().is_none_or(|modules| modules.ready == monitor.members.len())
+            monitor.around.modules().is_none_or(|modules| modules.ready == monitor.members.len())
         })
     }
 
@@ -133,7 +146,7 @@ impl Monitor<'_> {
         let (streams, theirs) = Streams::new(&self.members[number].plan)?;
         let log = LogWriter::open(&self.log_directory(), &name).context(cannot)?;
         let modules =
-            self.modules.as_ref().ok_or_else(|| Error::new(ErrorKind::System, "there is no process"))?;
+            self.around.modules().ok_or_else(|| Error::new(ErrorKind::System, "there is no process"))?;
         theirs.lent_to(|descriptors| modules.tell(&Order::Prepare(number), descriptors)).context(cannot)?;
         let member = &mut self.members[number];
         (member.streams, member.log) = (streams, Some(log));
@@ -141,21 +154,10 @@ impl Monitor<'_> {
         Ok(())
     }
 
-    /// Lets a module run as soon as it is ready.
-    pub(super) fn start_module(&self, number: usize) -> Result<()> {
-        self.modules.as_ref().map_or(Ok(()), |modules| modules.tell(&Order::Start(number), &[]))
-    }
-
-    /// Ends a module as a signal would.
-    pub(super) fn end_module(&self, number: usize, signal: i32) {
-        // One that has just ended is no fault; nor is one that is about to be seen as one.
-        let _ = self.modules.as_ref().map(|modules| modules.tell(&Order::End(number, signal), &[]));
-    }
-
     /// Asks what a module uses; the answer goes to the client.
     pub(super) fn measure_module(&mut self, client: usize, number: usize) -> Result<()> {
         let member = &self.members[number];
-        match &self.modules {
+        match self.around.modules() {
             Some(modules) if member.inside => modules.tell(&Order::Measure(number), &[])?,
             _ => crate::bail!(
                 InvalidState,
@@ -167,15 +169,25 @@ impl Monitor<'_> {
         Ok(())
     }
 
+    pub(super) fn serve_modules(&mut self, source: ModulesSource) {
+        match source {
+            ModulesSource::Events => self.hear_modules(),
+            ModulesSource::Said => {
+                self.around.modules_mut().into_iter().for_each(|modules| modules.said.read());
+            }
+        }
+    }
+
     /// Deals with what the process has told, without waiting.
-    pub(super) fn hear_modules(&mut self) {
-        while let Some(modules) = &self.modules {
+    fn hear_modules(&mut self) {
+        while let Some(modules) = self.around.modules() {
             match modules.control.try_receive() {
                 Ok(Received::Message(event, _)) => self.heard_of_module(event),
                 Ok(Received::Nothing) => return,
                 // Its end is told by its signal.
                 Ok(Received::Closed) => {
-                    return self.modules.iter_mut().for_each(|modules| modules.silent = true);
+                    let modules = self.around.modules_mut();
+                    return modules.into_iter().for_each(|modules| modules.silent = true);
                 }
                 Err(e) => return self.fail(e.wrap("cannot hear the process of the pod's modules")),
             }
@@ -184,7 +196,9 @@ impl Monitor<'_> {
 
     fn heard_of_module(&mut self, event: Event) {
         match event {
-            Event::Ready(_) => self.modules.iter_mut().for_each(|modules| modules.ready += 1),
+            Event::Ready(_) => {
+                self.around.modules_mut().into_iter().for_each(|modules| modules.ready += 1);
+            }
             Event::Ended(number, code) => self.module_ended(number, code),
             Event::Refused(number, code, why) => {
                 if let Some(member) = self.members.get(number).filter(|member| !member.started) {
@@ -209,11 +223,11 @@ impl Monitor<'_> {
 
     /// Takes note of the end of the process; false if it was not that.
     pub(super) fn modules_ended(&mut self, pid: i32) -> bool {
-        if self.modules.as_ref().is_none_or(|modules| modules.child.pid != pid) {
+        if self.around.modules().is_none_or(|modules| modules.child.pid != pid) {
             return false;
         }
         self.hear_modules();
-        let Some(modules) = &mut self.modules else { return true };
+        let Some(modules) = self.around.modules_mut() else { return true };
         modules.alive = false;
         let said = modules.said.suffix();
         if !modules.stopping {
@@ -226,9 +240,9 @@ impl Monitor<'_> {
 
     /// Ends the process.
     pub(super) fn stop_modules(&mut self) {
-        let Some(modules) = &mut self.modules else { return };
+        let Some(modules) = self.around.modules_mut() else { return };
         modules.stopping = true;
         let _ = pidfd_send_signal(&modules.child.pidfd, libc::SIGKILL);
-        self.wait_for_end(|monitor| monitor.modules.as_ref().is_some_and(|modules| modules.alive));
+        self.wait_for_end(|monitor| monitor.around.modules().is_some_and(|modules| modules.alive));
     }
 }

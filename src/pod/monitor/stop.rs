@@ -33,8 +33,7 @@ impl Monitor<'_> {
         for sidecar in of_role(self, Role::Sidecar).into_iter().rev() {
             self.end_members(&[sidecar], SIDECAR_GRACE);
         }
-        self.stop_guest(false);
-        self.stop_modules();
+        self.stop_around(false);
         self.stop_infra();
     }
 
@@ -44,8 +43,7 @@ impl Monitor<'_> {
             member.stopping = true;
             member.signal(libc::SIGKILL);
         }
-        self.stop_guest(true);
-        self.stop_modules();
+        self.stop_around(true);
         self.wait_for_end(|monitor| monitor.members.iter().any(Member::is_running));
         self.stop_infra();
         self.sandbox = None;

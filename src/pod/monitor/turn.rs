@@ -4,8 +4,8 @@ use super::{Commit, Monitor};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::infra::message::FromInfra;
 use crate::infra::wire::{Received, Wire, timespec};
+use crate::pod::monitor::around::AroundSource;
 use crate::pod::monitor::guest::{Guest, GuestSource};
-use crate::pod::monitor::modules::Modules;
 use crate::pod::monitor::streams::Stream;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -29,9 +29,7 @@ enum Source {
     Listener,
     Client(usize),
     Log(usize, Stream),
-    Guest(GuestSource),
-    Modules,
-    ModulesSaid,
+    Around(AroundSource),
 }
 
 /// The pod depends on who makes it until it is committed.
@@ -76,7 +74,7 @@ impl Monitor<'_> {
         let stop_at = self.stop_at.filter(|at| *at > now);
         let wakeups = [deadline, stop_at, self.deadline, self.next_wakeup(), self.clients.next_cut()];
         let until = wakeups.into_iter().flatten().min();
-        let behind = self.guest.iter().flat_map(|guest| guest.behind().to_vec());
+        let behind = self.around.guest().map_or_else(Vec::new, Guest::behind).into_iter();
         let behind: Vec<usize> = behind.filter(|number| !self.clients.hold(*number)).collect();
         let until = if behind.is_empty() { until } else { Some(now) };
         let left = until.map_or(LONGEST, |until| until.saturating_duration_since(now).min(LONGEST));
@@ -125,13 +123,9 @@ impl Monitor<'_> {
                 add(Source::Log(number, stream), fd);
             }
         }
-        if let Some(modules) = &self.modules {
-            modules.events().into_iter().for_each(|fd| add_for(Source::Modules, fd, PollFlags::IN));
-            modules.said().into_iter().for_each(|fd| add_for(Source::ModulesSaid, fd, PollFlags::IN));
-        }
-        for (source, fd, flags) in self.guest.iter().flat_map(Guest::sources) {
-            if !matches!(source, GuestSource::Log(number) if self.clients.hold(number)) {
-                add_for(Source::Guest(source), fd, flags);
+        for (source, fd, flags) in self.around.sources() {
+            if !matches!(source, AroundSource::Guest(GuestSource::Log(number)) if self.clients.hold(number)) {
+                add_for(Source::Around(source), fd, flags);
             }
         }
         match poll(&mut fds, Some(&timespec(left))) {
@@ -153,9 +147,7 @@ impl Monitor<'_> {
                 let clients = &mut self.clients;
                 self.members[member].read_log(stream, |data| clients.show(member, stream, data));
             }
-            Source::Guest(source) => self.serve_guest(source),
-            Source::Modules => self.hear_modules(),
-            Source::ModulesSaid => self.modules.iter_mut().for_each(Modules::read_said),
+            Source::Around(source) => self.serve_around(source),
             // What has arrived with one message is not told again.
             Source::Infra => while self.hear_infra() {},
             Source::Maker => {
@@ -217,7 +209,7 @@ impl Monitor<'_> {
     fn ended(&mut self, pid: i32, code: u8) {
         if let Some(number) = self.members.iter().position(|member| member.pid == Some(pid)) {
             self.member_ended(number, code);
-        } else if self.guest_ended(pid) || self.modules_ended(pid) || self.jobs.ended(pid, code) {
+        } else if self.around_ended(pid) || self.jobs.ended(pid, code) {
             // Dealt with by the next look at the jobs.
         } else if let Some(what) = self.sandbox.as_mut().and_then(|sandbox| sandbox.ended(pid)) {
             // What it has said last tells more.

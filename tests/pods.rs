@@ -218,6 +218,24 @@ fn a_container_is_who_it_should_be_and_may_do_no_more() {
 }
 
 #[test]
+fn a_container_that_runs_out_of_memory_says_so() {
+    let pods = Pods::new();
+    let greedy = container("a", "sleep 1; exec tail /dev/zero", "resources: {limits: {memory: 16Mi}}");
+    let id = pods.start(&manifest(&pods.name("greedy"), &format!("{{containers: [{greedy}]}}")));
+    let status = pods.wait_phase(&id, "Failed");
+    let container = &status["containers"][0];
+    assert_eq!(
+        (&container["exitCode"], &container["reason"]),
+        (&137.into(), &"OOMKilled".into()),
+        "{status}"
+    );
+    assert_eq!(status["reason"], "container 'a' has exited with code 137: it has run out of memory");
+    assert!(pods.ok(&["status", &id]).contains("exited (OOMKilled)"));
+    pods.ok(&["delete", &id]);
+    pods.assert_nothing_left();
+}
+
+#[test]
 fn namespaces_are_shared_as_the_manifest_says() {
     let pods = Pods::new();
     let (shared, host) = (pods.name("shared"), pods.name("host"));

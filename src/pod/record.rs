@@ -160,6 +160,9 @@ pub struct ContainerStatus {
     /// Exit code; 128 and the number of the signal that ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
+    /// Why it ended so, where that is known: `OOMKilled` when the kernel has ended a process of it for want of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// It can work now: by its readiness probe, or since it runs where there is none.
     pub ready: bool,
     /// How often it was started again; only sidecars are.

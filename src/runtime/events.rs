@@ -5,6 +5,7 @@ use crate::runtime::cgroups::OomWatch;
 use crate::runtime::container::Container;
 use crate::runtime::process_id::ProcessId;
 use crate::runtime::signal;
+use crate::vm::memory;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Instant;
@@ -32,7 +33,9 @@ impl Watch {
     pub fn new(container: &Container) -> Result<Self> {
         let init = container.record.init.map(ProcessId::open).transpose()?.flatten();
         let init = init.ok_or_else(signal::not_running)?.pidfd;
-        let oom = container.record.cgroup.oom_watch();
+        let told = container.dir.path().join(memory::FILE);
+        // The process that stands for a container in the microVM of its pod is not the one that may be killed.
+        let oom = if told.exists() { OomWatch::told(&told) } else { container.record.cgroup.oom_watch() };
         let oom = oom.inspect_err(|e| tracing::warn!("no out-of-memory events: {e}")).ok();
         Ok(Self { init, oom })
     }

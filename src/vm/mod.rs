@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod connection;
+pub mod memory;
 pub mod session;
 
 pub use client::Guest;

@@ -3,6 +3,7 @@
 
 use super::client::Started;
 use super::connection::{Connection, Received, malformed, reply_of};
+use super::memory::MemoryEvents;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -32,6 +33,8 @@ pub struct Session {
     window: usize,
     pending: [Vec<u8>; 2],
     code: Option<u8>,
+    /// Where it is written that processes are killed for want of memory, if that is told of this one.
+    memory: Option<MemoryEvents>,
 }
 
 fn output(index: usize) -> BorrowedFd<'static> {
@@ -48,7 +51,13 @@ impl Session {
     /// The session of a process that runs, and that has standard input if `input` is set.
     pub fn new(started: Started, input: bool) -> Self {
         let pending = Default::default();
-        Self { connection: started.connection, input_open: input, window: STDIN_WINDOW, pending, code: None }
+        let (window, code, memory) = (STDIN_WINDOW, None, None);
+        Self { connection: started.connection, input_open: input, window, pending, code, memory }
+    }
+
+    /// Makes it one of a container, of which the guest tells when its kernel has ended a process for want of memory.
+    pub fn set_memory(&mut self, memory: Option<MemoryEvents>) {
+        self.memory = memory;
     }
 
     /// Passes everything on until the process has ended and all its output is written; returns its exit code. The signals of
@@ -148,6 +157,9 @@ impl Session {
             Kind::Stderr => self.pending[1] = frame.body,
             _ => match reply_of(&frame)? {
                 Reply::Exited { code } => self.code = Some(code),
+                Reply::OutOfMemory { kills } if self.memory.is_some() => {
+                    self.memory.iter_mut().for_each(|memory| memory.tell(kills));
+                }
                 Reply::Taken { bytes } => {
                     let window = self.window.saturating_add(bytes as usize);
                     if window > STDIN_WINDOW {
@@ -203,4 +215,40 @@ fn ended(sent: Result<()>) -> Result<()> {
 fn ready(fd: BorrowedFd<'_>, what: PollFlags) -> bool {
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut [PollFd::from_borrowed_fd(fd, what)], Some(&now)).is_ok_and(|count| count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::state_root::StateRoot;
+    use crate::vm::memory;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use vm_protocol::frame::{Decoder, encode_json};
+
+    fn session() -> Session {
+        let (ours, _) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        Session::new(Started { connection: ours.into(), exec: 1, pid: 1 }, false)
+    }
+
+    fn frame(kills: u64) -> Frame {
+        let mut decoder = Decoder::default();
+        decoder.push(&encode_json(Kind::Message, &Reply::OutOfMemory { kills }).unwrap());
+        decoder.next_frame().unwrap().unwrap()
+    }
+
+    #[test]
+    fn what_a_guest_tells_of_memory_is_written_where_somebody_waits_for_it() {
+        let tmp = tempfile::tempdir().unwrap();
+        let root = StateRoot::new(tmp.path().join("root"));
+        let (dir, _lock) = root.reserve("one", 10, |_| Ok(())).unwrap();
+        let mut session = session();
+        session.set_memory(Some(MemoryEvents::create(&dir).unwrap()));
+        // What it takes back is not believed.
+        for (kills, expected) in [(1, "oom_kill 1\n"), (12, "oom_kill 12\n"), (3, "oom_kill 12\n")] {
+            session.take(frame(kills)).unwrap();
+            assert_eq!(std::fs::read_to_string(dir.path().join(memory::FILE)).unwrap(), expected);
+        }
+        self::session().take(frame(1)).unwrap_err();
+    }
 }

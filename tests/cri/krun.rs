@@ -1,7 +1,7 @@
 //! Pods whose containers share a microVM, on a kernel that boots it: see `conformance containerd`.
 
 use crate::client::{
-    ContainerConfig, ContainerLinux, Cri, Empty, Mount, PodConfig, PodLinux, PortForward, Resources,
+    Attach, ContainerConfig, ContainerLinux, Cri, Empty, Mount, PodConfig, PodLinux, PortForward, Resources,
     StatsAnswer, StopContainer, Update, Url,
 };
 use crate::common::{leftover_cgroups, names_in, poll, signal};
@@ -105,6 +105,8 @@ fn containers_of_a_pod_share_a_microvm() {
     cri.call::<Empty>("StopContainer", &StopContainer { id: web.clone(), timeout: 200 });
     assert_eq!((cri.status(&web).state, cri.status(&web).exit_code), (2, 42));
     cri.call::<Empty>("RemoveContainer", &id(&web));
+    what_runs_out_of_memory_is_told_of(&cri, &pod, &config);
+    a_terminal_is_the_guests(&cri, &pod, &config);
     killed_processes_end_what_they_stand_for(&cri, &pod, &config);
     cri.remove_pod(&pod);
     poll("the shim to end", || cri.containerd.shims().is_empty().then_some(()));
@@ -112,6 +114,34 @@ fn containers_of_a_pod_share_a_microvm() {
     assert!(left.iter().all(|path| path.ends_with(&cri.cgroup)), "{left:?}");
     let root = names_in(&cri.containerd.runtime_root());
     assert!(root.iter().all(|name| name.ends_with('~') || name.starts_with('~')), "{root:?}");
+}
+
+/// By the limit that holds in the guest.
+fn what_runs_out_of_memory_is_told_of(cri: &Cri, pod: &str, config: &PodConfig) {
+    let linux = Some(ContainerLinux { resources: Some(limited(24 << 20)) });
+    let greedy = ContainerConfig { linux, ..member(cri, "greedy", "exec tail /dev/zero") };
+    let greedy = cri.start(pod, config, greedy);
+    poll("its end", || (cri.status(&greedy).state == 2).then_some(()));
+    // The event may be heard after that.
+    poll("the reason", || (cri.status(&greedy).reason == "OOMKilled").then_some(()));
+    assert_eq!(cri.status(&greedy).exit_code, 137);
+}
+
+/// Its size, what is typed, what is shown, and how it ends.
+fn a_terminal_is_the_guests(cri: &Cri, pod: &str, config: &PodConfig) {
+    let script = "tty; until [ \"$(stty size)\" = '41 101' ]; do sleep 0.2; done; echo sized; read line; echo got $line; exit 5";
+    let typed = ContainerConfig { tty: true, stdin: true, ..member(cri, "typed", script) };
+    let typed = cri.start(pod, config, typed);
+    let attach = Attach { id: typed.clone(), stdin: true, stdout: true, stderr: false, tty: true };
+    let mut stream = WebSocket::open(&cri.call::<Url>("Attach", &attach).url, cri.containerd.host_pid());
+    stream.send(4, br#"{"Width": 101, "Height": 41}"#);
+    stream.receive_until(1, "sized");
+    stream.send(0, b"line\n");
+    let shown = stream.receive_until(1, "got line");
+    assert!(shown.contains("line\r\ngot line\r\n"), "the terminal shows what is typed: {shown}");
+    poll("its end", || (cri.status(&typed).state == 2).then_some(()));
+    assert_eq!(cri.status(&typed).exit_code, 5);
+    assert!(log(cri, "typed.log").starts_with("/dev/"), "{}", log(cri, "typed.log"));
 }
 
 /// The process that stands for a container, and then the monitor, which stands for all.

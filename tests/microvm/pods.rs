@@ -60,6 +60,23 @@ fn the_pod_fails_with_its_machine() {
     pods.assert_nothing_left();
 }
 
+#[test]
+fn a_container_that_runs_out_of_memory_in_the_guest_says_so() {
+    let pods = pods();
+    let spec = format!("containers: [{}]", container("a", "sleep 5; exec tail /dev/zero", MEMORY));
+    let pod = pods.start(&manifest(&pods.name("greedy"), &spec));
+    let status = pods.wait_phase(&pod, "Failed");
+    let container = &status["containers"][0];
+    assert_eq!(
+        (&container["exitCode"], &container["reason"]),
+        (&137.into(), &"OOMKilled".into()),
+        "{status}"
+    );
+    assert_eq!(status["reason"], "container 'a' has exited with code 137: it has run out of memory");
+    pods.ok(&["delete", &pod]);
+    pods.assert_nothing_left();
+}
+
 /// The machine of a pod, and its passt: children of the first process of the container around it, which is a child of the monitor.
 pub fn machine_of(name: &str) -> Vec<i32> {
     children(monitor(name).expect("a monitor")).into_iter().flat_map(children).collect()

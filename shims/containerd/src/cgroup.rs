@@ -4,6 +4,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::relay::{Next, Relay};
 use rustix::event::EventfdFlags;
 use rustix::event::epoll::EventFlags;
+use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 use rustix::fs::{FsWord, Mode, OFlags};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -52,6 +53,25 @@ fn watch_v2(relay: &Relay, owner: u64, directory: &Path, tell: impl Fn() + Send 
             known = count;
             Next::Continue
         }
+    })
+}
+
+/// The same for a container in a microVM, whose runtime writes to a file what `memory.events` would tell.
+pub fn watch_told(relay: &Relay, owner: u64, path: &Path, tell: impl Fn() + Send + 'static) -> Result<()> {
+    let cannot = || format!("cannot watch '{}'", path.display());
+    let events = Arc::new(init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).context(cannot)?);
+    add_watch(&events, path, WatchFlags::MODIFY).context(cannot)?;
+    let file = open(path)?;
+    let own = Arc::clone(&events);
+    let mut known = 0;
+    relay.watch(owner, events, EventFlags::IN, move || {
+        while rustix::io::read(&*own, &mut [0; 1024]).is_ok_and(|length| length > 0) {}
+        let count = killed(&file).unwrap_or(known);
+        if count > known {
+            tell();
+        }
+        known = count;
+        Next::Continue
     })
 }
 

@@ -23,6 +23,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// File of the bundle with the pid of the first process.
 pub const PID_FILE: &str = "init.pid";
 
+/// File in the state directory of a container in the microVM of its pod, in which the runtime writes how often a process was killed
+/// there for want of memory.
+const TOLD_MEMORY: &str = "memory.events";
+
 /// A container that was created and not deleted.
 pub struct Container {
     shim: Arc<Shim>,
@@ -237,7 +241,13 @@ impl Container {
             };
             publisher.publish("oom", &event);
         };
-        if let Err(e) = cgroup::watch_memory(&self.shim.relay, owner, pid, tell) {
+        let told = self.runtime.state(&self.id).join(TOLD_MEMORY);
+        let watched = if told.exists() {
+            cgroup::watch_told(&self.shim.relay, owner, &told, tell)
+        } else {
+            cgroup::watch_memory(&self.shim.relay, owner, pid, tell)
+        };
+        if let Err(e) = watched {
             log::debug!("no out-of-memory events for '{}': {e}", self.id);
         }
     }

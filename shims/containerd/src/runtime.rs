@@ -84,6 +84,11 @@ impl Runtime {
         }
     }
 
+    /// The state directory of a container.
+    pub fn state(&self, id: &str) -> PathBuf {
+        self.root.join(id)
+    }
+
     fn command(&self, log: &Path, args: &[OsString]) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--root").arg(&self.root).arg("--log").arg(log).args(["--log-format", "json"]);

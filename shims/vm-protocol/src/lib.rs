@@ -10,7 +10,7 @@ pub mod message;
 pub mod spec;
 
 /// The newest version of the protocol that this code speaks.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The oldest version that it still speaks: a microVM may outlive the magikrun that has started it.
 pub const OLDEST_VERSION: u32 = 1;

@@ -148,6 +148,12 @@ pub enum Reply {
         /// Bytes since the last of these messages.
         bytes: u32,
     },
+    /// The kernel has ended processes of the container that lives with this connection, for want of memory: this often by now, and once
+    /// more since the last of these messages at least. Since version 3, and only told to those who speak it.
+    OutOfMemory {
+        /// How often.
+        kills: u64,
+    },
     /// A process has ended; all that it has written was sent before.
     Exited {
         /// Its exit code; 128 and the number of the signal that ended it.

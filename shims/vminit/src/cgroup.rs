@@ -1,9 +1,12 @@
 //! A cgroup v2 for each container, where the guest's kernel has them.
 
 use crate::failure::{Context as _, Result, system};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, statfs};
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use vm_protocol::message::Stats;
 
@@ -16,6 +19,8 @@ pub struct Cgroup {
     path: PathBuf,
     /// Its open directory.
     pub directory: OwnedFd,
+    /// Its `memory.events`, which can be polled for changes; none where memory is not accounted.
+    events: Option<File>,
 }
 
 /// Makes the cgroup of a container with its limits. `None` where there are no cgroups, and no limits to set.
@@ -39,7 +44,8 @@ pub fn make(name: &str, limits: &BTreeMap<String, String>) -> Result<Option<Cgro
     std::fs::create_dir(&path).context(cannot)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(&path, flags, Mode::empty()).context(cannot)?;
-    let made = Cgroup { path, directory };
+    let events = File::open(path.join("memory.events")).ok();
+    let made = Cgroup { path, directory, events };
     made.write(limits).inspect_err(|_| made.remove())?;
     Ok(Some(made))
 }
@@ -69,7 +75,21 @@ impl Cgroup {
 
     /// How often the memory limit made the kernel end a process.
     pub fn oom_kills(&self) -> u64 {
-        field(&self.text("memory.events"), "oom_kill")
+        let mut text = [0; 1024];
+        let length = self.events.as_ref().and_then(|events| events.read_at(&mut text, 0).ok()).unwrap_or(0);
+        field(&String::from_utf8_lossy(&text[..length]), "oom_kill")
+    }
+
+    /// What to poll for changes of that: [`PollFlags::PRI`] is there until [`Cgroup::oom_kills`] is asked.
+    pub fn events(&self) -> Option<BorrowedFd<'_>> {
+        self.events.as_ref().map(|events| events.as_fd())
+    }
+
+    /// Whether that has changed since it was asked.
+    pub fn has_event(&self) -> bool {
+        let Some(events) = self.events() else { return false };
+        let mut fds = [PollFd::from_borrowed_fd(events, PollFlags::PRI)];
+        poll(&mut fds, Some(&Timespec::default())).is_ok() && fds[0].revents().contains(PollFlags::PRI)
     }
 
     /// What the container uses.

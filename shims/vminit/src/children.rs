@@ -2,10 +2,14 @@
 
 use crate::connection::{Connection, Role};
 use crate::guest::Guest;
+use crate::member::Member;
 use crate::running::{Became, Output, Running};
 use rustix::process::{WaitOptions, WaitStatus, wait};
 use vm_protocol::frame::Kind;
 use vm_protocol::message::Reply;
+
+/// Version of the protocol that has [`Reply::OutOfMemory`].
+const OUT_OF_MEMORY: u32 = 3;
 
 /// The exit code of a process: 128 and the number of the signal that ended it.
 fn code_of(status: WaitStatus) -> Option<u8> {
@@ -82,6 +86,10 @@ impl Guest {
                 self.console.write();
             }
         }
+        for exec in self.execs.values_mut() {
+            let ended = exec.running.code.is_some();
+            exec.member.iter_mut().for_each(|member| member.look(ended));
+        }
         let numbers: Vec<u64> = self.execs.keys().copied().collect();
         for number in numbers {
             self.move_exec(number);
@@ -105,6 +113,11 @@ impl Guest {
                     Output::Nothing | Output::End => break,
                 }
             }
+        }
+        if let Some(connection) = connection.as_mut().filter(|it| it.version() >= OUT_OF_MEMORY)
+            && let Some(kills) = exec.member.as_mut().and_then(Member::untold)
+        {
+            connection.reply(&Reply::OutOfMemory { kills });
         }
         if let Some(code) = exec.running.code {
             if let Some(connection) = connection {

@@ -49,7 +49,8 @@ pub struct Connection {
     out: Vec<u8>,
     /// What it is for.
     pub role: Role,
-    greeted: bool,
+    /// Version that both sides speak; none before the host's hello.
+    version: Option<u32>,
     answered: bool,
     until: Instant,
     broken: bool,
@@ -69,7 +70,7 @@ impl Connection {
             decoder: Decoder::default(),
             out: Vec::new(),
             role: Role::New,
-            greeted: false,
+            version: None,
             answered: false,
             until: Instant::now() + PATIENCE,
             broken: false,
@@ -107,6 +108,11 @@ impl Connection {
     /// Sends data of a stream.
     pub fn data(&mut self, kind: Kind, data: &[u8]) {
         self.push(encode(kind, data));
+    }
+
+    /// Version of the protocol that both sides speak; 0 before the host has said so.
+    pub fn version(&self) -> u32 {
+        self.version.unwrap_or(0)
     }
 
     /// Whether there is room for more data.
@@ -170,21 +176,21 @@ impl Connection {
     pub fn next_frame(&mut self) -> Result<Option<Frame>, Malformed> {
         loop {
             let Some(frame) = self.decoder.next_frame()? else { return Ok(None) };
-            if self.greeted {
+            if self.version.is_some() {
                 return Ok(Some(frame));
             }
             if frame.kind != Kind::Hello {
                 return Err(Malformed::Body("the first frame is no hello".to_owned()));
             }
             let hello: Hello = frame.parse()?;
-            if vm_protocol::agree(&hello).is_none() {
+            self.version = vm_protocol::agree(&hello);
+            if self.version.is_none() {
                 let (oldest, newest) = (hello.oldest, hello.newest);
                 return Err(Malformed::Body(format!(
                     "the host speaks versions {oldest} to {newest}, this guest {}",
                     vm_protocol::VERSION
                 )));
             }
-            self.greeted = true;
         }
     }
 }

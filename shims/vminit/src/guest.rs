@@ -163,6 +163,8 @@ impl Guest {
         }
         for exec in self.execs.values() {
             exec.running.wait_for(self.exec_has_room(exec), |fd| fds.push(fd));
+            let events = exec.member.as_ref().and_then(Member::events);
+            fds.extend(events.map(|events| PollFd::from_borrowed_fd(events, PollFlags::PRI)));
         }
         self.console.wait_for(self.console_reader().is_some(), |fd| fds.push(fd));
         let deadlines = self.connections.values().filter_map(Connection::deadline);

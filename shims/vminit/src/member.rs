@@ -10,6 +10,7 @@ use crate::processes;
 use crate::requests::invalid;
 use crate::running::Running;
 use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
 use vm_protocol::message::{FailureKind, Stats};
 use vm_protocol::spec::{self, Container as Spec};
 
@@ -19,6 +20,30 @@ pub struct Member {
     name: String,
     cgroup: Option<Cgroup>,
     namespace: Option<u64>,
+    /// How often a process of it was killed for want of memory, as far as is known, and as far as it was told.
+    kills: u64,
+    told: u64,
+}
+
+impl Member {
+    /// What to poll for [`rustix::event::PollFlags::PRI`].
+    pub fn events(&self) -> Option<BorrowedFd<'_>> {
+        self.cgroup.as_ref().and_then(Cgroup::events)
+    }
+
+    /// Looks whether a process of it was killed for want of memory; when it has `ended`, whether or not there is word of it.
+    pub fn look(&mut self, ended: bool) {
+        if let Some(cgroup) = self.cgroup.as_ref().filter(|cgroup| ended || cgroup.has_event()) {
+            self.kills = cgroup.oom_kills();
+        }
+    }
+
+    /// How often that has happened, if it is to be told.
+    pub fn untold(&mut self) -> Option<u64> {
+        let untold = self.kills > self.told;
+        self.told = self.kills;
+        untold.then_some(self.kills)
+    }
 }
 
 impl Drop for Member {
@@ -95,7 +120,7 @@ impl Guest {
             return Err(failure(FailureKind::TooMany, format!("more than {MAX_EXECS} processes")));
         }
         let Made { first, cgroup, namespace } = container::make(spec)?;
-        let member = Member { name: spec.name.clone(), cgroup, namespace };
+        let member = Member { name: spec.name.clone(), cgroup, namespace, kills: 0, told: 0 };
         let number = self.number();
         let exec = Exec { running: first, connection: Some(connection), detach: false, member: Some(member) };
         self.execs.insert(number, exec);

@@ -5,6 +5,7 @@ use crate::cli::list::Format;
 use crate::cli::print;
 use crate::error::{Context as _, Result};
 use crate::pod::PodHost;
+use crate::pod::record::ContainerStatus;
 use serde_json::{Value, json};
 
 /// Arguments.
@@ -65,7 +66,7 @@ pub fn run(host: &PodHost, args: &Args) -> Result<()> {
         rows.push(vec![
             container.name.clone(),
             format!("{:?}", container.role).to_lowercase(),
-            format!("{:?}", container.state).to_lowercase(),
+            state(container),
             container.ready.to_string(),
             container.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string()),
             container.restarts.to_string(),
@@ -73,4 +74,10 @@ pub fn run(host: &PodHost, args: &Args) -> Result<()> {
         ]);
     }
     print(&format!("\n{}", table(&rows)?))
+}
+
+/// The state of a container, and why it has ended so.
+fn state(container: &ContainerStatus) -> String {
+    let state = format!("{:?}", container.state).to_lowercase();
+    container.reason.as_ref().map_or_else(|| state.clone(), |reason| format!("{state} ({reason})"))
 }

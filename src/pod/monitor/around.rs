@@ -5,6 +5,7 @@ use super::Monitor;
 use super::guest::{Guest, GuestSource};
 use super::modules::{Modules, ModulesSource};
 use crate::error::Result;
+use crate::runtime::container::Container;
 use crate::runtime::delete::delete;
 use crate::runtime::lifecycle;
 use rustix::event::PollFlags;
@@ -89,9 +90,14 @@ impl Monitor<'_> {
     }
 
     /// Removes what a container that has ended leaves.
-    pub(super) fn unmake(&self, number: usize) -> Result<()> {
+    pub(super) fn unmake(&mut self, number: usize) -> Result<()> {
+        let member = &mut self.members[number];
         match self.around {
-            Around::Nothing => delete(&self.host, &self.members[number].plan.name, true),
+            Around::Nothing => {
+                let container = Container::open(&self.host, &member.plan.name);
+                member.out_of_memory = container.is_ok_and(|it| it.record.cgroup.oom_kills() > 0);
+                delete(&self.host, &member.plan.name, true)
+            }
             Around::Guest(_) | Around::Modules(_) => Ok(()),
         }
     }

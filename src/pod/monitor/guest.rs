@@ -207,14 +207,17 @@ impl Monitor<'_> {
 
     /// The guest has told that a container has ended.
     fn left_guest(&mut self, number: usize, frame: &Frame) {
-        let code = self.exit_code_in_guest(number, frame);
-        if let Err(e) = &code {
+        let end = self.end_in_guest(number, frame);
+        if let Err(e) = &end {
             self.fail(e.clone().wrap("cannot hear how a container has ended"));
         }
-        self.member_ended(number, code.unwrap_or(KILLED));
+        let (code, out_of_memory) = end.unwrap_or((KILLED, false));
+        self.members[number].out_of_memory = out_of_memory;
+        self.member_ended(number, code);
     }
 
-    fn exit_code_in_guest(&self, number: usize, frame: &Frame) -> Result<u8> {
+    /// The exit code of a container, and whether it has run out of memory.
+    fn end_in_guest(&self, number: usize, frame: &Frame) -> Result<(u8, bool)> {
         let missing = || Error::new(ErrorKind::System, "the guest does not tell its exit code");
         let guest = self.around.guest().ok_or_else(missing)?;
         match reply_of(frame)? {
@@ -224,7 +227,7 @@ impl Monitor<'_> {
         let status = guest.machine.guest().ping(self.host.vm.answer())?;
         let name = &self.members[number].plan.name;
         let container = status.containers.into_iter().find(|container| container.name == *name);
-        container.and_then(|container| container.exit_code).ok_or_else(missing)
+        container.and_then(|it| Some((it.exit_code?, it.out_of_memory))).ok_or_else(missing)
     }
 
     /// Sends a signal to the first process of a container, if that lives.

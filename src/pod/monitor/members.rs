@@ -22,6 +22,9 @@ const MAX_BACKOFF: Duration = Duration::from_secs(300);
 /// Exit code of what is killed.
 pub(super) const KILLED: u8 = 137;
 
+/// Why a container has ended that the kernel has ended for want of memory, as Kubernetes says it.
+const OUT_OF_MEMORY: &str = "OOMKilled";
+
 /// A container.
 pub(super) struct Member {
     pub(super) plan: ContainerPlan,
@@ -33,6 +36,8 @@ pub(super) struct Member {
     /// Its program was executed.
     pub(super) started: bool,
     pub(super) exit: Option<u8>,
+    /// The kernel has ended a process of it for want of memory.
+    pub(super) out_of_memory: bool,
     pub(super) ready: bool,
     /// It is being stopped: its end is no fault.
     pub(super) stopping: bool,
@@ -53,6 +58,7 @@ impl Member {
             inside: false,
             started: false,
             exit: None,
+            out_of_memory: false,
             ready: false,
             stopping: false,
             restarts: 0,
@@ -74,9 +80,15 @@ impl Member {
             role: self.plan.role,
             state,
             exit_code: self.exit,
+            reason: self.was_killed_for_memory().then(|| OUT_OF_MEMORY.to_owned()),
             ready: self.ready,
             restarts: self.restarts,
         }
+    }
+
+    /// Whether it has failed, and the kernel has ended a process of it for want of memory.
+    fn was_killed_for_memory(&self) -> bool {
+        self.out_of_memory && self.exit.is_some_and(|code| code != 0)
     }
 
     /// Moves what a container has written to its log, without waiting, and shows it.
@@ -207,7 +219,7 @@ impl Monitor<'_> {
         let name = self.members[number].plan.name.clone();
         self.start_made(number).context(|| format!("cannot start container '{name}'"))?;
         let member = &mut self.members[number];
-        member.started = true;
+        (member.started, member.out_of_memory) = (true, false);
         member.ready = member.plan.readiness.is_none() && member.plan.startup.is_none();
         self.track(number);
         self.event(InfraEvent::ContainerStarted { name });
@@ -237,8 +249,10 @@ impl Monitor<'_> {
     /// What the end of a container means for the pod.
     fn judge_exit(&mut self, number: usize, name: &str, role: Role, code: u8) {
         use crate::pod::manifest::types::RestartPolicy;
-        let failed =
-            || Error::new(ErrorKind::StartFailed, format!("container '{name}' has exited with code {code}"));
+        let why =
+            if self.members[number].was_killed_for_memory() { ": it has run out of memory" } else { "" };
+        let message = format!("container '{name}' has exited with code {code}{why}");
+        let failed = || Error::new(ErrorKind::StartFailed, message.clone());
         match role {
             Role::Init if code == 0 => {}
             Role::Sidecar if self.maker.is_none() => {

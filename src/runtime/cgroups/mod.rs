@@ -412,6 +412,15 @@ impl Cgroup {
         }
     }
 
+    /// How often a process was killed for want of memory; 0 where that is not known.
+    pub fn oom_kills(&self) -> u64 {
+        let v1 = self.places.iter().find(|place| place.has("memory"));
+        let Some(place) = v1.or_else(|| self.v2()) else { return 0 };
+        let name = if place.version == Version::V1 { "memory.oom_control" } else { "memory.events" };
+        let file = File::open(place.directory.join(name)).map_err(Error::from);
+        file.and_then(|file| oom::oom_kills(&file)).unwrap_or(0)
+    }
+
     /// What a mount of type `cgroup` in the container shows.
     pub fn mount_points(&self) -> Vec<CgroupMount> {
         let only = self.places.len() == 1;

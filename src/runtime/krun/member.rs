@@ -16,14 +16,16 @@ use crate::runtime::options::{CreateOptions, Host};
 use crate::runtime::process_id::ProcessId;
 use crate::runtime::record::Backend;
 use crate::runtime::wasm::view::{Procfs, View};
+use crate::storage::state_root::StateDir;
 use crate::vm::Guest;
+use crate::vm::memory::MemoryEvents;
 use crate::vm::session::{Session, terminal_size};
 use oci_spec::runtime::Spec;
 use rustix::mount::OpenTreeFlags;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 use vm_protocol::spec::Container;
 
@@ -61,6 +63,7 @@ pub struct Member {
     start_timeout: Duration,
     place: Place,
     control: OwnedFd,
+    memory: Option<MemoryEvents>,
     procfs: Procfs,
 }
 
@@ -105,8 +108,15 @@ impl Member {
             start_timeout: Duration::from_secs(host.vm.start_timeout),
             place: Place::open(supervisor)?.ok_or_else(ended)?,
             control,
+            memory: None,
             procfs: Procfs::open()?,
         }))
+    }
+
+    /// Makes the file that says when a process of it is killed for want of memory.
+    pub fn set_directory(&mut self, dir: &StateDir) -> Result<()> {
+        self.memory = Some(MemoryEvents::create(dir)?);
+        Ok(())
     }
 
     /// In the container's root, while this process may still mount.
@@ -117,7 +127,7 @@ impl Member {
 
     /// The descriptors that are needed until the end.
     pub fn descriptors(&self) -> Vec<RawFd> {
-        vec![self.control.as_raw_fd()]
+        self.memory.iter().map(AsRawFd::as_raw_fd).chain([self.control.as_raw_fd()]).collect()
     }
 
     /// Starts the program in the guest, and stands for it until its end; `starter` hears when it runs. Returns only when that fails.
@@ -138,7 +148,9 @@ impl Member {
         })?;
         starter.send(&Message::Ready)?;
         let _ = nix::unistd::close(starter.raw());
-        let code = Session::new(started, true).run(signals.signals()).map_or_else(
+        let mut session = Session::new(started, true);
+        session.set_memory(self.memory.take());
+        let code = session.run(signals.signals()).map_or_else(
             |e| {
                 eprintln!("magikrun: {e}");
                 KILLED

@@ -82,8 +82,9 @@ impl Target {
     /// Tells it the state directory of its container, and the namespaces.
     pub fn set_directory(&mut self, dir: &StateDir, namespaces: &Namespaces) -> Result<()> {
         match self {
-            Self::Nothing | Self::Native { .. } | Self::Wasm(_) | Self::Member(_) => Ok(()),
+            Self::Nothing | Self::Native { .. } | Self::Wasm(_) => Ok(()),
             Self::Vm(guest) => guest.set_directory(dir, namespaces.root_ids()),
+            Self::Member(member) => member.set_directory(dir),
         }
     }
 

@@ -54,7 +54,13 @@ messages! {
         cpu_shares: i64 = [int64, tag = "3"],
         memory_limit: i64 = [int64, tag = "4"],
     }
-    ContainerLinux { resources: Option<Resources> = [message, optional, tag = "1"], }
+    /// Pid: 0 the pod's, 1 one of its own.
+    Namespaces { pid: i32 = [int32, tag = "2"], }
+    Security { namespaces: Option<Namespaces> = [message, optional, tag = "3"], }
+    ContainerLinux {
+        resources: Option<Resources> = [message, optional, tag = "1"],
+        security: Option<Security> = [message, optional, tag = "2"],
+    }
     ContainerConfig {
         metadata: Option<ContainerMetadata> = [message, optional, tag = "1"],
         image: Option<Image> = [message, optional, tag = "2"],

@@ -1,8 +1,8 @@
 //! Pods whose containers share a microVM, on a kernel that boots it: see `conformance containerd`.
 
 use crate::client::{
-    Attach, ContainerConfig, ContainerLinux, Cri, Empty, Mount, PodConfig, PodLinux, PortForward, Resources,
-    StatsAnswer, StopContainer, Update, Url,
+    Attach, ContainerConfig, ContainerLinux, Cri, Empty, Mount, Namespaces, PodConfig, PodLinux, PortForward,
+    Resources, Security, StatsAnswer, StopContainer, Update, Url,
 };
 use crate::common::{leftover_cgroups, names_in, poll, signal};
 use crate::websocket::WebSocket;
@@ -26,12 +26,13 @@ fn pod_config(cri: &Cri) -> PodConfig {
     PodConfig { linux: Some(linux), ..config }
 }
 
-/// A container with the volume of the pod.
+/// A container with the volume of the pod, and processes of its own as those of the kubelet have.
 fn member(cri: &Cri, name: &str, script: &str) -> ContainerConfig {
+    let security = Security { namespaces: Some(Namespaces { pid: 1 }) };
     let volume = cri.containerd.path("volume").display().to_string();
     ContainerConfig {
         mounts: vec![Mount { container_path: "/volume".to_owned(), host_path: volume }],
-        linux: Some(ContainerLinux { resources: Some(limited(MEMORY)) }),
+        linux: Some(ContainerLinux { resources: Some(limited(MEMORY)), security: Some(security) }),
         ..Cri::script(name, script)
     }
 }
@@ -107,6 +108,7 @@ fn containers_of_a_pod_share_a_microvm() {
     cri.call::<Empty>("RemoveContainer", &id(&web));
     what_runs_out_of_memory_is_told_of(&cri, &pod, &config);
     a_terminal_is_the_guests(&cri, &pod, &config);
+    processes_are_shared_where_the_pod_says_so(&cri, &pod, &config);
     killed_processes_end_what_they_stand_for(&cri, &pod, &config);
     cri.remove_pod(&pod);
     poll("the shim to end", || cri.containerd.shims().is_empty().then_some(()));
@@ -118,13 +120,31 @@ fn containers_of_a_pod_share_a_microvm() {
 
 /// By the limit that holds in the guest.
 fn what_runs_out_of_memory_is_told_of(cri: &Cri, pod: &str, config: &PodConfig) {
-    let linux = Some(ContainerLinux { resources: Some(limited(24 << 20)) });
+    let linux = Some(ContainerLinux { resources: Some(limited(24 << 20)), security: None });
     let greedy = ContainerConfig { linux, ..member(cri, "greedy", "exec tail /dev/zero") };
     let greedy = cri.start(pod, config, greedy);
     poll("its end", || (cri.status(&greedy).state == 2).then_some(()));
     // The event may be heard after that.
     poll("the reason", || (cri.status(&greedy).reason == "OOMKilled").then_some(()));
     assert_eq!(cri.status(&greedy).exit_code, 137);
+}
+
+/// As containers of a pod with `shareProcessNamespace` have it.
+fn processes_are_shared_where_the_pod_says_so(cri: &Cri, pod: &str, config: &PodConfig) {
+    let shares = |name: &str, script: &str| {
+        cri.start(pod, config, ContainerConfig { linux: None, ..member(cri, name, script) })
+    };
+    let seen = shares("seen", "sleep 4321 & wait");
+    let look = "grep -q '432[1]' /proc/[0-9]*/cmdline";
+    let script = format!("until {look}; do sleep 0.2; done; tr '\\0' ' ' </proc/1/cmdline; exit 8");
+    let sees = shares("sees", &script);
+    poll("its end", || (cri.status(&sees).state == 2).then_some(()));
+    assert_eq!((cri.status(&sees).exit_code, cri.status(&seen).state), (8, 1));
+    poll("the log", || log(cri, "sees.log").contains("sleep 1000000").then_some(()));
+    cri.call::<Empty>("StopContainer", &StopContainer { id: seen, timeout: 0 });
+    let gone = shares("gone", &format!("if {look}; then exit 9; fi; exit 4"));
+    poll("its end", || (cri.status(&gone).state == 2).then_some(()));
+    assert_eq!(cri.status(&gone).exit_code, 4, "a process has outlived its container");
 }
 
 /// Its size, what is typed, what is shown, and how it ends.

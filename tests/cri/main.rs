@@ -45,6 +45,7 @@ fn a_pod_lives_from_its_sandbox_to_its_removal() {
         Cri::script("web", "hostname; ip addr show eth0 | grep -c 10.88.0; echo err >&2; sleep 600");
     web.linux = Some(client::ContainerLinux {
         resources: Some(Resources { memory_limit: 64 << 20, ..Resources::default() }),
+        security: None,
     });
     let web = cri.start(&pod, &config, web);
     let short = cri.start(&pod, &config, Cri::script("short", "exit 4"));

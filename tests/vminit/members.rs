@@ -75,6 +75,44 @@ fn requests_reach_it_by_its_name_and_its_connection() {
 }
 
 #[test]
+fn containers_share_the_pids_of_another_where_they_ask_for_it() {
+    let machine = pod();
+    let shares = |name: &str, other: &str, script: &str| {
+        let pid_namespace = Some(other.to_owned());
+        machine.guest().run(Container { pid_namespace, ..member(&machine, name, script) }, DEADLINE)
+    };
+    let script = "tr '\\0' ' ' </proc/1/cmdline; [ $$ != 1 ] && ls / | grep -c file";
+    std::fs::write(machine.dir().join("app/file"), "").expect("a file of the first container");
+    // The processes of the other, and none of its files.
+    let done = follow(shares("one", "app", script).expect("it runs"));
+    assert_eq!((done.code, done.stdout.as_str()), (1, "sleep 600 0\n"));
+    let mut two = shares("two", "app", "sleep 777 & echo ready; wait").expect("it runs");
+    wait_for(&mut two, "ready");
+    let commands = |name: &str| {
+        let all = machine.guest().processes(name, DEADLINE).unwrap_or_default();
+        // The first process of the namespace reaps nobody.
+        all.into_iter().filter(|it| it.state != 'Z').map(|it| it.command).collect::<Vec<_>>()
+    };
+    poll("its processes", || {
+        (commands("two") == ["sh -c sleep 777 & echo ready; wait", "sleep 777"]).then_some(())
+    });
+    assert_eq!(commands("app").len(), 3, "{:?}", commands("app"));
+    // With its first process all of its own end, and nobody else's.
+    drop(two);
+    poll("the end of both", || commands("app").iter().all(|it| it != "sleep 777").then_some(()));
+    assert_eq!(commands("app"), ["sleep 600"]);
+    let e = shares("three", "nobody", "true").unwrap_err();
+    assert!(e.message().contains("no container 'nobody'"), "{e}");
+    // The end of the first process of the namespace is that of all in it.
+    let mut three = run(&machine, "three", "echo ready; sleep 600");
+    wait_for(&mut three, "ready");
+    let mut four = shares("four", "three", "echo ready; sleep 600").expect("it runs");
+    wait_for(&mut four, "ready");
+    drop(three);
+    assert_eq!(follow(four).code, 137);
+}
+
+#[test]
 fn one_that_cannot_start_leaves_the_others_and_all_end_with_the_machine() {
     let machine = pod();
     let mut missing = member(&machine, "missing", "true");

@@ -88,6 +88,10 @@ pub struct Container {
     /// Its standard input comes by [`crate::message::Request::Input`], where it is not that of the virtual machine.
     #[serde(default)]
     pub stdin: bool,
+    /// Name of the container whose pid namespace it shares, instead of having one of its own: only for one that is made while the guest
+    /// runs, since version 3 of the protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid_namespace: Option<String>,
     /// Files of its cgroup v2 and what is written to them, as `memory.max`.
     #[serde(default)]
     pub cgroup: BTreeMap<String, String>,
@@ -274,6 +278,12 @@ impl PodSpec {
         }
         for (index, container) in spec.containers.iter().enumerate() {
             container.check()?;
+            if container.pid_namespace.is_some() {
+                return Err(format!(
+                    "container '{}' cannot share pids: it is made with the guest",
+                    container.name
+                ));
+            }
             if spec.containers[..index].iter().any(|other| other.name == container.name) {
                 return Err(format!("two containers have the name '{}'", container.name));
             }
@@ -344,7 +354,7 @@ mod tests {
         let parsed = spec(|_| {}).unwrap();
         assert_eq!(parsed.end, End::Any);
         assert_eq!(parsed.containers[0].stdio, Stdio::Console);
-        let wrong: [fn(&mut Value); 8] = [
+        let wrong: [fn(&mut Value); 9] = [
             |spec| spec["version"] = json!(2),
             |spec| spec["containers"] = json!([]),
             |spec| spec["surprise"] = json!(1),
@@ -352,6 +362,7 @@ mod tests {
             |spec| spec["containers"][0]["root"] = json!("x"),
             |spec| spec["containers"][0]["process"]["args"] = json!([]),
             |spec| spec["containers"][0]["process"]["env"] = json!(["=x"]),
+            |spec| spec["containers"][0]["pidNamespace"] = json!("other"),
             |spec| spec["containers"][0]["cgroup"] = json!({"../memory.max": "1"}),
         ];
         for change in wrong {

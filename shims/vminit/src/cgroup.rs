@@ -46,7 +46,10 @@ pub fn make(name: &str, limits: &BTreeMap<String, String>) -> Result<Option<Cgro
     let directory = rustix::fs::open(&path, flags, Mode::empty()).context(cannot)?;
     let events = File::open(path.join("memory.events")).ok();
     let made = Cgroup { path, directory, events };
-    made.write(limits).inspect_err(|_| made.remove())?;
+    if let Err(e) = made.write(limits) {
+        made.remove();
+        return Err(e);
+    }
     Ok(Some(made))
 }
 
@@ -68,9 +71,14 @@ impl Cgroup {
         self.text(file).trim().parse().unwrap_or(0)
     }
 
-    /// Removes it when nothing is in it any more.
-    pub fn remove(&self) {
-        let _ = std::fs::remove_dir(&self.path);
+    /// Removes it when nothing is in it any more; false when something is.
+    pub fn remove(&self) -> bool {
+        std::fs::remove_dir(&self.path).is_ok() || !self.path.exists()
+    }
+
+    /// Kills everything in it.
+    pub fn kill(&self) -> Result<()> {
+        self.write(&[("cgroup.kill".to_owned(), "1".to_owned())].into())
     }
 
     /// How often the memory limit made the kernel end a process.

@@ -12,18 +12,19 @@ use std::os::fd::{AsFd, BorrowedFd};
 use vm_protocol::message::Failure;
 use vm_protocol::spec::{Container, Process};
 
-/// The namespaces that a container has apart from the guest.
-const NAMESPACES: libc::c_int = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWCGROUP;
+/// The namespaces that a container has apart from the guest, beside one for its pids.
+const NAMESPACES: u64 = (libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP) as u64;
 
-/// Makes the first process of a container. It tells over the channel how it goes on.
+/// Makes the first process of a container: that of a pid namespace of its own, or one in the namespace of the process to join. It tells
+/// over the channel how it goes on.
 pub fn make_first(
     container: &Container,
+    joined: Option<&Child>,
     cgroup: Option<BorrowedFd<'_>>,
     stdio: ChildStdio,
 ) -> Result<(Child, Channel)> {
     let (ours, theirs) = pair()?;
-    let args = CloneArgs { flags: NAMESPACES as u64, cgroup, sibling: false };
-    let child = ffi::clone3(&args, || {
+    let become_first = || {
         run(&theirs, || {
             identity::apply_limits(&container.process)?;
             rustix::process::setsid().context(|| "cannot make a session")?;
@@ -34,14 +35,18 @@ pub fn make_first(
             }
             Ok(Some(become_program(&container.process)))
         })
-    })
-    .context(|| "cannot make a process")?;
+    };
+    let child = if let Some(other) = joined {
+        within(other, ThreadNameSpaceType::PROCESS_ID, NAMESPACES, cgroup, || Ok(()), become_first)?
+    } else {
+        let flags = NAMESPACES | libc::CLONE_NEWPID as u64;
+        let args = CloneArgs { flags, cgroup, sibling: false };
+        ffi::clone3(&args, become_first).context(|| "cannot make a process")?
+    };
     Ok((child, ours))
 }
 
 /// Makes a further process in the container of a process.
-///
-/// By way of an intermediate one that enters the namespaces: a pid namespace is entered only by children.
 pub fn make_further(
     first: &Child,
     process: &Process,
@@ -49,24 +54,38 @@ pub fn make_further(
     stdio: ChildStdio,
 ) -> Result<(Child, Channel)> {
     let (ours, theirs) = pair()?;
+    let namespaces =
+        ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::PROCESS_ID | ThreadNameSpaceType::CONTROL_GROUP;
+    let become_further = || {
+        run(&theirs, || {
+            rustix::process::setsid().context(|| "cannot make a session")?;
+            take_streams(process, stdio, &theirs)?;
+            Ok(Some(become_program(process)))
+        })
+    };
+    let child = within(first, namespaces, 0, cgroup, || identity::apply_limits(process), become_further)?;
+    Ok((child, ours))
+}
+
+/// Makes a child that goes on with `act` in namespaces of another process, and in new ones by `flags`.
+///
+/// By way of an intermediate one that enters them, which does what has to be done before: a pid namespace is entered only by children.
+fn within(
+    other: &Child,
+    namespaces: ThreadNameSpaceType,
+    flags: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    before: impl FnOnce() -> Result<()>,
+    act: impl FnOnce() -> i32,
+) -> Result<Child> {
     let (stage_ours, stage_theirs) = pair()?;
     let stage = ffi::clone3(&CloneArgs { flags: 0, cgroup, sibling: false }, || {
         run(&stage_theirs, || {
-            let namespaces = ThreadNameSpaceType::MOUNT
-                | ThreadNameSpaceType::PROCESS_ID
-                | ThreadNameSpaceType::CONTROL_GROUP;
-            identity::apply_limits(process)?;
-            move_into_thread_name_spaces(first.pidfd.as_fd(), namespaces)
+            before()?;
+            move_into_thread_name_spaces(other.pidfd.as_fd(), namespaces)
                 .context(|| "cannot enter the namespaces of the container")?;
-            let args = CloneArgs { sibling: true, ..CloneArgs::default() };
-            let made = ffi::clone3(&args, || {
-                run(&theirs, || {
-                    rustix::process::setsid().context(|| "cannot make a session")?;
-                    take_streams(process, stdio, &theirs)?;
-                    Ok(Some(become_program(process)))
-                })
-            })
-            .context(|| "cannot make a process")?;
+            let args = CloneArgs { flags, sibling: true, ..CloneArgs::default() };
+            let made = ffi::clone3(&args, act).context(|| "cannot make a process")?;
             stage_theirs.tell_pid(made.pid)?;
             Ok(None)
         })
@@ -81,7 +100,7 @@ pub fn make_further(
             let id = Pid::from_raw(pid).ok_or_else(|| system("the intermediate process made no process"))?;
             let pidfd =
                 rustix::process::pidfd_open(id, PidfdFlags::empty()).context(|| "cannot open a process")?;
-            Ok((Child { pid, pidfd }, ours))
+            Ok(Child { pid, pidfd })
         }
         Told::Failed(failure) => Err(failure),
         _ => Err(system("the intermediate process died")),

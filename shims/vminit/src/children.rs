@@ -74,6 +74,7 @@ impl Guest {
             self.changed();
         } else if let Some(exec) = self.execs.values_mut().find(|exec| is_it(&exec.running)) {
             exec.running.code = Some(code);
+            exec.member.iter().for_each(Member::end);
         }
     }
 
@@ -123,7 +124,8 @@ impl Guest {
             if let Some(connection) = connection {
                 connection.finish(&Reply::Exited { code });
             }
-            self.execs.remove(&number);
+            let member = self.execs.remove(&number).and_then(|exec| exec.member);
+            self.leaving.extend(member.and_then(Member::leave));
         }
     }
 }

@@ -4,9 +4,10 @@ use crate::cgroup::{self, Cgroup};
 use crate::child;
 use crate::console::Console;
 use crate::failure::{Result, failure};
+use crate::ffi::Child;
 use crate::log::Log;
 use crate::member::Named;
-use crate::processes;
+use crate::processes::Namespace;
 use crate::running::{Output, Running};
 use crate::stdio::{self, ChildStdio, OurStdio};
 use std::os::fd::AsFd as _;
@@ -26,7 +27,7 @@ pub struct Container {
     /// Somebody has followed its output.
     pub followed: bool,
     cgroup: Option<Cgroup>,
-    namespace: Option<u64>,
+    namespace: Option<Namespace>,
     out_of_memory: bool,
 }
 
@@ -36,20 +37,20 @@ pub struct Made {
     pub first: Running,
     /// Its cgroup, where the guest's kernel has them.
     pub cgroup: Option<Cgroup>,
-    /// The number of its pid namespace.
-    pub namespace: Option<u64>,
+    /// The namespace that its processes are known by.
+    pub namespace: Option<Namespace>,
 }
 
-/// Makes the first process of a container in its cgroup.
-pub fn make(spec: &Spec) -> Result<Made> {
+/// Makes the first process of a container in its cgroup, in the pid namespace of another process where there is one to join.
+pub fn make(spec: &Spec, joined: Option<&Child>) -> Result<Made> {
     let (ours, theirs) = match (spec.stdio, spec.process.terminal) {
         (_, true) => (OurStdio::default(), ChildStdio::NewTerminal),
         (stdio, false) => stdio::pipes(stdio == Stdio::Console || spec.stdin)?,
     };
     let cgroup = cgroup::make(&spec.name, &spec.cgroup)?;
     let directory = cgroup.as_ref().map(|cgroup| cgroup.directory.as_fd());
-    let (child, channel) = child::make_first(spec, directory, theirs)?;
-    let namespace = processes::pid_namespace(child.pid);
+    let (child, channel) = child::make_first(spec, joined, directory, theirs)?;
+    let namespace = Namespace::of(child.pid, joined.is_some());
     Ok(Made { first: Running::new(child, channel, ours), cgroup, namespace })
 }
 
@@ -79,7 +80,7 @@ impl Container {
             return Err(failure(FailureKind::InvalidState, message));
         }
         *self = Self::new(self.spec.clone());
-        let Made { first, cgroup, namespace } = make(&self.spec)?;
+        let Made { first, cgroup, namespace } = make(&self.spec, None)?;
         (self.first, self.cgroup, self.namespace) = (Some(first), cgroup, namespace);
         Ok(())
     }

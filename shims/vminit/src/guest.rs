@@ -1,5 +1,6 @@
 //! The guest: its containers, the processes executed in them, and the connections of the host. One thread, one loop.
 
+use crate::cgroup::Cgroup;
 use crate::connection::{Connection, Role};
 use crate::console::Console;
 use crate::container::Container;
@@ -48,6 +49,8 @@ pub struct Ending {
 pub struct Guest {
     pub(crate) containers: Vec<Container>,
     pub(crate) execs: BTreeMap<u64, Exec>,
+    /// Cgroups of containers that have ended, until they can be removed.
+    pub(crate) leaving: Vec<Cgroup>,
     pub(crate) connections: BTreeMap<u64, Connection>,
     pub(crate) spec: PodSpec,
     pub(crate) console: Console,
@@ -71,6 +74,7 @@ impl Guest {
         Self {
             containers: Vec::new(),
             execs: BTreeMap::new(),
+            leaving: Vec::new(),
             connections: BTreeMap::new(),
             spec: PodSpec::default(),
             console,
@@ -108,6 +112,7 @@ impl Guest {
             self.hear_children();
             self.move_console();
             self.move_output();
+            self.leaving.retain(|cgroup| !cgroup.remove());
             self.hear_connections();
         }
     }

@@ -6,8 +6,8 @@ use crate::connection::Role;
 use crate::container::{self, Made};
 use crate::failure::{Result, failure};
 use crate::guest::{Exec, Guest, MAX_EXECS, find};
-use crate::processes;
-use crate::requests::invalid;
+use crate::processes::{self, Namespace};
+use crate::requests::{invalid, signal_pid};
 use crate::running::Running;
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -19,7 +19,8 @@ use vm_protocol::spec::{self, Container as Spec};
 pub struct Member {
     name: String,
     cgroup: Option<Cgroup>,
-    namespace: Option<u64>,
+    namespace: Option<Namespace>,
+    shares_pids: bool,
     /// How often a process of it was killed for want of memory, as far as is known, and as far as it was told.
     kills: u64,
     told: u64,
@@ -38,17 +39,28 @@ impl Member {
         }
     }
 
+    /// Its first process has ended: the kernel ends the others only with the first one of a pid namespace.
+    pub fn end(&self) {
+        if !self.shares_pids {
+            return;
+        }
+        let killed = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.kill().is_ok());
+        let left = self.namespace.filter(|_| !killed).map(processes::pids);
+        for pid in left.into_iter().flatten().flatten() {
+            let _ = signal_pid(pid, libc::SIGKILL);
+        }
+    }
+
+    /// What is to be removed when the last of its processes is gone.
+    pub fn leave(self) -> Option<Cgroup> {
+        self.cgroup
+    }
+
     /// How often that has happened, if it is to be told.
     pub fn untold(&mut self) -> Option<u64> {
         let untold = self.kills > self.told;
         self.told = self.kills;
         untold.then_some(self.kills)
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.cgroup.iter().for_each(Cgroup::remove);
     }
 }
 
@@ -58,14 +70,14 @@ pub struct Named<'a> {
     pub first: &'a Running,
     /// Its cgroup.
     pub cgroup: Option<&'a Cgroup>,
-    /// The number of its pid namespace.
-    pub namespace: Option<u64>,
+    /// The namespace that its processes are known by.
+    pub namespace: Option<Namespace>,
 }
 
 impl Named<'_> {
-    /// The number of its pid namespace.
-    pub fn namespace(&self) -> Result<u64> {
-        self.namespace.ok_or_else(|| failure(FailureKind::System, "the pid namespace is not known"))
+    /// The namespace that its processes are known by.
+    pub fn namespace(&self) -> Result<Namespace> {
+        self.namespace.ok_or_else(|| failure(FailureKind::System, "the namespaces are not known"))
     }
 
     /// What it uses.
@@ -119,8 +131,11 @@ impl Guest {
         if self.execs.len() >= MAX_EXECS {
             return Err(failure(FailureKind::TooMany, format!("more than {MAX_EXECS} processes")));
         }
-        let Made { first, cgroup, namespace } = container::make(spec)?;
-        let member = Member { name: spec.name.clone(), cgroup, namespace, kills: 0, told: 0 };
+        let joined = spec.pid_namespace.as_deref().map(|name| self.named(name)).transpose()?;
+        let Made { first, cgroup, namespace } =
+            container::make(spec, joined.as_ref().map(|other| &other.first.child))?;
+        let (name, shares_pids) = (spec.name.clone(), joined.is_some());
+        let member = Member { name, cgroup, namespace, shares_pids, kills: 0, told: 0 };
         let number = self.number();
         let exec = Exec { running: first, connection: Some(connection), detach: false, member: Some(member) };
         self.execs.insert(number, exec);

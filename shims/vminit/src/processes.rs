@@ -1,29 +1,43 @@
-//! The processes of a container: those in its pid namespace, as procfs shows them.
+//! The processes of a container, as procfs shows them: those in its pid namespace, or in its mount namespace where it shares the other.
 
 use crate::failure::{Context as _, Result};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use vm_protocol::message::{MAX_COMMAND, MAX_PROCESSES, ProcessInfo, Stats};
 
-/// The number of the pid namespace of a process.
-pub fn pid_namespace(pid: i32) -> Option<u64> {
-    std::fs::metadata(format!("/proc/{pid}/ns/pid")).ok().map(|found| found.ino())
+/// A namespace that all processes of a container are in, and those of no other container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Namespace {
+    kind: &'static str,
+    number: u64,
 }
 
-/// The pids of a pid namespace.
-pub fn pids(namespace: u64) -> Result<Vec<i32>> {
+impl Namespace {
+    /// That of a process, which may share its pid namespace with other containers.
+    pub fn of(pid: i32, shares_pids: bool) -> Option<Self> {
+        let kind = if shares_pids { "mnt" } else { "pid" };
+        number(pid, kind).map(|number| Self { kind, number })
+    }
+}
+
+fn number(pid: i32, kind: &str) -> Option<u64> {
+    std::fs::metadata(format!("/proc/{pid}/ns/{kind}")).ok().map(|found| found.ino())
+}
+
+/// The pids in a namespace.
+pub fn pids(namespace: Namespace) -> Result<Vec<i32>> {
     let all = std::fs::read_dir("/proc").context(|| "cannot read '/proc'")?;
     let mut pids: Vec<i32> = all
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| pid_namespace(*pid) == Some(namespace))
+        .filter(|pid| number(*pid, namespace.kind) == Some(namespace.number))
         .collect();
     pids.sort_unstable();
     Ok(pids)
 }
 
-/// The processes of a pid namespace; at most as many as a message takes.
-pub fn list(namespace: u64) -> Result<Vec<ProcessInfo>> {
+/// The processes in a namespace; at most as many as a message takes.
+pub fn list(namespace: Namespace) -> Result<Vec<ProcessInfo>> {
     let boot = boot_time();
     let ticks = rustix::param::clock_ticks_per_second();
     Ok(pids(namespace)?
@@ -40,7 +54,7 @@ pub fn list(namespace: u64) -> Result<Vec<ProcessInfo>> {
 }
 
 /// What can be told without cgroups.
-pub fn stats(namespace: u64) -> Result<Stats> {
+pub fn stats(namespace: Namespace) -> Result<Stats> {
     let mut stats = Stats::default();
     let page = rustix::param::page_size() as u64;
     for pid in pids(namespace)? {

@@ -215,7 +215,8 @@ fn input(running: &mut Running, data: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn signal_pid(pid: i32, signal: i32) -> std::io::Result<()> {
+/// Sends a signal to a process that is no child of this one.
+pub fn signal_pid(pid: i32, signal: i32) -> std::io::Result<()> {
     let pid = rustix::process::Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH)?;
     let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
     ffi::pidfd_send_signal(pidfd, signal)

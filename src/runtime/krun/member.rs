@@ -5,7 +5,7 @@
 //! program is started in the guest over a connection with which it lives: the end of one is that of the other.
 
 use super::place::Place;
-use super::{DIRECTORY, SOCKET, monitor_spec, pod};
+use super::{DIRECTORY, SOCKET, monitor_spec, pod, shared_pids};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::raw::make_raw;
 use crate::platform::sys::random;
@@ -95,7 +95,8 @@ impl Member {
             );
         }
         let directory = random::unique_id().context(|| "cannot name a directory")?.to_string();
-        let container = pod::member(spec, &options.id, &directory)?;
+        let mut container = pod::member(spec, &options.id, &directory)?;
+        container.pid_namespace = shared_pids::joined(host, spec, &opened)?;
         monitor_spec::change_member(spec)?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC

@@ -28,6 +28,7 @@ pub mod ports;
 pub mod prepare;
 pub mod replace;
 pub mod settings;
+mod shared_pids;
 pub mod superblock;
 pub mod supervisor;
 pub mod target;

@@ -115,22 +115,21 @@ fn is_namespace(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::plugin;
     use super::*;
     use serde_json::json;
-    use std::os::unix::fs::PermissionsExt;
 
     fn attachment(dir: &Path) -> Attachment {
-        let script = "#!/bin/sh\ntold=$(cat)\n";
         for name in ["first", "second"] {
             // Each writes down what it was called for, and what came before it.
             let log = dir.join("log").display().to_string();
             let text = format!(
-                "{script}prev=$(printf '%s' \"$told\" | grep -c prevResult)\n\
+                "told=$(cat)\n\
+                 prev=$(printf '%s' \"$told\" | grep -c prevResult)\n\
                  echo \"{name} $CNI_COMMAND $CNI_IFNAME $CNI_ARGS $prev\" >> {log}\n\
-                 echo '{{\"cniVersion\": \"1.0.0\", \"ips\": [{{\"address\": \"192.0.2.7/24\"}}, {{\"address\": \"2001:db8::7/64\"}}]}}'\n"
+                 echo '{{\"cniVersion\": \"1.0.0\", \"ips\": [{{\"address\": \"192.0.2.7/24\"}}, {{\"address\": \"2001:db8::7/64\"}}]}}'"
             );
-            std::fs::write(dir.join(name), text).unwrap();
-            std::fs::set_permissions(dir.join(name), PermissionsExt::from_mode(0o755)).unwrap();
+            plugin::make(&dir.join(name), &text);
         }
         let plugin = |name: &str| json!({"type": name}).as_object().unwrap().clone();
         Attachment {

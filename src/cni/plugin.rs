@@ -109,16 +109,24 @@ fn failure(output: &str, errors: &str) -> Error {
     Error::new(ErrorKind::StartFailed, message)
 }
 
+/// Makes a plugin of a script, for tests. Another process writes it: of a file that this one had open for writing the child of another
+/// thread may have a copy still, and such a file cannot be executed.
+#[cfg(test)]
+pub(super) fn make(path: &Path, script: &str) {
+    let text = path.with_extension("sh");
+    std::fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+    let made = Command::new("install").args(["-m", "755"]).args([&text, path]).status();
+    assert!(made.unwrap().success());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     fn plugin(script: &str) -> Result<Value> {
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path().join("plugin");
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        make(&path, script);
         let environment = [("CNI_COMMAND", "ADD".to_owned())];
         execute(&path, &environment, &serde_json::json!({"name": "n"}), &|_| Ok(()))
     }

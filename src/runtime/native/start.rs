@@ -75,9 +75,11 @@ pub fn start(dir: &StateDir, hand_over: impl Fn(i32) -> Result<()>) -> Result<St
 
 /// [`start`] for whoever has made the container and kept its channel: nobody else can start it.
 pub fn start_own(channel: &Channel, hand_over: impl Fn(i32) -> Result<()>) -> Result<Started> {
-    // If this is not heard the process is gone, of which the other direction tells.
-    let _ = channel.send(&Message::Go);
-    wait_for_execution(channel, hand_over)?;
+    match channel.send(&Message::Go) {
+        // The process is gone, and may have said why.
+        Err(e) if e.errno() != Some(libc::EPIPE) => return Err(e),
+        _ => wait_for_execution(channel, hand_over)?,
+    }
     Ok(Started::Executed)
 }
 

@@ -32,6 +32,7 @@ mod users;
 mod version;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::platform::stdio;
 use crate::runtime::krun::engine::Libkrun;
 use crate::runtime::wasm::outcome;
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -132,7 +133,7 @@ pub fn main_with(libkrun: Libkrun) -> u8 {
         return status;
     }
     crate::platform::sys::signal::ignore_sigpipe();
-    if crate::platform::stdio::open_all().is_err() {
+    if stdio::open_all().is_err() {
         return FAILURE;
     }
     if let Some(status) = crate::pod::role_with(libkrun) {
@@ -152,7 +153,7 @@ pub fn main_with(libkrun: Libkrun) -> u8 {
     // Before anything is opened: a number that is free now would become one of ours and be passed on.
     let preserved = check_preserved(cli.command.preserve_fds());
     if let Err(e) = report::init(&cli.global) {
-        eprintln!("magikrun: {e}");
+        stdio::tell(format_args!("magikrun: {e}"));
         return FAILURE;
     }
     let is_exec = match &cli.command {

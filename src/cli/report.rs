@@ -2,6 +2,7 @@
 
 use super::context::{Global, LogFormat, LogLevel};
 use crate::error::{Context as _, Error, Result};
+use crate::platform::stdio;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
@@ -82,7 +83,7 @@ fn destination(log: Option<&str>) -> Result<Destination> {
 pub fn error(e: &Error) {
     tracing::error!("{e}");
     if TO_STDERR_TOO.get() == Some(&true) {
-        eprintln!("magikrun: {e}");
+        stdio::tell(format_args!("magikrun: {e}"));
     }
 }
 
@@ -96,7 +97,7 @@ pub fn before_init(e: &Error) {
             None => None,
         })
     };
-    eprintln!("magikrun: {e}");
+    stdio::tell(format_args!("magikrun: {e}"));
     if let Some(log) = value("--log")
         && let Ok(Destination::File(mut file)) = destination(Some(&log))
     {

@@ -17,6 +17,7 @@ use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
 use std::io::Read as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Builder;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -217,16 +218,19 @@ impl Pull<'_> {
             error: Mutex::new(None),
             cancelled: AtomicBool::new(false),
         };
-        let threads = self.threads().min(resolved.jobs.len());
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    while let Some(job) = state.next() {
-                        let done = self.layer(lease, job, mappings.as_ref(), &state);
-                        state.note(done.map_err(|e| e.wrap(format!("layer {}", job.digest))));
-                    }
-                });
+        let work = || {
+            while let Some(job) = state.next() {
+                let done = self.layer(lease, job, mappings.as_ref(), &state);
+                state.note(done.map_err(|e| e.wrap(format!("layer {}", job.digest))));
             }
+        };
+        let helpers = self.threads().min(resolved.jobs.len()).saturating_sub(1);
+        std::thread::scope(|scope| {
+            for _ in 0..helpers {
+                // This thread works too, and alone where no other can be made.
+                let _ = Builder::new().spawn_scoped(scope, work);
+            }
+            work();
         });
         let error = state.error.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         error.map_or(Ok(()), Err)?;

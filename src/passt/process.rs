@@ -2,6 +2,7 @@
 
 use super::arguments::{Forward, NOBODY, passt, pasta};
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::stdio;
 use crate::platform::sys::clone::{Child, CloneArgs, clone3};
 use crate::platform::userns;
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, setrlimit};
@@ -84,7 +85,7 @@ pub fn connect(socket: OwnedFd, address: &str, gateway: &str, ports: (&str, &str
                 .exec(),
             Err(e) => e.into(),
         };
-        eprintln!("magikrun: {}", cannot_execute("passt", e));
+        stdio::tell(format_args!("magikrun: {}", cannot_execute("passt", e)));
         libc::EXIT_FAILURE
     })
 }

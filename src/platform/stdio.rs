@@ -3,6 +3,8 @@
 use crate::error::Result;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use std::fmt::Display;
+use std::io::Write as _;
 
 /// Makes sure that the standard descriptors are open: a caller may have closed them, and the next file that we open would
 /// become our standard output, and the container's.
@@ -18,4 +20,15 @@ pub fn open_all() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Writes a line to standard error. Where that fails there is nobody to tell, and it is no reason to panic, as `eprintln!` would.
+pub fn tell(line: impl Display) {
+    prompt(format_args!("{line}\n"));
+}
+
+/// As [`tell`], without the end of a line.
+pub fn prompt(text: impl Display) {
+    // In one piece: others write there too.
+    let _ = std::io::stderr().write_all(text.to_string().as_bytes());
 }

@@ -4,6 +4,7 @@ use super::super::print;
 use super::precompile::precompile;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::image::{ImageService, save};
+use crate::platform::stdio;
 use crate::platform::sys::random::unique_id;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal as _};
@@ -66,6 +67,6 @@ pub fn load(service: &ImageService, args: &LoadArgs) -> Result<()> {
         std::io::copy(&mut std::io::stdin().lock(), &mut file).context(|| "cannot read standard input")?;
         service.load(&path, name)?
     };
-    precompile(service, &image, |text| eprintln!("{text}"));
+    precompile(service, &image, |text| stdio::tell(text));
     print(&format!("{} {}", image.name(), image.id()))
 }

@@ -1,6 +1,7 @@
 //! How far a transfer is: bars on a terminal, lines elsewhere.
 
 use crate::image::progress::Progress;
+use crate::platform::stdio;
 use crate::storage::blobs::Digest;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::HashMap;
@@ -39,7 +40,7 @@ impl Bars {
         if self.terminal {
             let _ = self.all.println(text);
         } else {
-            eprintln!("{text}");
+            stdio::tell(text);
         }
     }
 }

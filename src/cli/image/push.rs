@@ -4,8 +4,9 @@ use super::super::print;
 use super::progress::Bars;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::image::{ImageService, login};
+use crate::platform::stdio;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 /// Arguments of `push`.
 #[derive(Debug, clap::Args)]
@@ -84,8 +85,7 @@ fn ask(question: &str, shown: bool) -> Result<String> {
             "there is no terminal to ask on: use --username and --password-stdin",
         ));
     }
-    eprint!("{question}");
-    let _ = std::io::stderr().flush();
+    stdio::prompt(question);
     let old = tcgetattr(&input)?;
     if !shown {
         let mut quiet = old.clone();
@@ -95,7 +95,7 @@ fn ask(question: &str, shown: bool) -> Result<String> {
     let answer = line();
     tcsetattr(&input, OptionalActions::Now, &old)?;
     if !shown {
-        eprintln!();
+        stdio::tell("");
     }
     answer
 }

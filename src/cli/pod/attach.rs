@@ -4,6 +4,7 @@ use super::follow::Follower;
 use super::session::Session;
 use super::simple::exit_code;
 use crate::error::{Error, ErrorKind, Result};
+use crate::platform::stdio;
 use crate::pod::{PodHost, operations, protocol};
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ fn one(host: &PodHost, args: &Args) -> Result<u8> {
     }
     let session = Session::new(attached)?;
     if session.is_raw() {
-        eprint!("If there is no prompt, press enter; ctrl-p ctrl-q ends the session.\r\n");
+        stdio::prompt("If there is no prompt, press enter; ctrl-p ctrl-q ends the session.\r\n");
     }
     session.run().map_err(cannot)
 }

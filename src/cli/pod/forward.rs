@@ -1,6 +1,7 @@
 //! `magikrun pod port-forward`
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::stdio;
 use crate::platform::userns;
 use crate::pod::PodHost;
 use crate::pod::store::Pod;
@@ -77,7 +78,7 @@ fn serve(listener: &TcpListener, namespace: &Arc<File>, port: u16) {
         let namespace = Arc::clone(namespace);
         std::thread::spawn(move || {
             if let Err(e) = connect(stream, &namespace, port) {
-                eprintln!("magikrun: {e}");
+                stdio::tell(format_args!("magikrun: {e}"));
             }
         });
     }

@@ -8,6 +8,7 @@ use super::place::Place;
 use super::{DIRECTORY, SOCKET, monitor_spec, pod, shared_pids};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::raw::make_raw;
+use crate::platform::stdio;
 use crate::platform::sys::random;
 use crate::runtime::container::{Container as Opened, Status};
 use crate::runtime::foreground::Foreground;
@@ -153,7 +154,7 @@ impl Member {
         session.set_memory(self.memory.take());
         let code = session.run(signals.signals()).map_or_else(
             |e| {
-                eprintln!("magikrun: {e}");
+                stdio::tell(format_args!("magikrun: {e}"));
                 KILLED
             },
             i32::from,

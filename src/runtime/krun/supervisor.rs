@@ -6,6 +6,7 @@
 use super::console::Console;
 use super::guest;
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::stdio;
 use crate::platform::sys::clone::{self, Child};
 use crate::runtime::foreground::FAULTS;
 use crate::runtime::native::channel::{Channel, Message};
@@ -86,7 +87,7 @@ impl Supervisor {
             let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
             let _ = before.thread_set_mask();
             let e = become_monitor();
-            eprintln!("magikrun: {e}");
+            stdio::tell(format_args!("magikrun: {e}"));
             NO_MACHINE
         });
         let monitor = match monitor {
@@ -192,10 +193,8 @@ impl Running {
                 self.explain(format!("the virtual machine ended with code {code} before its program ran"));
             self.tell_starter(&e);
         } else if let Some(signal) = self.killed {
-            eprintln!(
-                "magikrun: {}",
-                self.explain(format!("the virtual machine was killed by signal {signal}"))
-            );
+            let e = self.explain(format!("the virtual machine was killed by signal {signal}"));
+            stdio::tell(format_args!("magikrun: {e}"));
         }
         code
     }
@@ -216,7 +215,7 @@ impl Running {
         self.failed = true;
         match self.starter {
             Some(_) => self.tell_starter(&e),
-            None => eprintln!("magikrun: {e}"),
+            None => stdio::tell(format_args!("magikrun: {e}")),
         }
         let _ = rustix::process::pidfd_send_signal(&self.monitor.pidfd, rustix::process::Signal::KILL);
     }

@@ -5,6 +5,7 @@ use super::outcome::Outcome;
 #[cfg(feature = "wasi-p3")]
 use super::p3;
 use crate::error::{Context as _, Result};
+use crate::platform::stdio;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::rt::{Sleep, Timer};
@@ -139,7 +140,7 @@ impl Server {
     ) -> Result<Response<HyperOutgoingBody>, std::convert::Infallible> {
         let answer = self.handle(request).await;
         Ok(answer.unwrap_or_else(|message| {
-            eprintln!("magikrun: {message}");
+            stdio::tell(format_args!("magikrun: {message}"));
             let mut failed = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
             *failed.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             failed

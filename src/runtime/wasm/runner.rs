@@ -9,6 +9,7 @@ use super::preopen::Preopen;
 use super::program::Kind;
 use super::{engine, http, together, turns};
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::stdio;
 use crate::platform::sys::{fd, signal};
 use nix::sys::signal::SigSet;
 use std::fs::File;
@@ -28,7 +29,7 @@ pub fn main() -> Option<u8> {
     let Outcome { code, message } = outcome.unwrap_or_else(|e| Outcome::failed(e.message()));
     let _ = std::io::stdout().flush();
     if let Some(message) = message {
-        eprintln!("magikrun: {message}");
+        stdio::tell(format_args!("magikrun: {message}"));
     }
     Some(code)
 }

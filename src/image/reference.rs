@@ -112,8 +112,9 @@ impl FromStr for Reference {
 
     fn from_str(text: &str) -> Result<Self> {
         let fail = |why: &str| invalid(text, why);
+        let too_long = || fail(&format!("it is longer than {MAX_IMAGE_REF_LEN} bytes"));
         if text.len() > MAX_IMAGE_REF_LEN {
-            return Err(fail(&format!("it is longer than {MAX_IMAGE_REF_LEN} bytes")));
+            return Err(too_long());
         }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest)),
@@ -146,7 +147,10 @@ impl FromStr for Reference {
             (None, None) => Some(DEFAULT_TAG),
             (tag, _) => tag,
         };
-        Ok(Self { registry: registry.to_owned(), repository, tag: tag.map(str::to_owned), digest })
+        let reference =
+            Self { registry: registry.to_owned(), repository, tag: tag.map(str::to_owned), digest };
+        // In full too: that is what is recorded, and read again.
+        if reference.to_string().len() > MAX_IMAGE_REF_LEN { Err(too_long()) } else { Ok(reference) }
     }
 }
 
@@ -301,6 +305,7 @@ mod tests {
     #[test]
     fn what_is_no_name_is_refused_and_shown_safely() {
         let long = format!("a/{}", "x".repeat(MAX_IMAGE_REF_LEN));
+        let long_in_full = "x".repeat(MAX_IMAGE_REF_LEN - "docker.io/library/".len());
         let tag = format!("a:{}", "x".repeat(129));
         for text in [
             "",
@@ -333,6 +338,7 @@ mod tests {
             "a\u{e9}",
             "http://r.example/a",
             &long,
+            &long_in_full,
             &tag,
         ] {
             let e = text.parse::<Reference>().expect_err(text);

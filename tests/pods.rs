@@ -222,14 +222,7 @@ fn a_container_that_runs_out_of_memory_says_so() {
     let pods = Pods::new();
     let greedy = container("a", "sleep 1; exec tail /dev/zero", "resources: {limits: {memory: 16Mi}}");
     let id = pods.start(&manifest(&pods.name("greedy"), &format!("{{containers: [{greedy}]}}")));
-    let status = pods.wait_phase(&id, "Failed");
-    let container = &status["containers"][0];
-    assert_eq!(
-        (&container["exitCode"], &container["reason"]),
-        (&137.into(), &"OOMKilled".into()),
-        "{status}"
-    );
-    assert_eq!(status["reason"], "container 'a' has exited with code 137: it has run out of memory");
+    pods.assert_out_of_memory(&id);
     assert!(pods.ok(&["status", &id]).contains("exited (OOMKilled)"));
     pods.ok(&["delete", &id]);
     pods.assert_nothing_left();

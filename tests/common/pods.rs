@@ -192,6 +192,19 @@ impl Pods {
         })
     }
 
+    /// Waits until the pod has failed, and requires that it says so: its container `a` has run out of memory.
+    #[track_caller]
+    pub fn assert_out_of_memory(&self, pod: &str) {
+        let status = self.wait_phase(pod, "Failed");
+        let container = &status["containers"][0];
+        assert_eq!(
+            (&container["exitCode"], &container["reason"]),
+            (&137.into(), &"OOMKilled".into()),
+            "{status}"
+        );
+        assert_eq!(status["reason"], "container 'a' has exited with code 137: it has run out of memory");
+    }
+
     /// Runs a shell script in a container of the pod, which must succeed.
     #[track_caller]
     pub fn sh(&self, pod: &str, container: &str, script: &str) -> String {

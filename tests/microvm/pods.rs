@@ -65,14 +65,7 @@ fn a_container_that_runs_out_of_memory_in_the_guest_says_so() {
     let pods = pods();
     let spec = format!("containers: [{}]", container("a", "sleep 5; exec tail /dev/zero", MEMORY));
     let pod = pods.start(&manifest(&pods.name("greedy"), &spec));
-    let status = pods.wait_phase(&pod, "Failed");
-    let container = &status["containers"][0];
-    assert_eq!(
-        (&container["exitCode"], &container["reason"]),
-        (&137.into(), &"OOMKilled".into()),
-        "{status}"
-    );
-    assert_eq!(status["reason"], "container 'a' has exited with code 137: it has run out of memory");
+    pods.assert_out_of_memory(&pod);
     pods.ok(&["delete", &pod]);
     pods.assert_nothing_left();
 }

@@ -4,7 +4,7 @@ mod common;
 use common::Runtime;
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::Stdio;
 
 fn push_mount(config: &mut Value, mount: Value) {
@@ -242,6 +242,20 @@ fn a_device_of_the_config_is_made_with_its_owner_and_mode() {
         }
     });
     assert_eq!(text, "character special file 1:5 640 7 8\ncharacter special file 1:5 600 0 0\n2\n");
+}
+
+#[test]
+fn a_device_has_the_group_of_the_config_and_not_that_of_its_directory() {
+    let runtime = Runtime::new();
+    let mut bundle = runtime.shell("stat -c %g /given/own");
+    let directory = bundle.rootfs("given");
+    fs::create_dir(&directory).expect("a directory");
+    std::os::unix::fs::chown(&directory, None, Some(5)).expect("its group");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o2755)).expect("its mode");
+    bundle.edit(|config| {
+        config["linux"]["devices"] = json!([{"path": "/given/own", "type": "c", "major": 1, "minor": 3}]);
+    });
+    assert_eq!(runtime.output(&bundle), "0\n");
 }
 
 #[test]

@@ -2,16 +2,16 @@
 
 use super::attach;
 use super::plan::RootfsPlan;
-use super::resolve::{Spot, create_file};
+use super::resolve::{create_file, locate};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
-use rustix::fd::{AsFd as _, BorrowedFd};
+use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fstat, makedev, mknodat, openat, readlinkat,
     statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
-use rustix::process::umask;
+use rustix::process::{getegid, geteuid, umask};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +34,7 @@ const LINKS: [(&str, &str); 5] = [
     ("/dev/ptmx", "pts/ptmx"),
 ];
 
+#[derive(Clone)]
 struct Node {
     path: PathBuf,
     kind: FileType,
@@ -46,23 +47,60 @@ struct Node {
 /// Makes the devices and links.
 pub(super) fn create(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
     let own = plan.devices.iter().map(node).collect::<Result<Vec<_>>>()?;
-    let defaults = DEFAULTS.iter().filter(|(path, ..)| !own.iter().any(|node| node.path == Path::new(path)));
-    for (path, major, minor) in defaults {
-        let device = makedev(*major, *minor);
-        let node =
-            Node { path: path.into(), kind: FileType::CharacterDevice, device, mode: 0o666, uid: 0, gid: 0 };
-        make(plan, root, &node)?;
-    }
-    for node in &own {
-        make(plan, root, node)?;
-    }
+    let others = |path: &str| !own.iter().any(|node| node.path == Path::new(path));
+    let defaults = DEFAULTS.iter().filter(|(path, ..)| others(path)).map(|(path, major, minor)| Node {
+        path: path.into(),
+        kind: FileType::CharacterDevice,
+        device: makedev(*major, *minor),
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+    });
+    let mut places = Places::new(root);
+    // Without a umask: changing modes afterwards would follow a link that was put in a device's place.
+    let before = umask(Mode::empty());
+    let made = defaults.chain(own.iter().cloned()).try_for_each(|node| make(plan, &mut places, &node));
+    umask(before);
+    made?;
     for (path, target) in LINKS {
-        link(root, Path::new(path), target).context(|| format!("cannot make link '{path}'"))?;
+        link(&mut places, Path::new(path), target).context(|| format!("cannot make link '{path}'"))?;
     }
     if Path::new("/proc/kcore").exists() {
-        link(root, Path::new("/dev/core"), "/proc/kcore").context(|| "cannot make link '/dev/core'")?;
+        link(&mut places, Path::new("/dev/core"), "/proc/kcore")
+            .context(|| "cannot make link '/dev/core'")?;
     }
     Ok(())
+}
+
+/// The directories of devices; each is looked up once as long as one device after the other is in it, as nearly all are in `/dev`.
+struct Places<'a> {
+    root: BorrowedFd<'a>,
+    last: Option<(PathBuf, Place)>,
+}
+
+/// A directory of devices.
+struct Place {
+    dir: OwnedFd,
+    /// Who owns what is made in it, unless the directory gives its own group to all.
+    owner: Option<(Uid, Gid)>,
+}
+
+impl<'a> Places<'a> {
+    fn new(root: BorrowedFd<'a>) -> Self {
+        Self { root, last: None }
+    }
+
+    /// The directory that `path` is in, made if missing; none for the root.
+    fn of(&mut self, path: &Path) -> Result<Option<&Place>, Errno> {
+        let Some(parent) = path.parent() else { return Ok(None) };
+        if self.last.as_ref().is_none_or(|(last, _)| last != parent) {
+            let dir = locate(self.root, parent)?.or_create_dir()?;
+            let gives_group = Mode::from_raw_mode(fstat(&dir)?.st_mode).contains(Mode::SGID);
+            let owner = (!gives_group).then(|| (geteuid(), getegid()));
+            self.last = Some((parent.to_owned(), Place { dir, owner }));
+        }
+        Ok(self.last.as_ref().map(|(_, place)| place))
+    }
 }
 
 fn node(device: &LinuxDevice) -> Result<Node> {
@@ -93,20 +131,22 @@ fn node(device: &LinuxDevice) -> Result<Node> {
     })
 }
 
-fn make(plan: &RootfsPlan, root: BorrowedFd<'_>, node: &Node) -> Result<()> {
+fn make(plan: &RootfsPlan, places: &mut Places<'_>, node: &Node) -> Result<()> {
     let cannot = || format!("cannot make device '{}'", node.path.display());
-    let Some((dir, name)) = Spot::parent(root, &node.path).context(cannot)? else {
+    let place = places.of(&node.path).context(cannot)?;
+    let Some((place, name)) = place.zip(node.path.file_name()) else {
         return Err(Error::new(ErrorKind::InvalidBundle, cannot()));
     };
     // A user namespace cannot make devices.
-    if plan.context.user_namespace || !mknod(dir.as_fd(), &name, node).context(cannot)? {
-        return bind(dir.as_fd(), &name, node).context(cannot);
+    if plan.context.user_namespace || !mknod(place, name, node).context(cannot)? {
+        return bind(place.dir.as_fd(), name, node).context(cannot);
     }
     Ok(())
 }
 
 /// Makes a device node; answers whether that is permitted. Only mknod(2) itself says so: whatever else is denied is an error.
-fn mknod(dir: BorrowedFd<'_>, name: &OsStr, node: &Node) -> Result<bool, Errno> {
+fn mknod(place: &Place, name: &OsStr, node: &Node) -> Result<bool, Errno> {
+    let dir = place.dir.as_fd();
     let mut made = mknod_exactly(dir, name, node);
     if made == Err(Errno::EXIST) {
         // The image's own, if it is the same device; anything else in its place is replaced.
@@ -121,13 +161,17 @@ fn mknod(dir: BorrowedFd<'_>, name: &OsStr, node: &Node) -> Result<bool, Errno> 
         Err(Errno::PERM) => return Ok(false),
         made => made?,
     }
+    let owner = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
+    if place.owner == Some(owner) {
+        return Ok(true);
+    }
     // The name may lead to something else by now, where others can write to the directory: only a descriptor that is open
     // on the device is given away.
     let made = openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     if !is(node, &fstat(&made)?) {
         return Err(Errno::EXIST);
     }
-    chownat(made, "", Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)), AtFlags::EMPTY_PATH)?;
+    chownat(made, "", Some(owner.0), Some(owner.1), AtFlags::EMPTY_PATH)?;
     Ok(true)
 }
 
@@ -135,12 +179,8 @@ fn is(node: &Node, there: &Stat) -> bool {
     FileType::from_raw_mode(there.st_mode) == node.kind && there.st_rdev == node.device
 }
 
-/// mknod(2) without the umask: changing the mode afterwards would follow a link that was put in its place.
 fn mknod_exactly(dir: BorrowedFd<'_>, name: &OsStr, node: &Node) -> Result<(), Errno> {
-    let before = umask(Mode::empty());
-    let made = mknodat(dir, name, node.kind, Mode::from_raw_mode(node.mode), node.device);
-    umask(before);
-    made
+    mknodat(dir, name, node.kind, Mode::from_raw_mode(node.mode), node.device)
 }
 
 /// Binds the host's device, which has the path that the configuration gives.
@@ -150,17 +190,17 @@ fn bind(dir: BorrowedFd<'_>, name: &OsStr, node: &Node) -> Result<(), Errno> {
     attach::attach(tree.as_fd(), at.as_fd())
 }
 
-fn link(root: BorrowedFd<'_>, path: &Path, target: &str) -> Result<(), Errno> {
-    let Some((dir, name)) = Spot::parent(root, path)? else { return Ok(()) };
-    match symlinkat(target, &dir, &name) {
+fn link(places: &mut Places<'_>, path: &Path, target: &str) -> Result<(), Errno> {
+    let Some((Place { dir, .. }, name)) = places.of(path)?.zip(path.file_name()) else { return Ok(()) };
+    match symlinkat(target, dir, name) {
         Err(Errno::EXIST) => {
-            let there = readlinkat(&dir, &name, Vec::new());
+            let there = readlinkat(dir, name, Vec::new());
             if there.is_ok_and(|there| there.as_bytes() == target.as_bytes()) || name != "ptmx" {
                 return Ok(());
             }
             // A ptmx of the image would make terminals in a devpts that the container does not see.
-            unlinkat(&dir, &name, AtFlags::empty())?;
-            symlinkat(target, &dir, &name)
+            unlinkat(dir, name, AtFlags::empty())?;
+            symlinkat(target, dir, name)
         }
         made => made,
     }

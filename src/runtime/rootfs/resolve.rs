@@ -97,13 +97,6 @@ impl Spot {
         let dir = make_dirs(self.fd, dirs)?;
         create_file(dir.as_fd(), name, DIR_MODE)
     }
-
-    /// The directory that holds the last component, made if missing, and that component's name; none for the root.
-    pub(super) fn parent(root: BorrowedFd<'_>, path: &Path) -> Result<Option<(OwnedFd, OsString)>, Errno> {
-        let Some(name) = path.file_name() else { return Ok(None) };
-        let dir = locate(root, path.parent().unwrap_or(Path::new("/")))?.or_create_dir()?;
-        Ok(Some((dir, name.to_owned())))
-    }
 }
 
 /// Makes an empty file, or opens the one that is there; a symbolic link is refused (`ELOOP`).

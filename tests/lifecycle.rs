@@ -146,6 +146,21 @@ fn run_detached_returns_while_the_container_runs() {
     assert_eq!(fs::read_to_string(file).expect("the pid file"), runtime.pid(&bundle.id).to_string());
 }
 
+/// Its first process finds what is wrong when the container is visible already.
+#[test]
+fn a_run_that_fails_late_takes_back_the_pid_file_too() {
+    let runtime = Runtime::new();
+    let bundle = runtime.sleeper();
+    fs::remove_dir(bundle.rootfs("proc")).expect("the removal");
+    std::os::unix::fs::symlink("/tmp", bundle.rootfs("proc")).expect("a link");
+    let file = runtime.path("pid");
+    let name = file.to_str().expect("UTF-8");
+    let ran = runtime.call(&["run", "--pid-file", name, "--bundle", bundle.dir(), &bundle.id]);
+    let _ = ran.fails_with(1, &["must be mounted on ordinary directory"]);
+    assert!(!file.exists());
+    runtime.assert_nothing_left();
+}
+
 #[test]
 fn run_with_keep_leaves_the_stopped_container() {
     let runtime = Runtime::new();

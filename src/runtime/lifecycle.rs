@@ -75,13 +75,18 @@ pub fn run(host: &Host, options: &RunOptions) -> Result<u8> {
     let created =
         native::create::create(host, &options.create, bundle, end, foreground.as_ref(), Starter::Creator)?;
     let Created { dir, record, child, lock, spec, channel } = created;
-    let notify = Notify::open(&dir)?;
-    let started = start_created(&dir, &record, &spec, channel);
+    let started = Notify::open(&dir).and_then(|notify| {
+        start_created(&dir, &record, &spec, channel)?;
+        Ok(notify)
+    });
     drop(lock);
-    if let Err(e) = started {
-        let _ = delete(host, &options.create.id, true);
-        return Err(e);
-    }
+    let notify = match started {
+        Ok(notify) => notify,
+        Err(e) => {
+            let _ = delete(host, &options.create.id, true);
+            return Err(e);
+        }
+    };
     let Some(foreground) = foreground else {
         if let Some(notify) = notify {
             notify.wait(child.pidfd.as_fd(), child.pid)?;
@@ -123,24 +128,22 @@ pub fn start(host: &Host, id: &str) -> Result<()> {
     }
 }
 
-/// Starts a container: over the channel on which what created it has kept its first process waiting, else over its socket.
+/// Starts a container over its socket; one with a channel was told to start by what created it, and is waited for.
 fn start_created(dir: &StateDir, record: &Record, spec: &Spec, channel: Option<Channel>) -> Result<()> {
     let init = record.init.ok_or_else(|| Error::new(ErrorKind::InvalidState, "container not running"))?;
     let hand_over = |number| {
         let process = init.open()?.ok_or_else(signal::not_running)?;
         listener::hand_over(record, spec, &process, number)
     };
-    let started = match channel {
-        Some(channel) => native::start::start_own(&channel, hand_over)?,
-        None => native::start::start(dir, hand_over)?,
-    };
-    match started {
-        Started::Executed => tracing::debug!("program of '{}' runs", record.id),
-        Started::NobodyWaits => {
+    match channel {
+        Some(channel) => native::start::wait_for_execution(&channel, hand_over)?,
+        None if native::start::start(dir, hand_over)? == Started::NobodyWaits => {
             dir.remove_file(START_SOCKET)?;
             crate::bail!(InvalidState, "cannot start an already running container");
         }
+        None => {}
     }
+    tracing::debug!("program of '{}' runs", record.id);
     let hook_state = state::for_hooks(record, init.pid, Status::Running);
     Hooks::new(spec).run_poststart(&hook_state, spec.version()).inspect_err(|_| {
         // The specification: the container is stopped then.

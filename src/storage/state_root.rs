@@ -235,6 +235,14 @@ impl StateRoot {
         }
     }
 
+    /// Takes a container, whose lock the caller holds, out of sight. Answers where its state directory is now.
+    pub fn retract(&self, id: &str) -> Result<PathBuf> {
+        let to = self.path.join(half_made(id));
+        renameat(rustix::fs::CWD, self.path.join(id), rustix::fs::CWD, &to)
+            .or_kind(ErrorKind::Storage, || format!("cannot retract container '{id}'"))?;
+        Ok(to)
+    }
+
     /// Removes the state directory at `path`, whose lock the caller holds, and all files in it.
     ///
     /// Its name is free for others the moment that its lock file is gone, so they are kept out until it is gone as a whole.
@@ -364,10 +372,7 @@ impl StateDir {
 
     /// Takes the container out of sight before it is removed; the opposite of [`StateDir::publish`].
     pub fn retract(&mut self, root: &StateRoot, id: &str) -> Result<()> {
-        let to = root.path.join(half_made(id));
-        renameat(rustix::fs::CWD, &self.path, rustix::fs::CWD, &to)
-            .or_kind(ErrorKind::Storage, || format!("cannot retract container '{id}'"))?;
-        self.path = to;
+        self.path = root.retract(id)?;
         Ok(())
     }
 

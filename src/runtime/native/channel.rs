@@ -4,6 +4,7 @@
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::runtime::wasm::program::Kind;
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -93,15 +94,14 @@ impl Channel {
     /// Receives a message: `None` when the other end is closed. A [`Message::Failed`] becomes the error that it carries.
     pub fn receive(&self) -> Result<Option<Message>> {
         let mut buffer = [0u8; MAX_MESSAGE];
-        let received = rustix::io::retry_on_intr(|| {
-            // read(2) and not recv(2), since a filter may be loaded already.
-            rustix::io::read(&self.0, &mut buffer[..])
-        });
-        let length = match received {
-            Ok(n) => n,
-            Err(rustix::io::Errno::CONNRESET) => 0,
-            Err(e) => return Err(e).context(|| "cannot receive from the other half of the launch"),
-        };
+        // read(2) and not recv(2), since a filter may be loaded already.
+        let mut read = || rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut buffer[..]));
+        let length = match read() {
+            // It has gone without reading all that was sent to it. That is told once, before what it said itself.
+            Err(Errno::CONNRESET) => read(),
+            other => other,
+        }
+        .context(|| "cannot receive from the other half of the launch")?;
         if length == 0 {
             return Ok(None);
         }
@@ -133,6 +133,16 @@ mod tests {
         let arrived = b.receive().unwrap_err();
         assert_eq!((arrived.kind(), arrived.errno()), (ErrorKind::HookFailed, Some(libc::ENOENT)));
         assert!(arrived.message().starts_with("ää"));
+    }
+
+    #[test]
+    fn what_was_said_arrives_from_an_end_that_has_not_read_all() {
+        let (a, b) = pair().unwrap();
+        a.send_error(&Error::new(ErrorKind::HookFailed, "why"));
+        b.send(&Message::Go).unwrap();
+        drop(a);
+        assert_eq!(b.receive().unwrap_err().message(), "why");
+        assert!(b.receive().unwrap().is_none());
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub struct Created {
     pub lock: Lock,
     /// Its configuration.
     pub spec: Spec,
-    /// With [`Starter::Creator`]: on which to start it.
+    /// With [`Starter::Creator`]: on which it tells whether its program was executed.
     pub channel: Option<Channel>,
 }
 
@@ -84,36 +84,37 @@ pub fn create(
         init.target.limit_memory(&prepared.record.cgroup);
         init.target.set_directory(&dir, &prepared.namespaces)?;
         let clone_into = prepared.record.cgroup.clone_into()?;
-        let beside = goes_beside_its_limits(&bundle.spec) && !prepared.record.cgroup.denies_meanwhile();
-        if beside && clone_into.is_some() && init.is_complete() {
+        let word = Word::of(&bundle.spec, &prepared, &init, clone_into.is_some());
+        if word == Word::None {
             init.beginning = Beginning::AtOnce { rootless: prepared.record.rootless };
         }
-        let (beginning, limits) = (init.beginning, init.process.limits.clone());
+        let limits = init.process.limits.clone();
+        // What creates a container for itself need not be waited for: the word to start is there when its first process is ready.
+        let starts_when_ready = starter == Starter::Creator && !init.runtime_hooks;
         let start = (starter == Starter::Anyone).then(|| StartSocket::bind(&dir)).transpose()?;
         let (child, channel) = launch_init(&prepared, init, clone_into, start, &mut undo)?;
         tracing::debug!("first process is {}, in its namespaces and cgroup", child.pid);
-        let told = beginning == Beginning::WhenTold;
-        if told {
+        if word != Word::None {
             limits.apply_to(Some(child.pid), prepared.record.rootless)?;
         }
-        if told && beside {
+        if word == Word::BeforeLimits {
             go_on(&child, &channel)?;
         }
         set_limits(&mut prepared, &bundle, &child, &mut undo)?;
         tracing::debug!("limits are set");
-        if told && !beside {
+        if word == Word::AfterLimits {
             go_on(&child, &channel)?;
         }
         keep(&dir, &bundle, &mut prepared, &child)?;
-        follow(&prepared, &bundle, &child, &channel)?;
-        publish(host, options, &mut dir, &child)?;
-        tracing::debug!("'{}' is created, and waits for its start", options.id);
-        if starter == Starter::Creator {
-            return Ok((prepared.record, child, Some(channel)));
+        if starts_when_ready {
+            publish(host, options, &mut dir, &child, &channel, &mut undo)?;
         }
-        // If this is not heard the process is gone, and the container is a stopped one.
-        let _ = channel.send(&Message::Go);
-        Ok((prepared.record, child, None))
+        follow(&prepared, &bundle, &child, &channel)?;
+        if !starts_when_ready {
+            publish(host, options, &mut dir, &child, &channel, &mut undo)?;
+        }
+        tracing::debug!("'{}' is created", options.id);
+        Ok((prepared.record, child, (starter == Starter::Creator).then_some(channel)))
     })();
     match made {
         Ok((record, child, channel)) => {
@@ -121,6 +122,29 @@ pub fn create(
             Ok(Created { dir, record, child, lock, spec: bundle.spec, channel })
         }
         Err(e) => Err(undo.unwind(e)),
+    }
+}
+
+/// The word by which the first process goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// It needs none: one clone makes it what it is to be, and it sets its limits itself.
+    None,
+    /// It is told when it is in its cgroup and has its ids.
+    BeforeLimits,
+    /// It is told when the limits of its cgroup hold, too.
+    AfterLimits,
+}
+
+impl Word {
+    fn of(spec: &Spec, prepared: &Preparation, init: &InitPlan<'_>, in_cgroup: bool) -> Self {
+        if !goes_beside_its_limits(spec) || prepared.record.cgroup.denies_meanwhile() {
+            Self::AfterLimits
+        } else if in_cgroup && init.is_complete() {
+            Self::None
+        } else {
+            Self::BeforeLimits
+        }
     }
 }
 
@@ -261,21 +285,27 @@ fn keep(dir: &StateDir, bundle: &Bundle, prepared: &mut Preparation, child: &Chi
     prepared.record.save(dir)
 }
 
-/// Makes the container visible.
-fn publish(host: &Host, options: &CreateOptions, dir: &mut StateDir, child: &Child) -> Result<()> {
+/// Makes the container visible, and says so to its first process.
+fn publish<'a>(
+    host: &'a Host,
+    options: &'a CreateOptions,
+    dir: &mut StateDir,
+    child: &Child,
+    channel: &Channel,
+    undo: &mut Undo<'a>,
+) -> Result<()> {
     if let Some(path) = &options.pidfd_socket {
         listener::send_pidfd(path, child)?;
     }
     if let Some(path) = &options.pid_file {
         write_pid_file(path, child.pid)?;
+        undo.push("remove the pid file", move || Ok(std::fs::remove_file(path)?));
     }
-    let published = dir.publish(&host.root, &options.id);
-    if published.is_err()
-        && let Some(path) = &options.pid_file
-    {
-        let _ = std::fs::remove_file(path);
-    }
-    published
+    dir.publish(&host.root, &options.id)?;
+    undo.push("take the container out of sight", || host.root.retract(&options.id).map(drop));
+    // If this is not heard the process is gone: the container is a stopped one, or its channel tells why.
+    let _ = channel.send(&Message::Go);
+    Ok(())
 }
 
 /// Writes a pid file as callers expect it: the number alone, and never a part of it.

@@ -73,16 +73,6 @@ pub fn start(dir: &StateDir, hand_over: impl Fn(i32) -> Result<()>) -> Result<St
     Ok(Started::Executed)
 }
 
-/// [`start`] for whoever has made the container and kept its channel: nobody else can start it.
-pub fn start_own(channel: &Channel, hand_over: impl Fn(i32) -> Result<()>) -> Result<Started> {
-    match channel.send(&Message::Go) {
-        // The process is gone, and may have said why.
-        Err(e) if e.errno() != Some(libc::EPIPE) => return Err(e),
-        _ => wait_for_execution(channel, hand_over)?,
-    }
-    Ok(Started::Executed)
-}
-
 /// Lets the container whose state directory this is start, without waiting for it: what becomes of it is told over the channel.
 /// `None` when nobody waits for that.
 pub fn begin(dir: &StateDir) -> Result<Option<Channel>> {

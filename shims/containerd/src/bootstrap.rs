@@ -1,16 +1,17 @@
 //! `start`: starts the server of a container, or finds that of its pod, and prints its address.
 
+mod request;
+
 use crate::bundle::Config;
 use crate::cgroup;
 use crate::error::{Context as _, Error, Result};
 use crate::flags::Flags;
 use crate::options::Options;
-use containerd_shim_protos::protobuf::Message as _;
-use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use request::Request;
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::{CommandExt as _, parent_id};
@@ -25,63 +26,37 @@ pub const TUNABLES: (&str, &str) = (
     "GLIBC_TUNABLES",
     "glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0:glibc.pthread.stack_cache_size=262144",
 );
-/// Variable in which containerd tells the newest version of the task API that it speaks; 1.6 does not.
-const NEWEST_VERSION: &str = "MAX_SHIM_VERSION";
-/// The versions of the task API that the server speaks.
-const VERSIONS: (u32, u32) = (2, 3);
-/// Largest request on standard input, in bytes.
-const REQUEST_LIMIT: u64 = 4 * 1024 * 1024;
+/// Variable in which the server finds the socket for events.
+pub const EVENTS: &str = "TTRPC_ADDRESS";
 /// Largest value of `oom_score_adj`.
 const OOM_SCORE_MAX: i32 = 1000;
 
 /// Starts a server for the bundle in the working directory.
 pub fn start(flags: &Flags) -> Result<()> {
+    let request = Request::read(flags, std::io::stdin())?;
+    let flags = &request.flags;
     if flags.namespace.is_empty() || flags.id.is_empty() {
         return Err(Error::invalid("-namespace and -id are needed: containerd calls this program"));
     }
-    let options = read_options()?;
-    let config = read_config(&options)?;
+    let bundle = Path::new(".");
+    let (config, options) = if Config::exists(bundle) {
+        // `create` gets the options too, and tells what is wrong with them.
+        (Config::read(bundle)?, request.options.clone().unwrap_or_default())
+    } else {
+        // That of a sandbox is made by its server, with the options that only this program gets.
+        let options = request.options.clone()?;
+        options.save(bundle)?;
+        (Config::default(), options)
+    };
     let group = config.group().unwrap_or(&flags.id);
     let socket = socket_path(&flags.address, &flags.namespace, group);
     let address = format!("unix://{}", socket.display());
     if let Some(listener) = listen(&socket)? {
-        launch(flags, &options, listener).inspect_err(|_| drop(std::fs::remove_file(&socket)))?;
+        launch(&request, &options, listener).inspect_err(|_| drop(std::fs::remove_file(&socket)))?;
     }
     // What containerd reads after its own restart.
     std::fs::write("address", &address).context(|| "cannot write 'address'")?;
-    let answer = answer(&address, std::env::var(NEWEST_VERSION).ok().as_deref());
-    std::io::stdout().write_all(answer.as_bytes()).context(|| "cannot print the address")
-}
-
-/// What `start` prints: a document where containerd has told the newest version that it speaks, else the address alone.
-fn answer(address: &str, newest: Option<&str>) -> String {
-    let Some(newest) = newest.and_then(|text| text.parse::<u32>().ok()) else { return address.to_owned() };
-    let version = newest.clamp(VERSIONS.0, VERSIONS.1);
-    serde_json::json!({"version": version, "address": address, "protocol": "ttrpc"}).to_string()
-}
-
-/// The configuration in the working directory. A sandbox has none: its server makes it, with the options that only this program gets.
-fn read_config(options: &Options) -> Result<Config> {
-    let bundle = Path::new(".");
-    if Config::exists(bundle) {
-        return Config::read(bundle);
-    }
-    options.save(bundle)?;
-    Ok(Config::default())
-}
-
-/// The runtime's options, which containerd writes to standard input.
-fn read_options() -> Result<Options> {
-    let mut data = Vec::new();
-    std::io::stdin()
-        .take(REQUEST_LIMIT)
-        .read_to_end(&mut data)
-        .context(|| "cannot read the options from standard input")?;
-    // Newer versions may send something else than the options. `create` gets them anyway, and tells what is wrong with them.
-    Ok(Any::parse_from_bytes(&data)
-        .ok()
-        .and_then(|any| Options::from_any(Some(&any)).ok())
-        .unwrap_or_default())
+    std::io::stdout().write_all(&request.answer(&address)?).context(|| "cannot print the address")
 }
 
 /// The socket of a group of containers: of the same name for every container in it.
@@ -113,15 +88,16 @@ fn listen(path: &Path) -> Result<Option<UnixListener>> {
     Err(Error::new(format!("cannot listen on '{}': others keep making it", path.display())))
 }
 
-fn launch(flags: &Flags, options: &Options, listener: UnixListener) -> Result<()> {
-    let mut child = spawn(flags, listener)?;
+fn launch(request: &Request, options: &Options, listener: UnixListener) -> Result<()> {
+    let mut child = spawn(request, listener)?;
     settle(&child, options).inspect_err(|_| {
         let _ = child.kill();
         let _ = child.wait();
     })
 }
 
-fn spawn(flags: &Flags, listener: UnixListener) -> Result<Child> {
+fn spawn(request: &Request, listener: UnixListener) -> Result<Child> {
+    let flags = &request.flags;
     let program = std::env::current_exe().context(|| "cannot find this program")?;
     let mut command = Command::new(program);
     command.args(["-namespace", &flags.namespace, "-id", &flags.id, "-address", &flags.address]);
@@ -129,6 +105,9 @@ fn spawn(flags: &Flags, listener: UnixListener) -> Result<Child> {
         command.arg("-debug");
     }
     command.env(TUNABLES.0, TUNABLES.1);
+    if let Some(events) = request.events.as_ref().filter(|_| std::env::var_os(EVENTS).is_none()) {
+        command.env(EVENTS, events);
+    }
     command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()).stderr(log_stream());
     // Signals for containerd's process group are not for the server.
     command.process_group(0);
@@ -164,18 +143,6 @@ fn adjust_oom_score(pid: u32) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_answer_is_of_the_newest_version_that_both_speak() {
-        let version = |newest: &str| {
-            let answer = answer("unix:///s", Some(newest));
-            let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
-            assert_eq!((&answer["address"], &answer["protocol"]), (&"unix:///s".into(), &"ttrpc".into()));
-            answer["version"].as_u64().unwrap()
-        };
-        assert_eq!((version("2"), version("3"), version("9")), (2, 3, 3));
-        assert_eq!((answer("unix:///s", None).as_str(), answer("a", Some("x")).as_str()), ("unix:///s", "a"));
-    }
 
     #[test]
     fn a_group_has_one_socket() {

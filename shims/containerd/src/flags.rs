@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Keeps the containers of magikrun for containerd, which starts this program
-#[derive(Debug, clap::Parser)]
+#[derive(Debug, Clone, clap::Parser)]
 #[command(name = "containerd-shim-magikrun-v2", disable_version_flag = true)]
 pub struct Flags {
     /// Log more

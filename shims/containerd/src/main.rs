@@ -13,6 +13,7 @@ mod container;
 mod error;
 mod events;
 mod ffi;
+mod fields;
 mod flags;
 mod info;
 mod logger;

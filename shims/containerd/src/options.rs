@@ -15,6 +15,16 @@ const DEFAULT_ROOT: &str = "/run/containerd/magikrun";
 /// The resolved options in the bundle, for the clean-up after a server that died.
 const FILE: &str = "magikrun-options.json";
 
+/// The types of messages that hold options: that of runc's shim, and that for all others.
+const TYPES: [&str; 2] = [RUNC, GENERIC];
+const RUNC: &str = "containerd.runc.v1.Options";
+const GENERIC: &str = "runtimeoptions.v1.Options";
+
+/// The name of a message's type.
+fn name(any: &Any) -> &str {
+    any.type_url.rsplit('/').next().unwrap_or_default()
+}
+
 /// The options; the names in TOML are those that runc's shim has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
@@ -47,14 +57,18 @@ pub struct Options {
 }
 
 impl Options {
+    /// Whether a message is of a type that can hold options.
+    pub fn is_one(any: &Any) -> bool {
+        TYPES.contains(&name(any))
+    }
+
     /// Reads the options of a request.
     pub fn from_any(any: Option<&Any>) -> Result<Self> {
         let Some(any) = any.filter(|any| !any.type_url.is_empty()) else { return Ok(Self::default()) };
-        let name = any.type_url.rsplit('/').next().unwrap_or_default();
-        match name {
-            "containerd.runc.v1.Options" => Ok(oci::Options::parse_from_bytes(&any.value)?.into()),
-            "runtimeoptions.v1.Options" => Self::from_document(&any.value),
-            _ => Err(Error::invalid(format!("unknown type of runtime options '{name}'"))),
+        match name(any) {
+            RUNC => Ok(oci::Options::parse_from_bytes(&any.value)?.into()),
+            GENERIC => Self::from_document(&any.value),
+            name => Err(Error::invalid(format!("unknown type of runtime options '{name}'"))),
         }
         .context(|| "cannot read the runtime's options")
     }

@@ -5,7 +5,6 @@
 //! it by their annotations.
 
 mod config;
-mod fields;
 mod files;
 mod pause;
 mod pod;

@@ -1,5 +1,6 @@
 //! The server: what it consists of, and its life.
 
+use crate::bootstrap::EVENTS;
 use crate::error::{Context as _, Error, Result};
 use crate::events::Publisher;
 use crate::flags::Flags;
@@ -34,7 +35,7 @@ pub fn serve(flags: &Flags) -> Result<()> {
     let socket = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
     let socket =
         socket.ok_or_else(|| Error::invalid("standard input is no socket; containerd starts this"))?;
-    let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
+    let address = std::env::var(EVENTS).unwrap_or_default();
     let shim = Arc::new(Shim {
         namespace: flags.namespace.clone(),
         reaper: Reaper::start()?,

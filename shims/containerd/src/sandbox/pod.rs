@@ -1,7 +1,7 @@
 //! A pod as the CRI describes it: what of it concerns the sandbox.
 
-use super::fields::Fields;
 use crate::error::{Context as _, Error, Result};
+use crate::fields::Fields;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Fields of a protobuf message by their numbers, for the few of the CRI's that are read here.
+//! Fields of a protobuf message by their numbers, for those of which little is read here.
 
 use crate::error::{Error, Result};
 use containerd_shim_protos::protobuf::well_known_types::empty::Empty;
@@ -6,6 +6,7 @@ use containerd_shim_protos::protobuf::{Message as _, UnknownValueRef};
 use std::collections::BTreeMap;
 
 /// A message of which only numbers of fields are known.
+#[derive(Debug)]
 pub struct Fields(Empty);
 
 impl Fields {
@@ -23,7 +24,7 @@ impl Fields {
             .map(|field| field.1)
     }
 
-    fn bytes(&self, number: u32) -> impl Iterator<Item = &[u8]> {
+    fn all(&self, number: u32) -> impl Iterator<Item = &[u8]> {
         self.values(number).filter_map(|value| match value {
             UnknownValueRef::LengthDelimited(bytes) => Some(bytes),
             _ => None,
@@ -42,7 +43,7 @@ impl Fields {
     /// Every text of a list.
     pub fn texts(&self, number: u32) -> Result<Vec<String>> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec());
-        let texts: Result<Vec<_>, _> = self.bytes(number).map(text).collect();
+        let texts: Result<Vec<_>, _> = self.all(number).map(text).collect();
         texts.map_err(|_| Error::invalid(format!("field {number} is not UTF-8")))
     }
 
@@ -51,9 +52,19 @@ impl Fields {
         Ok(self.texts(number)?.pop().unwrap_or_default())
     }
 
+    /// Bytes; none if there are none.
+    pub fn data(&self, number: u32) -> &[u8] {
+        self.all(number).last().unwrap_or_default()
+    }
+
     /// A message; one without fields if there is none.
     pub fn message(&self, number: u32) -> Result<Self> {
-        Self::parse(self.bytes(number).last().unwrap_or_default())
+        Self::parse(self.data(number))
+    }
+
+    /// Every message of a list.
+    pub fn messages(&self, number: u32) -> Result<Vec<Self>> {
+        self.all(number).map(Self::parse).collect()
     }
 
     /// A map of texts.
@@ -62,6 +73,6 @@ impl Fields {
             let entry = Self::parse(bytes)?;
             Ok((entry.text(1)?, entry.text(2)?))
         };
-        self.bytes(number).map(entry).collect()
+        self.all(number).map(entry).collect()
     }
 }

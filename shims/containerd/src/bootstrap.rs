@@ -44,7 +44,7 @@ pub fn start(flags: &Flags) -> Result<()> {
         (Config::read(bundle)?, request.options.clone().unwrap_or_default())
     } else {
         // That of a sandbox is made by its server, with the options that only this program gets.
-        let options = request.options.clone()?;
+        let options = request.options.clone()?.or_named();
         options.save(bundle)?;
         (Config::default(), options)
     };
@@ -100,6 +100,8 @@ fn spawn(request: &Request, listener: UnixListener) -> Result<Child> {
     let flags = &request.flags;
     let program = std::env::current_exe().context(|| "cannot find this program")?;
     let mut command = Command::new(program);
+    // It knows the backend by it.
+    command.arg0(std::env::args_os().next().unwrap_or_default());
     command.args(["-namespace", &flags.namespace, "-id", &flags.id, "-address", &flags.address]);
     if flags.debug {
         command.arg("-debug");

@@ -20,6 +20,9 @@ const TYPES: [&str; 2] = [RUNC, GENERIC];
 const RUNC: &str = "containerd.runc.v1.Options";
 const GENERIC: &str = "runtimeoptions.v1.Options";
 
+/// Backends that the name of this program may say.
+const BACKENDS: [&str; 3] = ["native", "wasm", "krun"];
+
 /// The name of a message's type.
 fn name(any: &Any) -> &str {
     any.type_url.rsplit('/').next().unwrap_or_default()
@@ -92,6 +95,16 @@ impl Options {
         toml::from_str(&text).map_err(|e| Error::invalid(e.to_string().trim().replace('\n', " ")))
     }
 
+    /// The same, with the backend that the name of this program says where they name none: containerd 2 hands no options on to
+    /// shims that make sandboxes, but a runtime may have a name of its own.
+    #[must_use]
+    pub fn or_named(mut self) -> Self {
+        if self.backend.is_empty() {
+            self.backend = std::env::args_os().next().map(|name| named(Path::new(&name))).unwrap_or_default();
+        }
+        self
+    }
+
     /// The state root of a namespace.
     pub fn root(&self, namespace: &str) -> PathBuf {
         let root = if self.root.as_os_str().is_empty() { Path::new(DEFAULT_ROOT) } else { &self.root };
@@ -110,6 +123,13 @@ impl Options {
         let data = std::fs::read(bundle.join(FILE)).unwrap_or_default();
         serde_json::from_slice(&data).unwrap_or_default()
     }
+}
+
+/// The backend in the name of a program.
+fn named(program: &Path) -> String {
+    let name = program.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
+    let backend = name.strip_prefix("containerd-shim-magikrun-").and_then(|rest| rest.strip_suffix("-v2"));
+    backend.filter(|backend| BACKENDS.contains(backend)).unwrap_or_default().to_owned()
 }
 
 impl From<oci::Options> for Options {
@@ -144,6 +164,14 @@ mod tests {
         let any = any("containerd.runc.v1.Options", message.write_to_bytes().unwrap());
         let options = Options::from_any(Some(&any)).unwrap();
         assert_eq!((options.binary_name.as_str(), options.io_uid), ("/b", 7));
+    }
+
+    #[test]
+    fn a_program_may_be_called_after_its_backend() {
+        let of = |name: &str| named(Path::new(name));
+        assert_eq!(of("/usr/bin/containerd-shim-magikrun-krun-v2"), "krun");
+        assert_eq!(of("containerd-shim-magikrun-v2"), "");
+        assert_eq!(of("containerd-shim-magikrun-x-v2"), "");
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Service {
     }
 
     fn create(&self, r: &api::CreateTaskRequest) -> Result<api::CreateTaskResponse> {
-        let options = Options::from_any(r.options.as_ref())?;
+        let options = Options::from_any(r.options.as_ref())?.or_named();
         let sandbox = self.lock_sandbox().clone();
         let files = sandbox.as_ref().map_or(&[][..], |sandbox| &sandbox.files);
         let container = self.make(r, options, files)?;

@@ -1,6 +1,6 @@
 //! The configuration of the container that stands for a pod: it holds the namespaces, and does nothing.
 
-use super::pod::Pod;
+use super::pod::{Pod, Resources};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -29,10 +29,7 @@ pub fn config(id: &str, pod: &Pod, network: &str, program: &Path) -> Value {
             "source": program,
             "options": ["bind", "ro", "nosuid", "nodev"],
         }],
-        "annotations": {
-            "io.kubernetes.cri.container-type": "sandbox",
-            "io.kubernetes.cri.sandbox-id": id,
-        },
+        "annotations": annotations(id, pod),
         "linux": {
             "namespaces": namespaces(pod, network),
             "sysctl": pod.sysctls,
@@ -46,6 +43,19 @@ pub fn config(id: &str, pod: &Pod, network: &str, program: &Path) -> Value {
         config["linux"]["cgroupsPath"] = path.into();
     }
     config
+}
+
+/// In containerd's words for a sandbox that it makes itself. Those of the pod are not among them: which of them mean something is said in
+/// containerd's configuration, which is not known here.
+fn annotations(id: &str, pod: &Pod) -> Map<String, Value> {
+    let Resources { memory, quota, period } = pod.resources;
+    let limits = [("memory", memory), ("cpu-quota", quota), ("cpu-period", period)];
+    let limits = limits.into_iter().filter(|(_, limit)| *limit != 0);
+    let limits = limits.map(|(name, limit)| (format!("sandbox-{name}"), limit.to_string()));
+    let kind = [("container-type", "sandbox"), ("sandbox-id", id)];
+    let kind = kind.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let all = kind.into_iter().chain(limits);
+    all.map(|(name, value)| (format!("io.kubernetes.cri.{name}"), value.into())).collect()
 }
 
 fn namespaces(pod: &Pod, network: &str) -> Vec<Value> {
@@ -97,6 +107,17 @@ mod tests {
         );
         let config = config("p", &Pod::default(), "/run/netns/n", Path::new("/shim"));
         assert_eq!(config["linux"]["namespaces"][4]["path"], "/run/netns/n");
+    }
+
+    #[test]
+    fn what_the_containers_of_a_pod_may_use_together_is_said() {
+        let of = |resources| annotations("p", &Pod { resources, ..Pod::default() });
+        let limited = of(Resources { memory: 7, quota: -1, period: 10 });
+        assert_eq!(limited["io.kubernetes.cri.sandbox-memory"], "7");
+        assert_eq!(limited["io.kubernetes.cri.sandbox-cpu-quota"], "-1");
+        assert_eq!(limited["io.kubernetes.cri.sandbox-cpu-period"], "10");
+        let said: Vec<_> = of(Resources::default()).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(said, ["io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"]);
     }
 
     #[test]

@@ -23,6 +23,19 @@ pub struct Pod {
     pub sysctls: BTreeMap<String, String>,
     /// Which namespaces are those of the node.
     pub node: NodeNamespaces,
+    /// What its containers may use together, which a microVM is sized by.
+    pub resources: Resources,
+}
+
+/// Limits, each 0 where there is none.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Resources {
+    /// Memory, in bytes.
+    pub memory: i64,
+    /// Processor time in a period, in microseconds.
+    pub quota: i64,
+    /// The period, in microseconds.
+    pub period: i64,
 }
 
 /// Whether namespaces are those of the node.
@@ -54,6 +67,8 @@ impl Pod {
         if namespaces.message(5)?.number(1) != NODE && !namespaces.texts(5)?.is_empty() {
             return Err(Error::invalid("user namespaces need the sandboxer 'podsandbox'"));
         }
+        let resources = linux.message(5)?;
+        let limit = |number| resources.number(number).cast_signed();
         Ok(Self {
             hostname: pod.text(2)?,
             dns: [dns.texts(1)?, dns.texts(2)?, dns.texts(3)?],
@@ -64,6 +79,7 @@ impl Pod {
                 pid: namespaces.number(2) == NODE,
                 ipc: namespaces.number(3) == NODE,
             },
+            resources: Resources { memory: limit(4), quota: limit(2), period: limit(1) },
         })
     }
 }
@@ -91,7 +107,9 @@ mod tests {
         let dns =
             [field(1, b"10.0.0.1"), field(1, b"10.0.0.2"), field(2, b"local"), field(3, b"ndots:5")].concat();
         let sysctl = field(3, &[field(1, b"net.a"), field(2, b"1")].concat());
-        let rest = [field(1, b"/pods"), sysctl].concat();
+        // Period 10, no quota, 7 bytes.
+        let resources = field(5, &[8, 10, 32, 7]);
+        let rest = [field(1, b"/pods"), sysctl, resources].concat();
         // Network: the node's; pid: the container's.
         let message = [field(2, b"web"), field(4, &dns), linux(&[8, 2, 16, 1], &rest)].concat();
         let expected = Pod {
@@ -100,6 +118,7 @@ mod tests {
             cgroup_parent: "/pods".to_owned(),
             sysctls: BTreeMap::from([("net.a".to_owned(), "1".to_owned())]),
             node: NodeNamespaces { network: true, ..NodeNamespaces::default() },
+            resources: Resources { memory: 7, quota: 0, period: 10 },
         };
         assert_eq!(pod(message).unwrap(), expected);
         assert_eq!(Pod::from_any(None).unwrap(), Pod::default());

@@ -8,8 +8,8 @@ use super::logs::LogWriter;
 use super::members::KILLED;
 use super::said::Said;
 use super::streams::{Stream, Streams, with_streams};
+use super::suspicion::Suspicion;
 use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::infra::wire::timespec;
 use crate::platform::sys::signal::pidfd_send_signal;
 use crate::pod::microvm::{self, VM};
 use crate::pod::plan::VmPlan;
@@ -20,16 +20,14 @@ use crate::storage::config_file::write_json;
 use crate::vm::connection::{Connection, Received, reply_of};
 use crate::vm::protocol::frame::{Frame, Kind};
 use crate::vm::protocol::message::{Reply, Target};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::PollFlags;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bundle of the container around the machine; no container has such a name.
 const BUNDLE: &str = "@vm";
 /// Most frames that are taken at once from one container: the others have their turn.
 const FRAMES: usize = 64;
-/// How much later than its connections the supervisor of a machine may end.
-const SUPERVISOR_END: Duration = Duration::from_secs(1);
 
 /// What the monitor waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +55,8 @@ pub(super) struct Guest {
     alive: bool,
     /// Its end is no fault.
     stopping: bool,
+    /// It has not taken a signal, perhaps since it is ending.
+    suspicion: Suspicion,
 }
 
 impl Guest {
@@ -76,11 +76,9 @@ impl Guest {
         self.behind.clone()
     }
 
-    /// Whether the machine has ended, or is about to.
-    fn is_ending(&self) -> bool {
-        let mut ended = [PollFd::new(&self.machine.child.pidfd, PollFlags::IN)];
-        let wait = || poll(&mut ended, Some(&timespec(SUPERVISOR_END)));
-        !self.alive || rustix::io::retry_on_intr(wait).is_ok_and(|count| count > 0)
+    /// When it is decided whether the machine has failed.
+    pub(super) fn suspected_until(&self) -> Option<Instant> {
+        self.suspicion.due()
     }
 
     fn kill(&self) {
@@ -113,7 +111,8 @@ impl Monitor<'_> {
         let machine = Machine::new(&self.host, VM, child).context(cannot)?;
         let booting = Some(machine.boot().context(cannot)?);
         let (logs, inputs, behind) = (Vec::new(), Vec::new(), Vec::new());
-        let guest = Guest { machine, booting, said, logs, inputs, behind, alive: true, stopping: false };
+        let (alive, stopping, suspicion) = (true, false, Suspicion::default());
+        let guest = Guest { machine, booting, said, logs, inputs, behind, alive, stopping, suspicion };
         self.around = Around::Guest(Box::new(guest));
         // The machine's own deadline ends this.
         self.wait_until("the start of the microVM", None, |monitor| {
@@ -233,14 +232,26 @@ impl Monitor<'_> {
     /// Sends a signal to the first process of a container, if that lives.
     pub(super) fn signal_in_guest(&mut self, number: usize, signal: i32) {
         let member = &self.members[number];
-        let Some(guest) = self.around.guest().filter(|_| member.inside) else { return };
+        let Some(guest) = self.around.guest_mut().filter(|guest| member.inside && guest.alive) else {
+            return;
+        };
         let target = Target::Container(member.plan.name.clone());
         let sent = guest.machine.guest().signal(target, signal, false, self.host.vm.answer());
-        // A container that has just ended is no fault. The end of the machine is told by itself.
-        if let Some(e) = sent.err().filter(|_| !guest.is_ending()) {
-            guest.kill();
-            self.fail(e.wrap("cannot pass a signal on to the pod's microVM, which is ended"));
+        // A container that has just ended is no fault. The end of the machine is told by itself, after that of its connections.
+        if let Err(e) = sent {
+            let e = e.wrap("cannot pass a signal on to the pod's microVM, which is ended");
+            guest.suspicion.add(e, Instant::now());
         }
+    }
+
+    /// Ends a machine that has not taken a signal and has not ended since.
+    pub(super) fn judge_guest(&mut self, now: Instant) {
+        let fault = self.around.guest_mut().and_then(|guest| {
+            let fault = guest.suspicion.take(now)?;
+            guest.kill();
+            Some(fault)
+        });
+        fault.into_iter().for_each(|e| self.fail(e));
     }
 
     /// Takes note of the end of the machine; false if the process was not that.
@@ -249,6 +260,7 @@ impl Monitor<'_> {
             return false;
         };
         guest.alive = false;
+        guest.suspicion.forget();
         let said = guest.said.suffix();
         let stopping = guest.stopping;
         self.booted();

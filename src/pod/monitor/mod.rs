@@ -20,6 +20,7 @@ mod shares;
 mod sources;
 mod stop;
 mod streams;
+mod suspicion;
 mod tracker;
 mod turn;
 mod viewers;

@@ -72,7 +72,9 @@ impl Monitor<'_> {
         let now = Instant::now();
         // A stop whose time is over is being dealt with already.
         let stop_at = self.stop_at.filter(|at| *at > now);
-        let wakeups = [deadline, stop_at, self.deadline, self.next_wakeup(), self.clients.next_cut()];
+        let suspected = self.around.guest().and_then(Guest::suspected_until);
+        let wakeups =
+            [deadline, stop_at, self.deadline, suspected, self.next_wakeup(), self.clients.next_cut()];
         let until = wakeups.into_iter().flatten().min();
         let behind = self.around.guest().map_or_else(Vec::new, Guest::behind).into_iter();
         let behind: Vec<usize> = behind.filter(|number| !self.clients.hold(*number)).collect();
@@ -88,6 +90,7 @@ impl Monitor<'_> {
             let seconds = self.plan().deadline_seconds.unwrap_or_default();
             self.fail(Error::new(ErrorKind::Timeout, format!("activeDeadlineSeconds: {seconds} s are over")));
         }
+        self.judge_guest(now);
         self.run_jobs(now);
         self.answer_jobs();
         self.clients.cut(now);

@@ -13,10 +13,18 @@ use std::path::Path;
 
 /// Connects to a unix socket whose path may be longer than an address can hold.
 pub fn connect(path: &Path) -> Result<OwnedFd> {
+    connect_with(path, SocketFlags::CLOEXEC)
+}
+
+/// Does the same, and fails with `EAGAIN` where it had to wait until an earlier connection is accepted. The socket does not block.
+pub fn connect_at_once(path: &Path) -> Result<OwnedFd> {
+    connect_with(path, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+}
+
+fn connect_with(path: &Path, flags: SocketFlags) -> Result<OwnedFd> {
     let cannot = || format!("cannot connect to socket '{}'", path.display());
     let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .context(cannot)?;
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).context(cannot)?;
     let by_descriptor;
     let address = if let Ok(address) = SocketAddrUnix::new(path) {
         address

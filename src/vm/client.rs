@@ -1,6 +1,6 @@
 //! Asking a guest.
 
-use super::connection::{Connection, Received, failure, reply_of, told_by, wait};
+use super::connection::{Connection, Received, failure, is_unheard, reply_of, told_by, wait};
 use crate::error::{Error, ErrorKind, Result};
 use rustix::event::PollFlags;
 use std::cell::Cell;
@@ -75,11 +75,8 @@ impl Guest {
 
     /// `None` when the guest does not listen.
     fn try_connect(&self, request: &Request, deadline: Instant) -> Result<Option<Connection>> {
-        let gone = |e: &Error| {
-            matches!(e.errno(), Some(libc::ECONNREFUSED | libc::ENOENT | libc::EPIPE | libc::ECONNRESET))
-        };
         let mut connection = match Connection::open(&self.path, request, deadline) {
-            Err(e) if gone(&e) => return Ok(None),
+            Err(e) if is_unheard(&e) => return Ok(None),
             opened => opened?,
         };
         loop {

@@ -67,6 +67,12 @@ pub fn shown(text: &str) -> String {
     text.chars().take(MAX_SHOWN).flat_map(escape).collect()
 }
 
+/// Whether an error of a new connection says that nobody takes it up now: there is no machine, it does not listen, or has too much to do.
+pub fn is_unheard(e: &Error) -> bool {
+    use libc::{EAGAIN, ECONNREFUSED, ECONNRESET, ENOENT, EPIPE};
+    matches!(e.errno(), Some(EAGAIN | ECONNREFUSED | ECONNRESET | ENOENT | EPIPE))
+}
+
 /// Waits until something can be done with a descriptor; an error after the deadline.
 pub fn wait(fd: BorrowedFd<'_>, what: PollFlags, deadline: Instant) -> Result<()> {
     loop {
@@ -85,11 +91,23 @@ impl Connection {
     /// Connects, and asks at once: the guest answers when it listens.
     pub fn open(path: &Path, request: &Request, deadline: Instant) -> Result<Self> {
         let connection = Self::from(socket::connect(path)?);
-        let hello = Hello::new(concat!("magikrun ", env!("CARGO_PKG_VERSION")));
-        let mut bytes = encode_json(Kind::Hello, &hello).map_err(|e| malformed(&e))?;
-        bytes.extend(encode_message(request)?);
-        connection.send_all(&bytes, deadline)?;
+        connection.send_all(&first_words(request)?, deadline)?;
         Ok(connection)
+    }
+
+    /// Does the same without ever waiting, for a short request: fails, as [`is_unheard`] tells, where that takes time.
+    pub fn open_at_once(path: &Path, request: &Request) -> Result<Self> {
+        let connection = Self::from(socket::connect_at_once(path)?);
+        let bytes = first_words(request)?;
+        match connection.try_send(&bytes)? {
+            sent if sent == bytes.len() => Ok(connection),
+            _ => Err(Errno::AGAIN).context(|| "cannot send to the guest"),
+        }
+    }
+
+    /// Whether the guest has said hello: it has taken the connection up.
+    pub fn is_greeted(&self) -> bool {
+        self.greeted
     }
 
     /// Sends a message.
@@ -208,6 +226,14 @@ pub fn told_by(frame: &Frame) -> Result<Reply> {
         crate::bail!(System, "the guest sent data where an answer was expected");
     }
     frame.parse().map_err(|e| malformed(&e))
+}
+
+/// A hello, and the request.
+fn first_words(request: &Request) -> Result<Vec<u8>> {
+    let hello = Hello::new(concat!("magikrun ", env!("CARGO_PKG_VERSION")));
+    let mut bytes = encode_json(Kind::Hello, &hello).map_err(|e| malformed(&e))?;
+    bytes.extend(encode_message(request)?);
+    Ok(bytes)
 }
 
 fn encode_message(request: &Request) -> Result<Vec<u8>> {

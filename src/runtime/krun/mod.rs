@@ -22,6 +22,7 @@ pub mod member;
 pub mod monitor_spec;
 pub mod network;
 pub mod on_disk;
+mod passing;
 mod place;
 pub mod pod;
 pub mod ports;

@@ -5,6 +5,7 @@
 
 use super::console::Console;
 use super::guest;
+use super::passing::Passing;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::stdio;
 use crate::platform::sys::clone::{self, Child};
@@ -60,8 +61,8 @@ struct Running {
     ready: Option<Connection>,
     /// How much the console had said when the guest was asked last whether its program runs.
     asked_at: u64,
-    /// Signals that the guest has not acknowledged, each with the time until when it must.
-    sent: Vec<(Connection, Instant)>,
+    /// Signals that the guest has not acknowledged.
+    passing: Passing,
     /// The last size that the guest was told.
     resized: Option<Connection>,
     early: Vec<i32>,
@@ -94,6 +95,7 @@ impl Supervisor {
             Ok(monitor) => monitor,
             Err(e) => return failed(&e),
         };
+        let passing = Passing::new(self.control.clone(), self.patience);
         let running = Running {
             supervisor: self,
             signals,
@@ -101,7 +103,7 @@ impl Supervisor {
             starter: Some(starter),
             ready: None,
             asked_at: 0,
-            sent: Vec::new(),
+            passing,
             resized: None,
             early: Vec::new(),
             failed: false,
@@ -154,13 +156,11 @@ impl Running {
     fn wait(&mut self) {
         let mut fds = vec![PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN)];
         fds.extend(self.supervisor.console.wait_for());
-        let connections = self.ready.iter().chain(self.sent.iter().map(|(connection, _)| connection));
-        fds.extend(connections.map(|connection| PollFd::new(connection, PollFlags::IN)));
-        let now = Instant::now();
-        let deadlines = self.sent.iter().map(|(_, deadline)| *deadline);
-        let deadlines = deadlines.chain(self.starter.as_ref().map(|_| self.supervisor.deadline));
-        let timeout = deadlines.min().map(|deadline| {
-            let left = deadline.saturating_duration_since(now);
+        fds.extend(self.ready.iter().map(|connection| PollFd::new(connection, PollFlags::IN)));
+        fds.extend(self.passing.wait_for());
+        let start = self.starter.as_ref().map(|_| self.supervisor.deadline);
+        let timeout = start.into_iter().chain(self.passing.wakeup()).min().map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
         });
         let _ = poll(&mut fds, timeout.as_ref());
@@ -255,8 +255,7 @@ impl Running {
         let said = self.supervisor.console.amount();
         if self.ready.is_none() && self.asked_at < said {
             self.asked_at = said;
-            let deadline = self.supervisor.deadline;
-            self.ready = Connection::open(&self.supervisor.control, &Request::Ready, deadline).ok();
+            self.ready = Connection::open_at_once(&self.supervisor.control, &Request::Ready).ok();
         }
     }
 
@@ -283,8 +282,7 @@ impl Running {
         }
         if let Some(size) = terminal_size() {
             let request = Request::Resize { target: guest::target(), size };
-            let deadline = Instant::now() + self.supervisor.patience;
-            self.resized = Connection::open(&self.supervisor.control, &request, deadline).ok();
+            self.resized = Connection::open_at_once(&self.supervisor.control, &request).ok();
         }
     }
 
@@ -292,31 +290,12 @@ impl Running {
         if self.starter.is_some() {
             return self.early.push(signal);
         }
-        let request = Request::Signal { target: guest::target(), signal, all: false };
-        let deadline = Instant::now() + self.supervisor.patience;
-        match Connection::open(&self.supervisor.control, &request, deadline) {
-            Ok(connection) => self.sent.push((connection, deadline)),
-            Err(e) => self.fail(e.wrap("cannot pass a signal on to the microVM, which is ended")),
-        }
+        self.passing.add(signal);
     }
 
     fn look_at_signals(&mut self) {
-        let now = Instant::now();
-        let mut silent = false;
-        self.sent.retain_mut(|(connection, deadline)| match connection.try_receive() {
-            Ok(Received::Nothing) => {
-                silent |= now >= *deadline;
-                true
-            }
-            // Done, refused, or the guest is about to end.
-            Ok(Received::Closed | Received::Frame(_)) | Err(_) => false,
-        });
-        if silent {
-            self.sent.clear();
-            self.fail(Error::new(
-                ErrorKind::Timeout,
-                "the microVM does not answer to a signal, and is ended",
-            ));
+        if let Err(e) = self.passing.look() {
+            self.fail(e);
         }
     }
 }

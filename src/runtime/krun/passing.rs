@@ -1,0 +1,271 @@
+//! Signals on their way to the guest's program: each is asked for until the guest has taken it up, and by one who never waits.
+
+use super::guest;
+use crate::error::{Error, ErrorKind, Result};
+use crate::vm::connection::{Connection, Received, failure, is_unheard, told_by};
+use rustix::event::{PollFd, PollFlags};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use vm_protocol::frame::Frame;
+use vm_protocol::message::{FailureKind, Reply, Request};
+
+/// Time until a signal is sent again that nobody has taken up.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// The signals of which the guest has not said yet that it has them.
+#[derive(Debug)]
+pub struct Passing {
+    control: PathBuf,
+    patience: Duration,
+    all: Vec<Sent>,
+}
+
+#[derive(Debug)]
+struct Sent {
+    signal: i32,
+    /// When the guest must have taken it.
+    until: Instant,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// The answer comes here.
+    Asked(Connection),
+    /// Nobody has taken it up. It is sent again then.
+    Again(Instant),
+}
+
+/// What has become of a signal.
+enum Became {
+    Waits,
+    /// The guest has it, or has nothing any more that it would be for.
+    Done,
+    /// Nothing was done about it.
+    Unheard,
+}
+
+impl Passing {
+    /// None yet, for the guest behind the socket `control`, which may take so long for each.
+    pub fn new(control: PathBuf, patience: Duration) -> Self {
+        Self { control, patience, all: Vec::new() }
+    }
+
+    /// Sends a signal, as soon as [`Passing::look`] is called.
+    pub fn add(&mut self, signal: i32) {
+        let now = Instant::now();
+        self.all.push(Sent { signal, until: now + self.patience, way: Way::Again(now) });
+    }
+
+    /// What to wait for.
+    pub fn wait_for(&self) -> impl Iterator<Item = PollFd<'_>> {
+        self.all.iter().filter_map(|sent| match &sent.way {
+            Way::Asked(connection) => Some(PollFd::new(connection, PollFlags::IN)),
+            Way::Again(_) => None,
+        })
+    }
+
+    /// When to look again, whatever happens.
+    pub fn wakeup(&self) -> Option<Instant> {
+        let at = |sent: &Sent| match sent.way {
+            Way::Asked(_) => sent.until,
+            Way::Again(at) => at.min(sent.until),
+        };
+        self.all.iter().map(at).min()
+    }
+
+    /// Goes on with all of them. Fails when the guest has not taken one in time, or answers what it must not.
+    pub fn look(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let mut kept = Vec::with_capacity(self.all.len());
+        for mut sent in std::mem::take(&mut self.all) {
+            match sent.look(&self.control, now)? {
+                Became::Done => continue,
+                Became::Waits => {}
+                Became::Unheard => sent.way = Way::Again(now + RETRY),
+            }
+            if now >= sent.until {
+                crate::bail!(Timeout, "the microVM does not answer to a signal, and is ended");
+            }
+            kept.push(sent);
+        }
+        self.all = kept;
+        Ok(())
+    }
+}
+
+impl Sent {
+    fn look(&mut self, control: &std::path::Path, now: Instant) -> Result<Became> {
+        match &self.way {
+            Way::Again(at) if now < *at => return Ok(Became::Waits),
+            Way::Again(_) => {
+                let request = Request::Signal { target: guest::target(), signal: self.signal, all: false };
+                match Connection::open_at_once(control, &request) {
+                    Ok(connection) => self.way = Way::Asked(connection),
+                    // The machine may have ended: whoever waits for it knows.
+                    Err(e) if is_unheard(&e) => return Ok(Became::Unheard),
+                    Err(e) => return Err(cannot(e)),
+                }
+            }
+            Way::Asked(_) => {}
+        }
+        let Way::Asked(connection) = &mut self.way else { return Ok(Became::Waits) };
+        match connection.try_receive().map_err(cannot)? {
+            Received::Nothing => Ok(Became::Waits),
+            // The guest has it, or is about to end.
+            Received::Closed if connection.is_greeted() => Ok(Became::Done),
+            Received::Closed => Ok(Became::Unheard),
+            Received::Frame(frame) => judge(&frame).map_err(cannot),
+        }
+    }
+}
+
+fn judge(frame: &Frame) -> Result<Became> {
+    match told_by(frame)? {
+        Reply::Done => Ok(Became::Done),
+        Reply::Failed(told) => match told.kind {
+            FailureKind::InvalidState | FailureKind::NotFound => Ok(Became::Done),
+            FailureKind::TooMany => Ok(Became::Unheard),
+            _ => Err(failure(&told)),
+        },
+        _ => Err(Error::new(ErrorKind::System, "the guest gave a wrong answer")),
+    }
+}
+
+fn cannot(e: Error) -> Error {
+    e.wrap("cannot pass a signal on to the microVM, which is ended")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{Timespec, poll};
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use vm_protocol::frame::{Kind, encode_json};
+    use vm_protocol::message::{Failure, Hello};
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    struct Guest {
+        _directory: tempfile::TempDir,
+        listener: UnixListener,
+        passing: Passing,
+    }
+
+    impl Guest {
+        fn new(patience: Duration) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("control");
+            let listener = UnixListener::bind(&path).unwrap();
+            Self { _directory: directory, listener, passing: Passing::new(path, patience) }
+        }
+
+        /// Lets the signals go on as their loop does, until `done`.
+        fn go_on_until(&mut self, mut done: impl FnMut(&Self) -> bool) -> Result<()> {
+            loop {
+                self.passing.look()?;
+                if done(self) {
+                    return Ok(());
+                }
+                let mut fds: Vec<_> = self.passing.wait_for().collect();
+                let left = self.passing.wakeup().map_or(Duration::ZERO, |at| at - Instant::now().min(at));
+                poll(&mut fds, Some(&Timespec::try_from(left).unwrap())).unwrap();
+            }
+        }
+
+        /// Takes the next connection, with its request read.
+        fn accept(&self) -> UnixStream {
+            let (mut connection, _) = self.listener.accept().unwrap();
+            let read = connection.read(&mut [0; 4096]).unwrap();
+            assert_ne!(read, 0);
+            connection
+        }
+
+        /// Answers the next connection with its hello and this.
+        fn answer(&self, reply: Option<&Reply>) {
+            let mut connection = self.accept();
+            let mut bytes = encode_json(Kind::Hello, &Hello::new("a guest")).unwrap();
+            bytes.extend(reply.iter().flat_map(|reply| encode_json(Kind::Message, reply).unwrap()));
+            connection.write_all(&bytes).unwrap();
+        }
+
+        fn is_asked(&self) -> bool {
+            self.passing.wait_for().next().is_some()
+        }
+
+        /// Sends a signal, and lets the guest do this with it.
+        fn send(&mut self, act: impl FnOnce(&Self)) {
+            self.passing.add(libc::SIGTERM);
+            self.passing.look().unwrap();
+            act(self);
+        }
+
+        fn settle(&mut self) -> Result<()> {
+            self.go_on_until(|guest| guest.passing.wakeup().is_none())
+        }
+    }
+
+    fn refused(kind: FailureKind) -> Reply {
+        Reply::Failed(Failure { kind, message: "because".to_owned() })
+    }
+
+    #[test]
+    fn a_signal_that_nobody_has_taken_up_is_sent_until_somebody_does() {
+        let mut guest = Guest::new(PATIENCE);
+        guest.send(|guest| drop(guest.accept()));
+        for _ in 0..3 {
+            guest.go_on_until(|guest| !guest.is_asked()).unwrap();
+            guest.go_on_until(Guest::is_asked).unwrap();
+            drop(guest.accept());
+        }
+        guest.go_on_until(|guest| !guest.is_asked()).unwrap();
+        guest.go_on_until(Guest::is_asked).unwrap();
+        guest.answer(Some(&refused(FailureKind::TooMany)));
+        guest.go_on_until(|guest| !guest.is_asked()).unwrap();
+        guest.go_on_until(Guest::is_asked).unwrap();
+        guest.answer(Some(&Reply::Done));
+        guest.settle().unwrap();
+    }
+
+    #[test]
+    fn what_the_guest_has_taken_up_is_not_sent_again() {
+        let mut guest = Guest::new(PATIENCE);
+        let done = [None, Some(Reply::Done), Some(refused(FailureKind::InvalidState))];
+        for reply in done {
+            guest.send(|guest| guest.answer(reply.as_ref()));
+            guest.settle().unwrap();
+        }
+        guest.listener.set_nonblocking(true).unwrap();
+        assert!(guest.listener.accept().is_err(), "it was sent once more");
+        guest.listener.set_nonblocking(false).unwrap();
+        guest.send(|guest| guest.answer(Some(&refused(FailureKind::System))));
+        let e = guest.settle().unwrap_err();
+        assert!(e.message().ends_with(": because"), "{e}");
+    }
+
+    #[test]
+    fn a_machine_that_takes_no_signal_is_ended_and_one_that_has_ended_is_not_blamed() {
+        let mut guest = Guest::new(Duration::from_millis(100));
+        // It accepts nothing, as one that is stopped.
+        guest.passing.add(libc::SIGTERM);
+        let e = guest.settle().unwrap_err();
+        assert!(e.message().contains("does not answer to a signal"), "{e}");
+        let mut guest = Guest::new(PATIENCE);
+        std::fs::remove_file(&guest.passing.control).unwrap();
+        guest.passing.add(libc::SIGTERM);
+        guest.passing.look().unwrap();
+        assert!(guest.passing.wakeup().is_some() && !guest.is_asked());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_machine_that_accepts_no_more_connections() {
+        let mut guest = Guest::new(PATIENCE);
+        // More than the socket keeps for a machine that accepts none.
+        rustix::net::listen(&guest.listener, 1).unwrap();
+        (0..8).for_each(|_| guest.passing.add(libc::SIGUSR1));
+        guest.passing.look().unwrap();
+        let asked = guest.passing.wait_for().count();
+        assert!((1..8).contains(&asked), "{asked}");
+    }
+}

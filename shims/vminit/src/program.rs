@@ -15,22 +15,32 @@ const MAX_PASSWD: u64 = 1 << 20;
 
 /// Executes the program of a process; returns only when that fails.
 ///
-/// Each place where it may be is tried: to look first would cost the share of the host several answers.
+/// Each place where it may be is tried, and looked at only when none has it: the share of the host answers each question, and each is an
+/// exit of the virtual machine.
 pub fn execute(process: &Process) -> Failure {
     let strings = |all: &[String]| all.iter().filter_map(|text| CString::new(text.as_str()).ok()).collect();
     let args: Vec<CString> = strings(&process.args);
     let env: Vec<CString> = strings(&environment(process));
-    let mut denied = false;
+    let mut tried = Vec::new();
     for path in places(process) {
         let Ok(file) = CString::new(path.as_os_str().as_encoded_bytes()) else {
             return exec_failed(process, "the name of the program contains a nul byte");
         };
         let error = ffi::execve(&file, &args, &env);
-        if let Err(failure) = missing(process, &path, &error) {
+        if !matches!(
+            error.kind(),
+            ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied
+        ) && let Err(failure) = missing(process, &path, &error)
+        {
             return failure;
         }
-        denied |= error.kind() == ErrorKind::PermissionDenied;
+        tried.push((path, error));
     }
+    let found = tried.iter().find_map(|(path, error)| missing(process, path, error).err());
+    if let Some(failure) = found {
+        return failure;
+    }
+    let denied = tried.iter().any(|(_, error)| error.kind() == ErrorKind::PermissionDenied);
     let cause = if denied { "permission denied" } else { "executable file not found in $PATH" };
     exec_failed(process, cause)
 }
@@ -47,7 +57,7 @@ fn places(process: &Process) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether there is no program to execute at a path that was tried, so that the next one is; otherwise why it cannot be executed.
+/// Whether there is no program to execute at a path that was tried; otherwise why it cannot be executed.
 fn missing(process: &Process, path: &Path, error: &std::io::Error) -> Result<()> {
     let found = rustix::fs::stat(path);
     match (error.kind(), found) {
@@ -125,6 +135,10 @@ mod tests {
         std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let path = script.to_str().unwrap();
         assert_eq!(message(&[path], &[]), format!("exec: {path:?}: no such file or directory"));
+        let (directory, name) = path.rsplit_once('/').unwrap();
+        let variable = format!("PATH=/no:{directory}:/none");
+        let without = format!("exec: {name:?}: no such file or directory");
+        assert_eq!(message(&[name], &[&variable]), without);
         std::fs::remove_file(&script).unwrap();
     }
 

@@ -146,6 +146,8 @@ mod tests {
     use vm_protocol::message::{Failure, Hello};
 
     const PATIENCE: Duration = Duration::from_secs(10);
+    /// How long a test waits for what does not come.
+    const LIMIT: Duration = Duration::from_secs(30);
 
     struct Guest {
         _directory: tempfile::TempDir,
@@ -163,7 +165,9 @@ mod tests {
 
         /// Lets the signals go on as their loop does, until `done`.
         fn go_on_until(&mut self, mut done: impl FnMut(&Self) -> bool) -> Result<()> {
+            let begin = Instant::now();
             loop {
+                assert!(begin.elapsed() < LIMIT, "nothing happens");
                 self.passing.look()?;
                 if done(self) {
                     return Ok(());

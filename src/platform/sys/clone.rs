@@ -3,6 +3,8 @@
 use crate::error::{Context as _, Error, Result};
 use crate::platform::small_file;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::retry_on_intr;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// `CLONE_INTO_CGROUP` of linux/sched.h; libc's constant does not fit its own type.
@@ -68,9 +70,16 @@ pub fn fork(child: impl FnOnce() -> i32) -> Result<Child> {
             unsafe { libc::_exit(status) }
         }
         pid if pid > 0 => {
-            let id = rustix::process::Pid::from_raw(pid).ok_or_else(|| Error::from_errno(libc::ESRCH))?;
-            let pidfd = rustix::process::pidfd_open(id, rustix::process::PidfdFlags::empty())?;
-            Ok(Child { pid, pidfd })
+            let id = Pid::from_raw(pid).ok_or_else(|| Error::from_errno(libc::ESRCH))?;
+            match pidfd_open(id, PidfdFlags::empty()) {
+                Ok(pidfd) => Ok(Child { pid, pidfd }),
+                Err(e) => {
+                    // Nobody would know of it. The pid is its own until it is waited for.
+                    let _ = kill_process(id, Signal::KILL);
+                    let _ = retry_on_intr(|| waitpid(Some(id), WaitOptions::empty()));
+                    Err(e).context(|| "cannot make a process")
+                }
+            }
         }
         _ => Err(Error::from(std::io::Error::last_os_error())).context(|| "cannot make a process"),
     }

@@ -113,8 +113,12 @@ pub fn create(
         if !starts_when_ready {
             publish(host, options, &mut dir, &child, &channel, &mut undo)?;
         }
-        tracing::debug!("'{}' is created", options.id);
-        Ok((prepared.record, child, (starter == Starter::Creator).then_some(channel)))
+        if starter == Starter::Creator {
+            tracing::debug!("'{}' is created, and is told to start", options.id);
+            return Ok((prepared.record, child, Some(channel)));
+        }
+        tracing::debug!("'{}' is created, and waits for its start", options.id);
+        Ok((prepared.record, child, None))
     })();
     match made {
         Ok((record, child, channel)) => {

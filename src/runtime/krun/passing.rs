@@ -4,7 +4,8 @@ use super::guest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::vm::connection::{Connection, Received, failure, is_unheard, told_by};
 use rustix::event::{PollFd, PollFlags};
-use std::path::PathBuf;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vm_protocol::frame::Frame;
 use vm_protocol::message::{FailureKind, Reply, Request};
@@ -12,12 +13,14 @@ use vm_protocol::message::{FailureKind, Reply, Request};
 /// Time until a signal is sent again that nobody has taken up.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// The signals of which the guest has not said yet that it has them.
+/// The signals of which the guest has not said yet that it has them, in their order: one that overtakes another would undo what that has
+/// done, as SIGCONT does to SIGSTOP.
 #[derive(Debug)]
 pub struct Passing {
     control: PathBuf,
     patience: Duration,
-    all: Vec<Sent>,
+    first: Option<Sent>,
+    behind: VecDeque<i32>,
 }
 
 #[derive(Debug)]
@@ -48,37 +51,35 @@ enum Became {
 impl Passing {
     /// None yet, for the guest behind the socket `control`, which may take so long for each.
     pub fn new(control: PathBuf, patience: Duration) -> Self {
-        Self { control, patience, all: Vec::new() }
+        Self { control, patience, first: None, behind: VecDeque::new() }
     }
 
-    /// Sends a signal, as soon as [`Passing::look`] is called.
+    /// Sends a signal, as soon as [`Passing::look`] is called and those before it are taken.
     pub fn add(&mut self, signal: i32) {
-        let now = Instant::now();
-        self.all.push(Sent { signal, until: now + self.patience, way: Way::Again(now) });
+        self.behind.push_back(signal);
     }
 
     /// What to wait for.
-    pub fn wait_for(&self) -> impl Iterator<Item = PollFd<'_>> {
-        self.all.iter().filter_map(|sent| match &sent.way {
+    pub fn wait_for(&self) -> Option<PollFd<'_>> {
+        match &self.first.as_ref()?.way {
             Way::Asked(connection) => Some(PollFd::new(connection, PollFlags::IN)),
             Way::Again(_) => None,
-        })
+        }
     }
 
     /// When to look again, whatever happens.
     pub fn wakeup(&self) -> Option<Instant> {
-        let at = |sent: &Sent| match sent.way {
-            Way::Asked(_) => sent.until,
-            Way::Again(at) => at.min(sent.until),
-        };
-        self.all.iter().map(at).min()
+        match &self.first {
+            Some(Sent { until, way: Way::Again(at), .. }) => Some(*at.min(until)),
+            Some(Sent { until, way: Way::Asked(_), .. }) => Some(*until),
+            None => (!self.behind.is_empty()).then(Instant::now),
+        }
     }
 
     /// Goes on with all of them. Fails when the guest has not taken one in time, or answers what it must not.
     pub fn look(&mut self) -> Result<()> {
-        let now = Instant::now();
-        let mut kept = Vec::with_capacity(self.all.len());
-        for mut sent in std::mem::take(&mut self.all) {
+        while let Some(mut sent) = self.first.take().or_else(|| self.next()) {
+            let now = Instant::now();
             match sent.look(&self.control, now)? {
                 Became::Done => continue,
                 Became::Waits => {}
@@ -87,15 +88,21 @@ impl Passing {
             if now >= sent.until {
                 crate::bail!(Timeout, "the microVM does not answer to a signal, and is ended");
             }
-            kept.push(sent);
+            self.first = Some(sent);
+            return Ok(());
         }
-        self.all = kept;
         Ok(())
+    }
+
+    fn next(&mut self) -> Option<Sent> {
+        let now = Instant::now();
+        let signal = self.behind.pop_front()?;
+        Some(Sent { signal, until: now + self.patience, way: Way::Again(now) })
     }
 }
 
 impl Sent {
-    fn look(&mut self, control: &std::path::Path, now: Instant) -> Result<Became> {
+    fn look(&mut self, control: &Path, now: Instant) -> Result<Became> {
         match &self.way {
             Way::Again(at) if now < *at => return Ok(Became::Waits),
             Way::Again(_) => {
@@ -139,6 +146,7 @@ fn cannot(e: Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::socket::connect_at_once;
     use rustix::event::{Timespec, poll};
     use std::io::{Read as _, Write as _};
     use std::os::unix::net::{UnixListener, UnixStream};
@@ -172,7 +180,7 @@ mod tests {
                 if done(self) {
                     return Ok(());
                 }
-                let mut fds: Vec<_> = self.passing.wait_for().collect();
+                let mut fds: Vec<_> = self.passing.wait_for().into_iter().collect();
                 let left = self.passing.wakeup().map_or(Duration::ZERO, |at| at - Instant::now().min(at));
                 poll(&mut fds, Some(&Timespec::try_from(left).unwrap())).unwrap();
             }
@@ -195,7 +203,7 @@ mod tests {
         }
 
         fn is_asked(&self) -> bool {
-            self.passing.wait_for().next().is_some()
+            self.passing.wait_for().is_some()
         }
 
         /// Sends a signal, and lets the guest do this with it.
@@ -263,13 +271,34 @@ mod tests {
     }
 
     #[test]
+    fn signals_are_sent_in_their_order_and_one_at_a_time() {
+        let mut guest = Guest::new(PATIENCE);
+        let signals = [libc::SIGSTOP, libc::SIGCONT, libc::SIGTERM];
+        signals.iter().for_each(|signal| guest.passing.add(*signal));
+        for signal in signals {
+            guest.go_on_until(Guest::is_asked).unwrap();
+            // The first time nobody takes it up, and no other one overtakes it.
+            drop(guest.accept());
+            guest.go_on_until(|guest| !guest.is_asked()).unwrap();
+            guest.go_on_until(Guest::is_asked).unwrap();
+            assert_eq!(guest.passing.first.as_ref().unwrap().signal, signal);
+            guest.answer(Some(&Reply::Done));
+            guest.passing.wait_for().map(|fd| poll(&mut [fd], None)).unwrap().unwrap();
+            guest.passing.look().unwrap();
+        }
+        assert!(guest.passing.wakeup().is_none());
+    }
+
+    #[test]
     fn nobody_waits_for_a_machine_that_accepts_no_more_connections() {
         let mut guest = Guest::new(PATIENCE);
         // More than the socket keeps for a machine that accepts none.
         rustix::net::listen(&guest.listener, 1).unwrap();
-        (0..8).for_each(|_| guest.passing.add(libc::SIGUSR1));
+        let another = |_| connect_at_once(&guest.passing.control).ok();
+        let others: Vec<_> = (0..8).map_while(another).collect();
+        assert!((1..8).contains(&others.len()), "{}", others.len());
+        guest.passing.add(libc::SIGUSR1);
         guest.passing.look().unwrap();
-        let asked = guest.passing.wait_for().count();
-        assert!((1..8).contains(&asked), "{asked}");
+        assert!(!guest.is_asked());
     }
 }

@@ -30,6 +30,19 @@ pub struct Child {
     pub pidfd: OwnedFd,
 }
 
+impl Child {
+    /// Takes over a child of this process that nobody has waited for: the pid is its own until then. Where no descriptor of it can be had it
+    /// is ended, for nobody would know of it.
+    pub fn adopt(pid: Pid) -> Result<Self> {
+        let opened = pidfd_open(pid, PidfdFlags::empty()).inspect_err(|_| {
+            let _ = kill_process(pid, Signal::KILL);
+            let _ = retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
+        });
+        let pidfd = opened.context(|| "cannot open a pidfd")?;
+        Ok(Self { pid: pid.as_raw_pid(), pidfd })
+    }
+}
+
 /// The number of processes in the pid namespace that `/proc` shows, where that is another than the caller's: pidfd_open(2).
 #[derive(Debug)]
 pub struct ProcView(OwnedFd);
@@ -71,15 +84,7 @@ pub fn fork(child: impl FnOnce() -> i32) -> Result<Child> {
         }
         pid if pid > 0 => {
             let id = Pid::from_raw(pid).ok_or_else(|| Error::from_errno(libc::ESRCH))?;
-            match pidfd_open(id, PidfdFlags::empty()) {
-                Ok(pidfd) => Ok(Child { pid, pidfd }),
-                Err(e) => {
-                    // Nobody would know of it. The pid is its own until it is waited for.
-                    let _ = kill_process(id, Signal::KILL);
-                    let _ = retry_on_intr(|| waitpid(Some(id), WaitOptions::empty()));
-                    Err(e).context(|| "cannot make a process")
-                }
-            }
+            Child::adopt(id)
         }
         _ => Err(Error::from(std::io::Error::last_os_error())).context(|| "cannot make a process"),
     }

@@ -161,9 +161,7 @@ fn make(
     };
     let target = rustix::process::Pid::from_raw(pid)
         .ok_or_else(|| Error::new(ErrorKind::ExecFailed, "the intermediate process made no process"))?;
-    // It is our child and nobody but we reap it, so the pid still means the same process.
-    let pidfd = rustix::process::pidfd_open(target, PidfdFlags::empty()).context(|| "cannot open a pidfd")?;
-    Ok(Child { pid, pidfd })
+    Child::adopt(target)
 }
 
 fn enter(init: &OwnedFd, namespaces: ThreadNameSpaceType) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::platform::userns::{become_root, write_mappings};
 use crate::runtime::native::channel::{self, Channel, Message};
 use crate::runtime::native::namespaces::{Namespaces, Route, UserNamespace};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType};
-use rustix::process::{DumpableBehavior, Pid, PidfdFlags, WaitOptions};
+use rustix::process::{DumpableBehavior, Pid, WaitOptions};
 use std::os::fd::BorrowedFd;
 
 /// What [`launch`] needs to know.
@@ -110,9 +110,7 @@ fn intermediate(plan: &Launch<'_>, in_user_namespace: bool, child: impl FnOnce()
     let Some(target) = Pid::from_raw(pid) else {
         return Err(Error::new(ErrorKind::CreateFailed, "the intermediate process made no process"));
     };
-    // It is our child, and nobody but we reap it, so the pid still means the same process.
-    let pidfd = rustix::process::pidfd_open(target, PidfdFlags::empty()).context(|| "cannot open a pidfd")?;
-    let child = Child { pid, pidfd };
+    let child = Child::adopt(target)?;
     if let UserNamespace::New { uids, gids } = &namespaces.user
         && !in_user_namespace
         && let Err(e) = map_ids(pid, uids, gids)

@@ -156,7 +156,12 @@ fn run_one(hook: &Hook, state: &[u8]) -> Result<()> {
     let mut command = command(hook, state, &output)?;
     let mut child =
         command.spawn().map_err(|e| Error::from(e).wrap(format!("exec {}", hook.path().display())))?;
-    let status = wait(&mut child, timeout)?;
+    let waited = wait(&mut child, timeout);
+    if waited.is_err() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let status = waited?;
     if status.success() {
         return Ok(());
     }
@@ -201,19 +206,13 @@ fn memory_file(name: &str) -> Result<File> {
     Ok(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).context(|| "cannot make a file in memory")?.into())
 }
 
-fn end(child: &mut Child) {
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
 fn wait(child: &mut Child, timeout: Option<Duration>) -> Result<ExitStatus> {
     if let Some(timeout) = timeout {
         let pid = Pid::from_raw(child.id() as i32).ok_or_else(|| Error::from_errno(libc::ESRCH))?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).inspect_err(|_| end(child))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         let limit = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: 0 };
         let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
         if rustix::io::retry_on_intr(|| poll(&mut fds, Some(&limit)))? == 0 {
-            end(child);
             crate::bail!(HookFailed, "hook ran past specified timeout of {:.1}s", timeout.as_secs_f64());
         }
     }

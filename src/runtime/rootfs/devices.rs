@@ -34,7 +34,6 @@ const LINKS: [(&str, &str); 5] = [
     ("/dev/ptmx", "pts/ptmx"),
 ];
 
-#[derive(Clone)]
 struct Node {
     path: PathBuf,
     kind: FileType,
@@ -47,8 +46,8 @@ struct Node {
 /// Makes the devices and links.
 pub(super) fn create(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
     let own = plan.devices.iter().map(node).collect::<Result<Vec<_>>>()?;
-    let others = |path: &str| !own.iter().any(|node| node.path == Path::new(path));
-    let defaults = DEFAULTS.iter().filter(|(path, ..)| others(path)).map(|(path, major, minor)| Node {
+    let missing = |path: &str| !own.iter().any(|node| node.path == Path::new(path));
+    let mut defaults = DEFAULTS.iter().filter(|(path, ..)| missing(path)).map(|(path, major, minor)| Node {
         path: path.into(),
         kind: FileType::CharacterDevice,
         device: makedev(*major, *minor),
@@ -59,7 +58,8 @@ pub(super) fn create(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<()> {
     let mut places = Places::new(root);
     // Without a umask: changing modes afterwards would follow a link that was put in a device's place.
     let before = umask(Mode::empty());
-    let made = defaults.chain(own.iter().cloned()).try_for_each(|node| make(plan, &mut places, &node));
+    let made = defaults.try_for_each(|node| make(plan, &mut places, &node));
+    let made = made.and_then(|()| own.iter().try_for_each(|node| make(plan, &mut places, node)));
     umask(before);
     made?;
     for (path, target) in LINKS {
@@ -147,7 +147,8 @@ fn make(plan: &RootfsPlan, places: &mut Places<'_>, node: &Node) -> Result<()> {
 /// Makes a device node; answers whether that is permitted. Only mknod(2) itself says so: whatever else is denied is an error.
 fn mknod(place: &Place, name: &OsStr, node: &Node) -> Result<bool, Errno> {
     let dir = place.dir.as_fd();
-    let mut made = mknod_exactly(dir, name, node);
+    let once = || mknodat(dir, name, node.kind, Mode::from_raw_mode(node.mode), node.device);
+    let mut made = once();
     if made == Err(Errno::EXIST) {
         // The image's own, if it is the same device; anything else in its place is replaced.
         let there = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -155,7 +156,7 @@ fn mknod(place: &Place, name: &OsStr, node: &Node) -> Result<bool, Errno> {
             return Ok(true);
         }
         unlinkat(dir, name, AtFlags::empty())?;
-        made = mknod_exactly(dir, name, node);
+        made = once();
     }
     match made {
         Err(Errno::PERM) => return Ok(false),
@@ -177,10 +178,6 @@ fn mknod(place: &Place, name: &OsStr, node: &Node) -> Result<bool, Errno> {
 
 fn is(node: &Node, there: &Stat) -> bool {
     FileType::from_raw_mode(there.st_mode) == node.kind && there.st_rdev == node.device
-}
-
-fn mknod_exactly(dir: BorrowedFd<'_>, name: &OsStr, node: &Node) -> Result<(), Errno> {
-    mknodat(dir, name, node.kind, Mode::from_raw_mode(node.mode), node.device)
 }
 
 /// Binds the host's device, which has the path that the configuration gives.

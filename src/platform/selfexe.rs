@@ -31,7 +31,7 @@ pub fn protect() -> Result<()> {
     }
     let path = path()?;
     let exe = read_only::clone(Path::new(EXE)).or_else(|_| sealed_copy())?;
-    match execute(&exe, c"", (PATH_VARIABLE, path.as_os_str().as_bytes())) {
+    match execute(&exe, c"", &[(PATH_VARIABLE, path.as_os_str().as_bytes())]) {
         Ok(never) => match never {},
         Err(e) => Err(e).or_kind(ErrorKind::System, || "cannot execute the protected copy of this program"),
     }
@@ -46,9 +46,18 @@ pub fn path() -> Result<PathBuf> {
 }
 
 /// Executes another program in the place of this one, with the same arguments and environment and one more variable.
+///
+/// It is protected as this one: at once where that is possible, so that it need not execute itself once more.
 pub fn execute_in_place(program: &Path, variable: (&str, &str)) -> Result<Infallible> {
-    let path = CString::new(program.as_os_str().as_bytes()).map_err(|_| Error::from_errno(libc::EINVAL))?;
-    execute(rustix::fs::CWD, &path, (variable.0, variable.1.as_bytes()))
+    let variable = (variable.0, variable.1.as_bytes());
+    let program = std::fs::canonicalize(program)?;
+    let path = program.as_os_str().as_bytes();
+    if let Ok(exe) = read_only::clone(&program) {
+        // Where that fails, for a script cannot be executed so, it is as if there were no clone.
+        let Err(_) = execute(&exe, c"", &[variable, (PATH_VARIABLE, path)]);
+    }
+    let path = CString::new(path).map_err(|_| Error::from_errno(libc::EINVAL))?;
+    execute(rustix::fs::CWD, &path, &[variable])
 }
 
 /// Opens the executable of this process, to be executed again by descriptor.
@@ -85,11 +94,12 @@ fn sealed_copy() -> Result<OwnedFd> {
     memory::seal(copy).map(OwnedFd::from)
 }
 
-fn execute(at: impl AsFd, path: &CStr, (name, value): (&str, &[u8])) -> Result<Infallible> {
+fn execute(at: impl AsFd, path: &CStr, variables: &[(&str, &[u8])]) -> Result<Infallible> {
     let args = strings(std::env::args_os().map(OsStringExt::into_vec))?;
-    let others = std::env::vars_os().filter(|(other, _)| other != name);
+    let others = std::env::vars_os().filter(|(other, _)| !variables.iter().any(|(name, _)| other == name));
     let all = others.map(|(name, value)| (name.into_vec(), value.into_vec()));
-    let all = all.chain([(name.as_bytes().to_vec(), value.to_vec())]);
+    let own = variables.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec()));
+    let all = all.chain(own);
     let env = strings(all.map(|(name, value)| [name, b"=".to_vec(), value].concat()))?;
     let flags = if path.is_empty() { AtFlags::AT_EMPTY_PATH } else { AtFlags::empty() };
     Ok(nix::unistd::execveat(at, path, &args, &env, flags)?)

@@ -15,6 +15,7 @@ mod network;
 mod podman;
 mod pods;
 mod processes;
+mod replace;
 mod sharing;
 
 use common::{Bundle, Runtime};

@@ -1,10 +1,11 @@
 //! What goes wrong is told, and leaves nothing behind.
 
-use crate::common::{Runtime, finish, signal, start};
+use crate::common::{Runtime, finish, runtime_path, signal, start};
 use crate::{children, microvm, programs};
 use rustix::process::Signal;
 use serde_json::json;
 use std::path::Path;
+use std::process::Command;
 
 #[test]
 fn what_cannot_run_is_told_as_for_an_ordinary_container() {
@@ -18,6 +19,22 @@ fn what_cannot_run_is_told_as_for_an_ordinary_container() {
     let mut bundle = microvm(&runtime, "true");
     bundle.mount("/dev/net", "bind", "/dev", &["bind"]);
     runtime.run(&bundle).fails_with(1, &["'/dev/net' cannot be bound into a microVM"]);
+    runtime.assert_nothing_left();
+}
+
+#[test]
+fn a_host_without_a_guest_kernel_or_enough_memory_is_told_before_anything_is_made() {
+    let runtime = Runtime::new();
+    let mut bundle = microvm(&runtime, "true");
+    let mut command = Command::new("unshare");
+    // Where the emulated machine has the guest's kernel.
+    command.args(["-m", "sh", "-c", "mount -t tmpfs none /usr/local/lib && exec \"$@\"", "sh"]);
+    command.arg(runtime_path()).arg("--root").arg(runtime.root());
+    command.args(["create", "--bundle", bundle.dir(), &bundle.id]);
+    finish(command, None).fails_with(1, &["cannot run a microVM", "'libkrunfw.so.5'", "libkrunfw5"]);
+    bundle.edit(|config| config["annotations"]["krun.ram_mib"] = json!("4096"));
+    let create = ["create", "--bundle", bundle.dir(), &bundle.id];
+    runtime.call(&create).fails_with(1, &["4096 MiB", "the host has", "krun.ram_mib"]);
     runtime.assert_nothing_left();
 }
 
@@ -69,7 +86,7 @@ fn a_guest_whose_first_process_dies_has_not_succeeded_and_its_last_words_are_tol
     let runtime = Runtime::new();
     let programs = programs(&runtime, Path::new("/bin/busybox"));
     let bundle = microvm(&runtime, "true");
-    let mut command = std::process::Command::new(programs.join("magikrun"));
+    let mut command = Command::new(programs.join("magikrun"));
     command.arg("--root").arg(runtime.root()).args(["run", "--bundle", bundle.dir(), &bundle.id]);
     finish(command, None).fails_with(1, &["ended with code 125 before its program ran", "applet not found"]);
     runtime.assert_nothing_left();

@@ -3,6 +3,7 @@
 use crate::common::{ConsoleSocket, Runtime, finish, poll};
 use crate::microvm;
 use serde_json::json;
+use std::os::unix::fs::PermissionsExt as _;
 
 #[test]
 fn a_program_runs_on_a_kernel_of_its_own_as_the_user_that_it_is_to_be() {
@@ -48,6 +49,8 @@ fn a_signal_ends_the_program_with_its_code_and_kill_ends_the_machine() {
     runtime.ok(&["start", &bundle.id]);
     assert_eq!(runtime.status(&bundle.id), "running");
     created.wait_stdout("up");
+    let control = std::fs::metadata(runtime.root().join(&bundle.id).join("vm/control.sock"));
+    assert_eq!(control.expect("the control socket").permissions().mode() & 0o777, 0o600);
     runtime.ok(&["pause", &bundle.id]);
     assert_eq!(runtime.status(&bundle.id), "paused");
     let before = created.stdout_now();

@@ -71,7 +71,8 @@ TEST_PACKAGES := $(RUN_PACKAGES) \
 # QEMU, and what makes the disk of the emulated machine and strips the programs for it.
 VM_PACKAGES := binutils cpio e2fsprogs kmod mmdebstrap qemu-system-x86 util-linux xz-utils
 CONFORMANCE_PACKAGES := $(TEST_PACKAGES) golang-github-blang-semver-dev golang-github-google-uuid-dev \
-	golang-github-opencontainers-runtime-tools-dev golang-go patchelf $(VM_PACKAGES)
+	golang-github-opencontainers-runtime-tools-dev golang-go patchelf $(VM_PACKAGES) \
+	$(SYSTEM_PACKAGES)
 BENCH_PACKAGES := $(RUN_PACKAGES) $(WASM_PACKAGES) catatonit containerd crun docker-registry golang-github-containers-common podman \
 	runc skopeo umoci util-linux
 
@@ -100,7 +101,7 @@ krun-system:
 
 # It builds what it tests.
 microvm:
-	@tools/packages.sh $(BUILD_PACKAGES) $(VM_PACKAGES)
+	@tools/packages.sh $(SYSTEM_PACKAGES) $(VM_PACKAGES)
 	$(CARGO) run --quiet --locked --package conformance -- microvm
 
 # It needs the engine of this machine, so it is not part of `microvm`.

@@ -2,7 +2,8 @@
 # Builds magikrun-krun with the feature `system`, for a libkrun that is a library of the system, and starts it.
 #
 # No release of Debian has that library. But cargo makes it from the crate that is linked in otherwise, beside the one for Rust; what
-# is missing is a header and a file for pkg-config. The program is left in krun-system/ of the target folder.
+# is missing is a header and a file for pkg-config. The program is left in krun-system/ of the target folder. With a folder as argument,
+# it is copied there too, beside the library.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -39,3 +40,7 @@ if "$folder/magikrun-krun" --version 2>/dev/null; then
     exit 1
 fi
 LD_LIBRARY_PATH=$files "$folder/magikrun-krun" --version
+if [ $# -gt 0 ]; then
+    mkdir -p "$1"
+    cp "$folder/magikrun-krun" "$files/libkrun.so.1" "$1"
+fi

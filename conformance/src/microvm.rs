@@ -18,6 +18,12 @@ use tempfile::TempDir;
 
 /// The test program.
 pub(crate) const TESTS: &str = "microvm";
+/// The folder with the program for a libkrun of the system, and that.
+const SYSTEM: &str = "system";
+/// What is in it.
+const SYSTEM_FILES: [&str; 2] = ["magikrun-krun", "libkrun.so.1"];
+/// The tests that need it.
+pub(crate) const SYSTEM_TESTS: &str = "system::";
 /// The guest's kernel, which the stable release does not have.
 const KERNEL_PACKAGE: &str = "libkrunfw5";
 /// Where its package has it.
@@ -109,6 +115,13 @@ impl Programs {
         execute(Command::new("strip").arg("-o").arg(self.path(name)).arg(&program))
             .with_context(|| format!("cannot copy '{}'", program.display()))?;
         Ok(())
+    }
+
+    /// Adds what runs microVMs by a libkrun of the system, in a folder of its own.
+    pub(crate) fn add_system(&self) -> Result<()> {
+        let folder = self.path(SYSTEM);
+        cargo::with_system_libkrun(&folder)?;
+        execute(Command::new("strip").args(SYSTEM_FILES.map(|name| folder.join(name)))).map(drop)
     }
 
     /// A program in the folder.

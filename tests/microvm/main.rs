@@ -17,6 +17,7 @@ mod pods;
 mod processes;
 mod replace;
 mod sharing;
+mod system;
 
 use common::{Bundle, Runtime};
 use serde_json::json;

@@ -3,6 +3,7 @@
 use crate::debian::run as execute;
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -39,16 +40,34 @@ pub(crate) fn list(program: &Path) -> Result<Vec<String>> {
     Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
+/// Builds the program with libkrun for one of the system, into a folder with that library.
+pub(crate) fn with_system_libkrun(folder: &Path) -> Result<()> {
+    let mut script = in_repository("tools/krun-system.sh".into());
+    script.env("CARGO", program()).arg(folder);
+    execute(&mut script).context("cannot build 'magikrun-krun' for a libkrun of the system").map(drop)
+}
+
+fn program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
 fn build(arguments: Vec<&str>) -> Result<Vec<Program>> {
+    let mut cargo = in_repository(program());
+    cargo.args(arguments).arg("--message-format=json");
+    Ok(execute(&mut cargo)?.lines().filter_map(executable).collect())
+}
+
+/// A command that runs in the repository.
+fn in_repository(name: OsString) -> Command {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(arguments).arg("--message-format=json").current_dir(repository);
+    let mut command = Command::new(name);
+    command.current_dir(repository);
     // `cargo run` tells us about our own package: build scripts that look at it would all run again, and what depends on them.
     let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(told)) {
-        cargo.env_remove(name);
+        command.env_remove(name);
     }
-    Ok(execute(&mut cargo)?.lines().filter_map(executable).collect())
+    command
 }
 
 /// The program in one of cargo's messages.

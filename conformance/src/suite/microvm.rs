@@ -2,7 +2,7 @@
 
 use super::{Selection, cargo, libtest};
 use crate::environment::{self, Environment};
-use crate::microvm::{Programs, TESTS};
+use crate::microvm::{Programs, SYSTEM_TESTS, TESTS};
 use crate::verdict::{Outcome, Verdict};
 use anyhow::Result;
 use std::time::{Duration, Instant};
@@ -16,22 +16,25 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// Each is a job of its own: one that hangs, or that the environment does not survive, fails by its name, and the others run.
 pub(crate) fn run(environment: &dyn Environment, selection: &Selection) -> Result<Vec<Outcome>> {
     let programs = Programs::build(&[TESTS])?;
+    let mut tests = cargo::list(&programs.path(TESTS))?;
+    tests.retain(|test| selection.has(&format!("{TESTS}::{test}"), &[]));
+    if tests.iter().any(|test| test.starts_with(SYSTEM_TESTS)) {
+        programs.add_system()?;
+    }
     let mut outcomes = Vec::new();
     let mut is_broken = false;
-    for test in cargo::list(&programs.path(TESTS))? {
-        if selection.has(&format!("{TESTS}::{test}"), &[]) {
-            let begin = Instant::now();
-            let argv = programs.run_tests(TESTS, &["--exact", &test]);
-            let result = match environment.run(&programs.job(argv, LIMIT)) {
-                // This is not about tests.
-                Err(error) if is_broken => return Err(error),
-                result => result,
-            };
-            is_broken = result.is_err();
-            let outcome = judged(&test, result);
-            eprintln!("{}: {} in {} s", outcome.test, outcome.verdict, begin.elapsed().as_secs());
-            outcomes.push(outcome);
-        }
+    for test in tests {
+        let begin = Instant::now();
+        let argv = programs.run_tests(TESTS, &["--exact", &test]);
+        let result = match environment.run(&programs.job(argv, LIMIT)) {
+            // This is not about tests.
+            Err(error) if is_broken => return Err(error),
+            result => result,
+        };
+        is_broken = result.is_err();
+        let outcome = judged(&test, result);
+        eprintln!("{}: {} in {} s", outcome.test, outcome.verdict, begin.elapsed().as_secs());
+        outcomes.push(outcome);
     }
     Ok(outcomes)
 }

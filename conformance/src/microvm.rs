@@ -24,6 +24,14 @@ const SYSTEM: &str = "system";
 const SYSTEM_FILES: [&str; 2] = ["magikrun-krun", "libkrun.so.1"];
 /// The tests that need it.
 pub(crate) const SYSTEM_TESTS: &str = "system::";
+/// What is measured: packages, and what of them is built.
+const MEASURED: [(&str, &[&str]); 3] = [
+    ("magikrun", &["--all-features"]),
+    ("magikrun-krun", &["--bins", "--example", "bare_krun"]),
+    ("vminit", &["--bins"]),
+];
+/// Its programs.
+const MEASURED_PROGRAMS: [&str; 4] = ["magikrun", "magikrun-krun", "vminit", "bare_krun"];
 /// The guest's kernel, which the stable release does not have.
 const KERNEL_PACKAGE: &str = "libkrunfw5";
 /// Where its package has it.
@@ -69,6 +77,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<u8> {
     if args.figures || args.shell.is_some() {
         let programs = Programs::build(&[TESTS])?;
+        if args.figures {
+            programs.add_measured()?;
+        }
         let argv = match &args.shell {
             Some(text) => ["sh", "-c", text].map(OsString::from).into(),
             None => programs.run_tests(TESTS, &["--ignored"]),
@@ -115,6 +126,13 @@ impl Programs {
         execute(Command::new("strip").arg("-o").arg(self.path(name)).arg(&program))
             .with_context(|| format!("cannot copy '{}'", program.display()))?;
         Ok(())
+    }
+
+    /// Puts optimised programs into the place of those that are tested, beside one that is libkrun alone: what they cost is measured.
+    pub(crate) fn add_measured(&self) -> Result<()> {
+        let built = MEASURED.map(|(package, targets)| cargo::optimised(package, targets));
+        let built = built.into_iter().collect::<Result<Vec<_>>>()?.concat();
+        MEASURED_PROGRAMS.iter().try_for_each(|name| self.add(name, &built))
     }
 
     /// Adds what runs microVMs by a libkrun of the system, in a folder of its own.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Makes an ext4 file system with busybox in it.
-fn image(runtime: &Runtime) -> PathBuf {
+pub fn image(runtime: &Runtime) -> PathBuf {
     let (tree, image) = (runtime.path("tree"), runtime.path("disk.img"));
     busybox_rootfs(&tree);
     symlink("../run", tree.join("var/run")).expect("a link");
@@ -20,7 +20,7 @@ fn image(runtime: &Runtime) -> PathBuf {
 }
 
 /// A bundle whose own root has nothing but the disk, and a volume.
-fn bundle(runtime: &Runtime, disk: &Path, script: &str) -> Bundle {
+pub fn bundle(runtime: &Runtime, disk: &Path, script: &str) -> Bundle {
     let mut bundle = microvm(runtime, script);
     std::fs::remove_dir_all(bundle.rootfs("")).expect("the root");
     for name in ["run", "var"] {

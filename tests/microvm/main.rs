@@ -18,6 +18,7 @@ mod processes;
 mod replace;
 mod sharing;
 mod system;
+mod traces;
 
 use common::{Bundle, Runtime};
 use serde_json::json;

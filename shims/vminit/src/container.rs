@@ -7,6 +7,7 @@ use crate::failure::{Result, failure};
 use crate::ffi::Child;
 use crate::log::Log;
 use crate::member::Named;
+use crate::mounts;
 use crate::processes::Namespace;
 use crate::running::{Output, Running};
 use crate::stdio::{self, ChildStdio, OurStdio};
@@ -47,6 +48,7 @@ pub fn make(spec: &Spec, joined: Option<&Child>) -> Result<Made> {
         (_, true) => (OurStdio::default(), ChildStdio::NewTerminal),
         (stdio, false) => stdio::pipes(stdio == Stdio::Console || spec.stdin)?,
     };
+    mounts::walk_into(&spec.mounts);
     let cgroup = cgroup::make(&spec.name, &spec.cgroup)?;
     let directory = cgroup.as_ref().map(|cgroup| cgroup.directory.as_fd());
     let (child, channel) = child::make_first(spec, joined, directory, theirs)?;

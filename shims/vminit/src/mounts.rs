@@ -98,6 +98,15 @@ fn find_without_links(path: &str) -> rustix::io::Result<OwnedFd> {
     openat2(rustix::fs::CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
+/// Walks into what is to be bound. Where the host has mounted something in a share, the kernel mounts a file system when it is first walked
+/// into, in the namespace of who walks, and another one in each. So this is done where all containers come from: they share what is mounted
+/// there. What cannot be reached is told of when it is bound.
+pub fn walk_into(mounts: &[Mount]) {
+    for mount in mounts.iter().filter(|mount| mount.kind == "bind" && mount.within.is_none()) {
+        let _ = find_without_links(&mount.source);
+    }
+}
+
 impl Root {
     /// Opens a directory as a root.
     pub fn open(path: &Path) -> Result<Self> {

@@ -47,7 +47,11 @@ messages! {
     Id { id: String = [string, tag = "1"], }
     ContainerMetadata { name: String = [string, tag = "1"], }
     Image { image: String = [string, tag = "1"], }
-    Mount { container_path: String = [string, tag = "1"], host_path: String = [string, tag = "2"], }
+    Mount {
+        container_path: String = [string, tag = "1"],
+        host_path: String = [string, tag = "2"],
+        readonly: bool = [bool, tag = "3"],
+    }
     Resources {
         cpu_period: i64 = [int64, tag = "1"],
         cpu_quota: i64 = [int64, tag = "2"],

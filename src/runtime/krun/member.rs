@@ -5,6 +5,7 @@
 //! program is started in the guest over a connection with which it lives: the end of one is that of the other.
 
 use super::place::Place;
+use super::volumes::Volumes;
 use super::{DIRECTORY, SOCKET, monitor_spec, pod, shared_pids};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::raw::make_raw;
@@ -63,6 +64,7 @@ pub struct Member {
     container: Container,
     start_timeout: Duration,
     place: Place,
+    volumes: Volumes,
     control: OwnedFd,
     memory: Option<MemoryEvents>,
     procfs: Procfs,
@@ -98,6 +100,7 @@ impl Member {
         let directory = random::unique_id().context(|| "cannot name a directory")?.to_string();
         let mut container = pod::member(spec, &options.id, &directory)?;
         container.pid_namespace = shared_pids::joined(host, spec, &opened)?;
+        let volumes = Volumes::of(spec, opened.dir.fd())?;
         monitor_spec::change_member(spec)?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -109,6 +112,7 @@ impl Member {
             container,
             start_timeout: Duration::from_secs(host.vm.start_timeout),
             place: Place::open(supervisor)?.ok_or_else(ended)?,
+            volumes,
             control,
             memory: None,
             procfs: Procfs::open()?,
@@ -122,9 +126,13 @@ impl Member {
     }
 
     /// In the container's root, while this process may still mount.
-    pub fn in_root(&self) -> Result<()> {
+    pub fn in_root(&mut self) -> Result<()> {
         let tree = View::tree(&self.procfs, Some(pod::PLACE))?;
-        self.place.add(&self.membership.directory, &tree)
+        self.place.add(&self.membership.directory, &tree)?;
+        // Before what the guest mounts of its own kernel, which may be below.
+        let volumes = self.volumes.share(&self.procfs, &self.place)?;
+        self.container.mounts.splice(0..0, volumes);
+        Ok(())
     }
 
     /// The descriptors that are needed until the end.

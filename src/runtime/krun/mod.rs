@@ -34,6 +34,7 @@ pub mod superblock;
 pub mod supervisor;
 pub mod target;
 mod vm_file;
+mod volumes;
 
 /// Directory in the state directory that holds the control socket; the monitor sees nothing else of the latter.
 const DIRECTORY: &str = "vm";

@@ -9,7 +9,10 @@ use crate::platform::sys::clone;
 use crate::platform::sys::mount::{MountAttr, mount_setattr};
 use crate::runtime::process_id::ProcessId;
 use crate::runtime::procfs;
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, readlinkat, unlinkat};
+use rustix::fs::{
+    AtFlags, Dir, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, mkdirat, openat, openat2,
+    readlinkat, statx, unlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree};
 use rustix::process::{Pid, WaitOptions, waitpid};
@@ -36,12 +39,32 @@ impl Place {
         let act = || {
             let place = place()?;
             mkdirat(writable(&place)?, directory, Mode::from_raw_mode(0o700))?;
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let target = openat(&place, directory, flags, Mode::empty())?;
-            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-            move_mount(tree, "", &target, "", flags)
+            attach(tree, &directory_in(&place, directory)?)
         };
         self.within(act).context(|| "cannot mount the root of the container for the microVM of its pod")
+    }
+
+    /// Mounts a detached mount in the directory of this name, unless it is mounted there already. One that may be written to makes what was
+    /// mounted for reading only writable. It stays until the machine ends.
+    pub fn share(&self, directory: &str, mount: &OwnedFd, is_writable: bool) -> Result<()> {
+        let act = || {
+            let place = place()?;
+            match mkdirat(writable(&place)?, directory, Mode::from_raw_mode(0o700)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(e) => return Err(e),
+            }
+            let target = directory_in(&place, directory)?;
+            let stat = statx(&target, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+            if !stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+                attach(mount, &target)
+            } else if is_writable {
+                let attr = MountAttr { clear: MountAttrFlags::MOUNT_ATTR_RDONLY, ..MountAttr::NONE };
+                mount_setattr(target.as_fd(), false, &attr)
+            } else {
+                Ok(())
+            }
+        };
+        self.within(act)
     }
 
     /// Takes a tree and its directory away; it is no error if they are gone.
@@ -80,6 +103,16 @@ impl Place {
 fn place() -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat2(rustix::fs::CWD, PLACE, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+}
+
+fn directory_in(place: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(place, name, flags, Mode::empty())
+}
+
+fn attach(tree: &OwnedFd, target: &OwnedFd) -> rustix::io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree, "", target, "", flags)
 }
 
 /// The same directory by a mount that nobody else has: by that of the view it is read-only, so that the guest makes nothing there.
@@ -137,6 +170,31 @@ mod tests {
         place.remove("one")?;
         place.remove("one")?;
         assert_eq!(inside("dev/one").unwrap_err(), Errno::NOENT);
+        share_twice(&place, &view.root)
+    }
+
+    /// A directory is mounted once, and is writable once somebody may write to it.
+    fn share_twice(place: &Place, root: &OwnedFd) -> Result<()> {
+        let folder = tempfile::tempdir().unwrap();
+        let mount = |is_writable: bool| {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            let tree = open_tree(rustix::fs::CWD, folder.path(), flags).unwrap();
+            let set = MountAttrFlags::MOUNT_ATTR_RDONLY;
+            if !is_writable {
+                mount_setattr(tree.as_fd(), false, &MountAttr { set, ..MountAttr::NONE }).unwrap();
+            }
+            place.share("v", &tree, is_writable)
+        };
+        let id = || statx(root, "dev/v", AtFlags::empty(), StatxFlags::MNT_ID).map(|stat| stat.stx_mnt_id);
+        let make = |name: &str| mkdirat(root, format!("dev/v/{name}"), Mode::from_raw_mode(0o700));
+        mount(false)?;
+        let first = id()?;
+        assert_eq!(make("early"), Err(Errno::ROFS));
+        for is_writable in [false, true, false] {
+            mount(is_writable)?;
+            assert_eq!(id()?, first);
+        }
+        make("late")?;
         Ok(())
     }
 

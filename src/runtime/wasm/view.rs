@@ -76,7 +76,8 @@ impl Procfs {
         openat(&self.0, format!("self/fd/{}", fd.as_raw_fd()), flags | OFlags::CLOEXEC, Mode::empty())
     }
 
-    fn mountinfo(&self) -> Result<String> {
+    /// What is mounted for this process.
+    pub fn mountinfo(&self) -> Result<String> {
         let mut text = String::new();
         std::fs::File::from(self.file("self/mountinfo")?)
             .read_to_string(&mut text)

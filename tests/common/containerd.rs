@@ -176,7 +176,8 @@ impl Containerd {
         command.args(["--net", "--mount", "--target", &self.host_pid().to_string()]);
         command.arg(engine_program("containerd")).arg("--config").arg(self.path("config.toml"));
         // Where it looks for shims.
-        let own = self.programs.shims.as_ref().map(|folder| format!("{}:", folder.display()));
+        let folder = self.dir.path().display();
+        let own = self.programs.shims.as_ref().map(|shims| format!("{}:{folder}:", shims.display()));
         command.env("PATH", own.unwrap_or_default() + &engine_path());
         command.env("MAGIKRUN_CONFIG", self.path("magikrun.toml"));
         self.daemon = Some(start(command, None));

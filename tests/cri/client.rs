@@ -3,7 +3,7 @@
 //! Numbers of fields are those of `k8s.io/cri-api`, `runtime/v1/api.proto`.
 
 use crate::common::{self, Containerd, Shim, require_program, unique_name};
-use crate::sandbox::{HANDLER, has_sandboxers};
+use crate::sandbox::{HANDLER, MICROVM_HANDLER, has_sandboxers};
 use prost::Message;
 use std::collections::HashMap;
 use std::fs;
@@ -304,8 +304,7 @@ default_runtime_name = 'magikrun'
                 handler(&name, &options(&name, &format!("{dir}/shim-{backend}.toml")))
             })
             .concat(),
-        // containerd 2.1 takes no options there.
-        if has_sandboxers() { handler(HANDLER, "sandboxer = 'shim'\n") } else { String::new() },
+        if has_sandboxers() { sandboxers(dir) } else { String::new() },
     )
 }
 
@@ -317,6 +316,16 @@ fn table(name: &str) -> String {
 /// A runtime of the CRI plugin, with more settings.
 fn handler(name: &str, more: &str) -> String {
     format!("[{}]\nruntime_type = 'io.containerd.magikrun.v2'\n{more}", table(name))
+}
+
+/// The handlers whose sandboxes the shim makes.
+fn sandboxers(dir: &str) -> String {
+    // containerd 2.1 takes no options there.
+    let name = "containerd-shim-magikrun-v2";
+    let link = format!("{dir}/containerd-shim-magikrun-krun-v2");
+    std::os::unix::fs::symlink(common::shim_folder().join(name), link).expect("a link to the shim");
+    let microvm = format!("[{}]\nruntime_type = 'io.containerd.magikrun-krun.v2'\n", table(MICROVM_HANDLER));
+    format!("{}{microvm}sandboxer = 'shim'\n", handler(HANDLER, "sandboxer = 'shim'\n"))
 }
 
 /// The options of a runtime, in a file.

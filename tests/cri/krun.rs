@@ -5,6 +5,7 @@ use crate::client::{
     Resources, Security, StatsAnswer, StopContainer, Update, Url,
 };
 use crate::common::{leftover_cgroups, names_in, poll, signal};
+use crate::sandbox::{MICROVM_HANDLER, has_sandboxers};
 use crate::websocket::WebSocket;
 use crate::{id, log};
 use rustix::process::Signal;
@@ -51,10 +52,25 @@ fn monitors() -> Vec<i32> {
 #[test]
 #[ignore = "needs a /dev/kvm that guests boot on"]
 fn containers_of_a_pod_share_a_microvm() {
+    pod_of("magikrun-krun");
+}
+
+#[test]
+#[ignore = "needs a /dev/kvm that guests boot on"]
+fn containers_of_a_pod_share_the_microvm_that_the_shim_makes_its_sandbox() {
+    if has_sandboxers() {
+        pod_of(MICROVM_HANDLER);
+    } else {
+        eprintln!("unsupported: sandboxers of containerd");
+    }
+}
+
+/// The life of a pod of a handler.
+fn pod_of(handler: &str) {
     let cri = Cri::new();
     fs::create_dir(cri.containerd.path("volume")).expect("the volume");
     let config = pod_config(&cri);
-    let pod = cri.run_pod_of("magikrun-krun", &config);
+    let pod = cri.run_pod_of(handler, &config);
     let boot = "cat /proc/sys/kernel/random/boot_id";
     let script = format!(
         "trap 'exit 42' TERM; mkdir /www; echo answer >/www/file; echo mine >/dev/shm/file; httpd -p 8080 -h /www; \

@@ -9,6 +9,8 @@ use std::process::Command;
 
 /// The handler for such pods.
 pub(crate) const HANDLER: &str = "magikrun-sandbox";
+/// The one for microVMs.
+pub(crate) const MICROVM_HANDLER: &str = "magikrun-krun-sandbox";
 /// `PodSandboxState` of the CRI.
 const READY: i32 = 0;
 const NOT_READY: i32 = 1;

@@ -1,7 +1,7 @@
 # make           builds the release binary
 # make run       shows the life of a container
 # make test      runs every test; needs root
-# make conformance       runs the conformance suites: RUNTIME=magikrun,runc,crun SUITE=runtime-tools,own,microvm ENV=host,v2,vm,vm-v1
+# make conformance       runs the conformance suites: RUNTIME=magikrun,runc,crun SUITE=runtime-tools,own,microvm,containerd ENV=host,v2,vm,vm-v1
 # make conformance-full  the same with everything there is, and writes docs/conformance.md
 # make krun           builds the program for microVMs, which `make install` then installs
 # make krun-system    builds it for a libkrun that is a library of the system

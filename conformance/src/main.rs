@@ -166,8 +166,10 @@ const HEAD: &str =
 /// Why a suite does not apply to a runtime or in an environment.
 fn not_applicable(suite: Suite, runtime: &str, place: Place) -> Option<&'static str> {
     match suite {
-        Suite::Microvm if runtime != OURS => Some("a suite for magikrun"),
-        Suite::Microvm if place != Place::Vm => Some("guests boot in the environment 'vm' only"),
+        Suite::Microvm | Suite::Containerd if runtime != OURS => Some("a suite for magikrun"),
+        Suite::Microvm | Suite::Containerd if place != Place::Vm => {
+            Some("guests boot in the environment 'vm' only")
+        }
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! The suites of tests.
 
 pub(crate) mod cargo;
+mod containerd;
 mod libtest;
 pub(crate) mod microvm;
 mod own;
@@ -24,10 +25,12 @@ pub(crate) enum Suite {
     Own,
     /// Those for microVMs, which only magikrun runs.
     Microvm,
+    /// Those for containerd that need a whole machine.
+    Containerd,
 }
 
 /// Every suite.
-pub(crate) const ALL: [Suite; 3] = [Suite::RuntimeTools, Suite::Own, Suite::Microvm];
+pub(crate) const ALL: [Suite; 4] = [Suite::RuntimeTools, Suite::Own, Suite::Microvm, Suite::Containerd];
 
 impl fmt::Display for Suite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,6 +38,7 @@ impl fmt::Display for Suite {
             Self::RuntimeTools => "runtime-tools",
             Self::Own => "own",
             Self::Microvm => "microvm",
+            Self::Containerd => "containerd",
         })
     }
 }
@@ -83,6 +87,7 @@ impl Suite {
             Self::RuntimeTools => runtime_tools::run(runtime, environment, selection),
             Self::Own => own::run(runtime, environment, selection),
             Self::Microvm => microvm::run(environment, selection),
+            Self::Containerd => containerd::run(environment, selection),
         }
     }
 }

@@ -186,6 +186,9 @@ install: build install-built
 install-built:
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/magikrun
 	install -D -m 0755 $(SHIM) $(DESTDIR)$(PREFIX)/bin/containerd-shim-magikrun-v2
+	for backend in wasm krun; do \
+		ln -sf containerd-shim-magikrun-v2 $(DESTDIR)$(PREFIX)/bin/containerd-shim-magikrun-$$backend-v2; \
+	done
 	install -D -m 0755 $(VMINIT) $(DESTDIR)$(PREFIX)/libexec/magikrun/vminit
 	if [ -e $(KRUN) ]; then install -D -m 0755 $(KRUN) $(DESTDIR)$(PREFIX)/libexec/magikrun/magikrun-krun; fi
 	for page in $(MANPAGES); do install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$(basename $$page); done

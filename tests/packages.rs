@@ -107,6 +107,8 @@ fn the_debian_package_is_the_same_twice_installs_and_leaves_nothing() {
     for expected in [
         "usr/bin/magikrun f 755",
         "usr/bin/containerd-shim-magikrun-v2 f 755",
+        "usr/bin/containerd-shim-magikrun-wasm-v2 l 777",
+        "usr/bin/containerd-shim-magikrun-krun-v2 l 777",
         "usr/bin/krun l 777",
         "usr/libexec/magikrun/vminit f 755",
         "usr/share/man/man8/magikrun.8.gz f 644",
@@ -163,7 +165,13 @@ fn the_package_of_the_release_installs_programs_that_run() {
     for program in ["magikrun", "krun"] {
         assert_eq!(says(program, &["--version"]).lines().next().unwrap().rsplit(' ').next(), Some(version));
     }
-    assert!(says("containerd-shim-magikrun-v2", &["-v"]).contains(version));
+    for shim in [
+        "containerd-shim-magikrun-v2",
+        "containerd-shim-magikrun-wasm-v2",
+        "containerd-shim-magikrun-krun-v2",
+    ] {
+        assert!(says(shim, &["-v"]).contains(version), "{shim}");
+    }
     for (shell, place) in [
         ("bash", "bash-completion/completions/magikrun"),
         ("zsh", "zsh/site-functions/_magikrun"),

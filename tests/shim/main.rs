@@ -6,9 +6,11 @@ mod events;
 mod load;
 mod streams;
 
-use common::{Containerd, Engine, Running, finish, poll, start, wait_dead};
+use common::{Containerd, Engine, Running, Shim, finish, poll, start, wait_dead};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 
 /// Options of `ctr run` for a container of a group.
@@ -82,4 +84,18 @@ fn the_shim_is_static_and_tells_what_it_is() {
     let mut command = Command::new(&shim);
     command.args(["-namespace", "x", "start"]);
     finish(command, None).fails_with(1, &["-id"]);
+}
+
+#[test]
+fn the_name_of_the_shim_says_the_backend_where_options_name_none() {
+    let containerd = Containerd::new(Shim::Own);
+    let shim = common::shim_folder().join("containerd-shim-magikrun-v2");
+    symlink(shim, containerd.path("containerd-shim-magikrun-wasm-v2")).expect("a link to the shim");
+    let path = |path: &Path| path.display().to_string();
+    let mount = format!("type=bind,src={},dst=/probe.wasm,options=rbind:ro", path(common::probe()));
+    let runtime = ["--runtime", "io.containerd.magikrun-wasm.v2", "--runtime-config-path"];
+    let options = path(&containerd.path("shim.toml"));
+    let run = ["run", "--rm", "--snapshotter", "native"].into_iter().chain(runtime);
+    let rest = [&options, "--mount", &mount, common::IMAGE, "module", "/probe.wasm", "exit", "9"];
+    containerd.call(&run.chain(rest).collect::<Vec<_>>()).exits(9);
 }

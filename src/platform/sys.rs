@@ -3,6 +3,7 @@
 //! Every function here is safe to call from a single-threaded process; none is a policy.
 #![allow(unsafe_code)]
 
+pub mod apart;
 pub mod bpf;
 pub mod clone;
 #[cfg(target_arch = "x86_64")]

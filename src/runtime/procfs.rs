@@ -22,6 +22,14 @@ pub fn open_verified() -> Result<OwnedFd> {
     Ok(fd)
 }
 
+/// The number that `/proc` has for this process, which getpid(2) does not tell where `/proc` is that of an outer pid namespace.
+pub fn own_pid() -> Result<i32> {
+    let cannot = || "cannot read '/proc/self'";
+    let link = rustix::fs::readlink("/proc/self", Vec::new()).context(cannot)?;
+    let number = link.to_str().ok().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| Error::from_errno(libc::ESRCH)).context(cannot)
+}
+
 /// Whether `fd` is on a procfs.
 pub fn is_procfs(fd: impl AsFd) -> Result<bool> {
     Ok(fstatfs(fd).context(|| "cannot check for procfs")?.f_type == PROC_SUPER_MAGIC)

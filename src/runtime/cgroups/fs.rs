@@ -41,8 +41,9 @@ pub fn open_dir(path: &Path) -> Result<OwnedFd> {
 
 /// Moves a process into a cgroup.
 pub fn add(directory: &Path, pid: i32) -> Result<()> {
+    let which = || if pid == 0 { "this process".to_owned() } else { format!("process {pid}") };
     write(&directory.join("cgroup.procs"), &pid.to_string())
-        .map_err(|e| e.wrap(format!("cannot move process {pid} to cgroup '{}'", directory.display())))
+        .map_err(|e| e.wrap(format!("cannot move {} to cgroup '{}'", which(), directory.display())))
 }
 
 /// Makes a cgroup and its missing ancestors below `mount`. `prepare` is called with each directory, from the top, before its

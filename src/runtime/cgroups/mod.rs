@@ -244,7 +244,7 @@ impl Cgroup {
         if self.places.iter().any(|place| place.version == Version::V1) { Version::V1 } else { Version::V2 }
     }
 
-    /// Moves a further process in: to the sub-cgroups given as `[CONTROLLER,...:]PATH`, if there are any.
+    /// Moves a further process in: to the sub-cgroups given as `[CONTROLLER,...:]PATH`, if there are any. `pid` 0 is this process.
     pub fn attach_exec(&self, pid: i32, init: i32, sub_cgroups: &[String]) -> Result<()> {
         let paths = sub_paths(sub_cgroups)?;
         for place in &self.places {

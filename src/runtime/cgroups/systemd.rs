@@ -9,6 +9,7 @@ pub use property::Property;
 
 use super::host::{Version, join};
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::procfs;
 use bus::Bus;
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
@@ -84,8 +85,9 @@ impl Unit {
         Bus::connect(self.system)?.start(&unit, &properties)
     }
 
-    /// Moves a further process in, where the kernel lets only the user's manager.
+    /// Moves a further process in, where the kernel lets only the user's manager. 0 is this process, by the number that `/proc` has for it.
     pub fn attach(&self, pid: i32) -> Result<()> {
+        let pid = if pid == 0 { procfs::own_pid()? } else { pid };
         Bus::connect(self.system)?.attach(&self.names().1, pid)
     }
 

@@ -1,12 +1,13 @@
 //! Executing a further process in a container.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::platform::sys::apart::apart;
 use crate::platform::sys::clone::{Child, CloneArgs, ProcView, clone3};
 use crate::platform::sys::signal;
 use crate::platform::userns::become_root;
 use crate::runtime::container::Container;
 use crate::runtime::foreground::Foreground;
-use crate::runtime::native::channel::{self, Channel, Message};
+use crate::runtime::native::channel::{self, Channel};
 use crate::runtime::native::init::{close_foreign_descriptors, load_filter};
 use crate::runtime::native::launch::{drop_copy, hide, kill_and_reap};
 use crate::runtime::native::namespaces::children_elsewhere;
@@ -18,7 +19,7 @@ use crate::runtime::rootfs;
 use crate::runtime::seccomp::Filter;
 use crate::runtime::terminal::{self, ConsolePlan};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
-use rustix::process::{PidfdFlags, WaitOptions};
+use rustix::process::PidfdFlags;
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
@@ -49,7 +50,7 @@ pub struct ExecPlan<'a> {
 }
 
 /// Makes a process in the container and returns when its program is executed.
-pub fn exec(container: &Container, spec: &Spec, plan: ExecPlan<'_>) -> Result<Child> {
+pub fn exec(container: &Container, spec: &Spec, mut plan: ExecPlan<'_>) -> Result<Child> {
     let init = container
         .live_init()
         .ok_or_else(|| Error::new(ErrorKind::InvalidState, "cannot exec in a stopped container"))?;
@@ -70,7 +71,9 @@ pub fn exec(container: &Container, spec: &Spec, plan: ExecPlan<'_>) -> Result<Ch
     let (ours, theirs) = channel::pair()?;
     // Seen from inside the container from its first moment on, the process must not be traced or opened there.
     hide()?;
-    let child = make(container, &init_fd, namespaces, plan, &ours, theirs)?;
+    let child = make(container, &init_fd, namespaces, &mut plan, &ours, &theirs)?;
+    // What it holds for the process, of which only that one's copies shall stay open.
+    drop((plan, theirs));
     let followed = follow(container, spec, &child, &ours);
     if let Err(e) = followed {
         kill_and_reap(&child);
@@ -101,67 +104,54 @@ fn is_in_another_user_namespace(pid: i32) -> Result<bool> {
     Ok(read("/proc/self/ns/user")? != read(&format!("/proc/{pid}/ns/user"))?)
 }
 
-/// Makes the process, by way of an intermediate one that enters the namespaces first: a pid namespace is entered only by
-/// children, and what we enter ourselves we could not leave.
+/// Makes the process, by way of one apart that enters the namespaces first: a pid namespace is entered only by children, and whoever is seen
+/// in the container must have its root already.
 fn make(
     container: &Container,
     init: &OwnedFd,
     namespaces: ThreadNameSpaceType,
-    plan: ExecPlan<'_>,
+    plan: &mut ExecPlan<'_>,
     ours: &Channel,
-    theirs: Channel,
+    theirs: &Channel,
 ) -> Result<Child> {
     let cgroup = &container.record.cgroup;
-    let sub_cgroups = plan.cgroup.clone();
-    let clone_into = if sub_cgroups.is_empty() { cgroup.clone_into_for_exec()? } else { None };
-    let (stage_ours, stage_theirs) = channel::pair()?;
-    let args = CloneArgs { flags: 0, cgroup: clone_into.as_ref().map(AsFd::as_fd), sibling: false };
-    let limits = plan.process.limits.clone();
+    let clone_into = if plan.cgroup.is_empty() { cgroup.clone_into_for_exec()? } else { None };
     let rootless = container.record.rootless;
-    let in_place = clone_into.is_some();
+    let (early, late) = split(namespaces, rootless);
     let elsewhere = children_elsewhere();
-    let stage = clone3(&args, || {
-        drop_copy(ours);
-        drop_copy(&stage_ours);
-        let begun = if in_place { limits.apply_to(None, rootless) } else { stage_theirs.wait_for_go() };
-        let made = begun.and_then(|()| {
-            // Of the `/proc` that is ours, before the container's takes its place.
-            let view = elsewhere.then(ProcView::open).transpose()?;
-            enter(init, namespaces)?;
-            let args = CloneArgs { sibling: true, ..CloneArgs::default() };
-            let made = clone3(&args, || run(plan, &theirs))?;
-            view.map_or(Ok(made.pid), |view| view.pid_of(&made))
-        });
-        match made.and_then(|pid| stage_theirs.send(&Message::Made(pid))) {
-            Ok(()) => 0,
-            Err(e) => {
-                stage_theirs.send_error(&e);
-                1
-            }
+    let made = apart(|| {
+        if clone_into.is_none() {
+            let first = container.record.init.map_or(0, |init| init.pid);
+            cgroup.attach_exec(0, first, &plan.cgroup)?;
         }
+        plan.process.limits.apply_to(None, rootless)?;
+        // Of the `/proc` that is ours, before the container's takes its place.
+        let view = elsewhere.then(ProcView::open).transpose()?;
+        enter(init, early)?;
+        let args = CloneArgs { flags: 0, cgroup: clone_into.as_ref().map(AsFd::as_fd), sibling: true };
+        let made = clone3(&args, || {
+            drop_copy(ours);
+            run(init, late, plan, theirs)
+        })?;
+        view.map_or(Ok(made.pid), |view| view.pid_of(&made))
     })?;
-    drop(stage_theirs);
-    let placed = (|| {
-        if !in_place {
-            let init = container.record.init.map_or(0, |init| init.pid);
-            cgroup.attach_exec(stage.pid, init, &sub_cgroups)?;
-            limits.apply_to(Some(stage.pid), rootless)?;
-            stage_ours.send(&Message::Go)?;
-        }
-        stage_ours.receive()
-    })();
-    if placed.is_err() {
-        let _ = rustix::process::pidfd_send_signal(&stage.pidfd, rustix::process::Signal::KILL);
-    }
-    let _ = rustix::io::retry_on_intr(|| {
-        rustix::process::waitpid(rustix::process::Pid::from_raw(stage.pid), WaitOptions::empty())
-    });
-    let Some(Message::Made(pid)) = placed? else {
-        crate::bail!(ExecFailed, "the intermediate process died");
-    };
-    let target = rustix::process::Pid::from_raw(pid)
-        .ok_or_else(|| Error::new(ErrorKind::ExecFailed, "the intermediate process made no process"))?;
+    let Some(made) = made else { crate::bail!(ExecFailed, "the process that enters the container died") };
+    let target = rustix::process::Pid::from_raw(made?).ok_or_else(|| {
+        Error::new(ErrorKind::ExecFailed, "the process that enters the container made no process")
+    })?;
     Child::adopt(target)
+}
+
+/// Which namespaces are entered before the process is made, and which the process enters itself.
+///
+/// The kernel takes no process that would share our memory into a time namespace, and makes none in a cgroup that is outside of its
+/// cgroup namespace. As root of the host it may be made in the container's cgroup; where there is none, the user namespace gives the right to enter the others.
+fn split(all: ThreadNameSpaceType, rootless: bool) -> (ThreadNameSpaceType, ThreadNameSpaceType) {
+    let mut late = ThreadNameSpaceType::TIME | ThreadNameSpaceType::CONTROL_GROUP;
+    if !rootless {
+        late |= ThreadNameSpaceType::USER;
+    }
+    (all - late, all & late)
 }
 
 fn enter(init: &OwnedFd, namespaces: ThreadNameSpaceType) -> Result<()> {
@@ -176,8 +166,8 @@ fn enter(init: &OwnedFd, namespaces: ThreadNameSpaceType) -> Result<()> {
     Ok(())
 }
 
-fn run(mut plan: ExecPlan<'_>, channel: &Channel) -> i32 {
-    let Err(e) = set_up(&mut plan, channel);
+fn run(init: &OwnedFd, namespaces: ThreadNameSpaceType, plan: &mut ExecPlan<'_>, channel: &Channel) -> i32 {
+    let Err(e) = enter(init, namespaces).and_then(|()| set_up(plan, channel));
     channel.send_error(&e);
     1
 }

@@ -34,7 +34,7 @@ mod version;
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform::stdio;
 use crate::runtime::krun::engine::Libkrun;
-use crate::runtime::wasm::outcome;
+use crate::runtime::wasm::{linked, outcome};
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use context::Global;
 use std::ffi::{CStr, OsString};
@@ -123,13 +123,14 @@ pub fn command() -> clap::Command {
 
 /// Runs the command line of this process and returns its exit status.
 pub fn main() -> u8 {
+    linked::link();
     main_with(Libkrun::Beside)
 }
 
-/// [`main`] of a program with libkrun, or beside it.
+/// [`main`] of a program with libkrun, or beside it. What runs WebAssembly is not in it, unless that is linked.
 pub fn main_with(libkrun: Libkrun) -> u8 {
     // A process of a container that runs a module: it was executed for that, and its command line is the module's.
-    if let Some(status) = crate::runtime::wasm::runner::main() {
+    if let Some(status) = linked::run() {
         return status;
     }
     crate::platform::sys::signal::ignore_sigpipe();

@@ -6,6 +6,7 @@ use crate::platform::sys::fd::inherited;
 use crate::pod::monitor;
 use crate::runtime::krun::engine::Libkrun;
 use crate::runtime::krun::replace;
+use crate::runtime::wasm::linked;
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -68,6 +69,7 @@ impl Program {
 
 /// Runs this process as the monitor or the infra container of a pod, if it was executed as one: the result is its exit status then.
 pub fn role() -> Option<u8> {
+    linked::link();
     role_with(Libkrun::Beside)
 }
 

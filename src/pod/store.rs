@@ -285,7 +285,7 @@ impl Pod {
 
 /// The host as the containers of a pod see it: with a state root of their own.
 pub fn containers(record: &PodRecord, host: &Host) -> Host {
-    let mut own = Host::new(record.running.join("containers"), host.cgroup_driver, host.rootless);
+    let mut own = Host::with_defaults(record.running.join("containers"), host.cgroup_driver, host.rootless);
     own.max_containers = crate::limits::MAX_POD_CONTAINERS * 2;
     (own.wasm, own.vm) = (host.wasm.clone(), host.vm.clone());
     own.libkrun = host.libkrun;

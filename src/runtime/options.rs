@@ -4,6 +4,7 @@ use crate::limits::MAX_CONTAINERS;
 use crate::runtime::cgroups::Driver;
 use crate::runtime::krun::engine::Libkrun;
 use crate::runtime::krun::guest::Given;
+use crate::runtime::wasm::linked;
 use crate::runtime::wasm::together::Together;
 use crate::storage::config::{Annotations, Timeouts, VmLimits, WasmLimits};
 use crate::storage::state_root::StateRoot;
@@ -35,8 +36,14 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host with the default limits.
+    /// A host with the default limits, on which modules can run.
     pub fn new(root: impl Into<PathBuf>, cgroup_driver: Driver, rootless: bool) -> Self {
+        linked::link();
+        Self::with_defaults(root, cgroup_driver, rootless)
+    }
+
+    /// One on which they can if that is linked.
+    pub(crate) fn with_defaults(root: impl Into<PathBuf>, cgroup_driver: Driver, rootless: bool) -> Self {
         Self {
             root: StateRoot::new(root),
             cgroup_driver,

@@ -2,6 +2,7 @@
 
 use crate::common::{Runtime, finish, runtime_path};
 use crate::microvm;
+use serde_json::json;
 use std::fs::{self, Permissions};
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -45,4 +46,26 @@ fn the_program_with_libkrun_is_protected_as_soon_as_it_is_executed() {
     fs::write(&program, "#!/bin/sh\nexit 7\n").expect("a script");
     fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("its mode");
     finish(command(), None).exits(7);
+}
+
+/// It is in reach of a hostile guest, and each page of it that has to be relocated costs time and memory: what it never runs is not in it.
+#[test]
+fn the_program_with_libkrun_has_nothing_of_webassembly() {
+    let runtime = Runtime::new();
+    let mut bundle = runtime.bundle();
+    bundle.edit(|config| config["annotations"] = json!({"run.oci.handler": "wasm"}));
+    let program = runtime_path().with_file_name("magikrun-krun");
+    let run = |program: &Path| {
+        let mut command = Command::new(program);
+        command.arg("--root").arg(runtime.root()).args(["run", "--bundle", bundle.dir(), &bundle.id]);
+        finish(command, None)
+    };
+    run(&program).fails_with(1, &["cannot run WebAssembly", "call 'magikrun'"]);
+    run(&runtime_path()).fails_with(1, &["is not a WebAssembly module"]);
+    let contains = |text: &str| {
+        let bytes = fs::read(&program).expect("the program");
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    assert!(contains("libkrunfw.so.5") && !contains("cranelift-codegen"));
+    runtime.assert_nothing_left();
 }

@@ -3,7 +3,7 @@
 use super::list::human_size;
 use crate::error::{Context as _, Error, Result};
 use crate::image::{Image, ImageService, open_module};
-use crate::runtime::wasm;
+use crate::runtime::wasm::linked::linked;
 use crate::storage::config::Config;
 use std::io::Read as _;
 
@@ -31,5 +31,5 @@ fn compile(service: &ImageService, image: &Image, note: impl Fn(&str)) -> Result
         .read_to_end(&mut bytes)
         .map_err(Error::from)
         .context(cannot)?;
-    wasm::precompile(&limits, &bytes, image.name()).map(drop)
+    (linked()?.precompile)(&limits, &bytes, image.name()).map(drop)
 }

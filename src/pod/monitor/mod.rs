@@ -166,7 +166,7 @@ fn run(maker: Wire, orders: OwnedFd, libkrun: Libkrun) -> Result<()> {
     std::fs::File::from(orders).read_to_end(&mut text)?;
     let orders: Orders = serde_json::from_slice(&text)?;
     drop(text);
-    let mut host = Host::new(&orders.root, orders.driver, orders.rootless);
+    let mut host = Host::with_defaults(&orders.root, orders.driver, orders.rootless);
     (host.wasm, host.vm) = (orders.wasm.clone(), orders.vm.clone());
     host.libkrun = libkrun;
     let store = PodStore::new(&host, &orders.data);

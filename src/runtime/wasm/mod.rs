@@ -14,6 +14,7 @@ pub mod http;
 pub mod instance;
 pub mod library;
 pub mod limiter;
+pub mod linked;
 pub mod load;
 pub mod names;
 pub mod outcome;

@@ -1,5 +1,6 @@
 //! From a module in a bundle to a program that can run: found, read, compiled or taken from the store.
 
+use super::linked::linked;
 use super::settings::Settings;
 use super::source::Source;
 use super::store::{Store, Stored};
@@ -58,7 +59,7 @@ impl Program {
     /// Prepares a module for a process that is about to be made: compiles it in a process of its own if it is not in the
     /// store, for this one must stay single-threaded.
     pub fn prepare(config: &WasmLimits, settings: Settings, source: &Source) -> Result<Self> {
-        Self::with(compile::apart, config, settings, source)
+        (linked()?.prepare)(config, settings, source)
     }
 
     /// Prepares a module for this process, which may have several threads.
@@ -74,6 +75,11 @@ impl Program {
         }
         Ok(Self { path: source.path.clone(), kind, code, settings })
     }
+}
+
+/// What [`Program::prepare`] does in a program that has wasmtime.
+pub(super) fn prepare_apart(config: &WasmLimits, settings: Settings, source: &Source) -> Result<Program> {
+    Program::with(compile::apart, config, settings, source)
 }
 
 fn mismatch(kind: Kind) -> String {

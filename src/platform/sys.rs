@@ -10,6 +10,7 @@ pub mod clone;
 pub mod entry;
 pub mod fd;
 pub mod heap;
+pub mod mapped;
 pub mod mount;
 pub mod names;
 pub mod random;

@@ -6,10 +6,12 @@ use super::settings::{ROOT_DISK, Settings};
 use super::{check, guest, monitor_spec, replace, vm_file};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::selfexe;
+use crate::platform::sys::mapped;
 use crate::runtime::options::{CreateOptions, Host};
 use crate::storage::config::VmLimits;
 use oci_spec::runtime::Spec;
 use std::borrow::Cow;
+use std::fs::File;
 use std::path::Path;
 use vm_protocol::spec::PodSpec;
 
@@ -104,14 +106,15 @@ pub fn require_engine(host: &Host) -> Result<&'static dyn Engine> {
     }
 }
 
-/// Reads the guest's first process. It is never freed: the machine shows these bytes to the guest.
+/// Maps the guest's first process: the machine shows these bytes to the guest, and nobody else needs them.
 fn read_init() -> Result<&'static [u8]> {
     let own = selfexe::path()?;
     let path = replace::installed(&own, INIT).ok_or_else(|| {
         let message = format!("cannot run a microVM: '{INIT}' is not installed beside '{}'", own.display());
         Error::new(ErrorKind::RuntimeUnavailable, message)
     })?;
-    let data = std::fs::read(&path).context(|| format!("cannot read '{}'", path.display()))?;
+    let cannot = || format!("cannot read '{}'", path.display());
+    let data = mapped::for_good(&File::open(&path).context(cannot)?).context(cannot)?;
     if data.len() as u64 > MAX_INIT {
         crate::bail!(
             RuntimeUnavailable,
@@ -119,5 +122,5 @@ fn read_init() -> Result<&'static [u8]> {
             path.display()
         );
     }
-    Ok(data.leak())
+    Ok(data)
 }

@@ -1,0 +1,44 @@
+//! Files that are in memory where somebody reads them, and only there.
+
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+
+/// Maps a file that nobody changes, for good: its pages are those that the kernel has of it anyway, and each comes when it is read. A
+/// process that reads beyond the end of a file that was made shorter meanwhile is killed, as by a shared library.
+pub fn for_good(file: &File) -> Result<&'static [u8]> {
+    let cannot = || "cannot map a file into memory";
+    let size = file.metadata().context(cannot)?.len();
+    let size = usize::try_from(size).map_err(|e| Error::new(ErrorKind::System, e.to_string()))?;
+    if size == 0 {
+        return Ok(&[]);
+    }
+    // SAFETY: a new mapping at an address of the kernel's choice touches no memory that exists.
+    let address = unsafe {
+        libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
+    };
+    if address == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error()).context(cannot);
+    }
+    // SAFETY: the mapping has this length, is never unmapped, and cannot be written to; the file is a program's, which is replaced by
+    // another file and not changed.
+    Ok(unsafe { std::slice::from_raw_parts(address.cast(), size) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn a_mapped_file_is_what_the_file_is() {
+        let mut file = tempfile::tempfile().unwrap();
+        assert_eq!(for_good(&file).unwrap(), b"");
+        file.write_all(b"text").unwrap();
+        let mapped = for_good(&file).unwrap();
+        drop(file);
+        assert_eq!(mapped, b"text");
+        let directory = File::open("/").unwrap();
+        assert!(for_good(&directory).unwrap_err().message().starts_with("cannot map"));
+    }
+}

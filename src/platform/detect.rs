@@ -1,6 +1,8 @@
 //! What this host can do, asked once.
 
 use crate::platform::sys::seccomp::action_available;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 /// `SECCOMP_RET_ERRNO` of linux/seccomp.h: every kernel with filters has it.
@@ -131,10 +133,17 @@ pub fn hypervisor_fault(root: &Path) -> Option<String> {
     if root.join("sys/module/kvm_pvm").exists() {
         return Some("/dev/kvm is kvm_pvm's, on which ordinary guests do not boot".to_owned());
     }
-    let info = std::fs::read_to_string(root.join("proc/cpuinfo")).unwrap_or_default();
-    let hardware = info.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
-    (cfg!(target_arch = "x86_64") && !hardware)
+    (cfg!(target_arch = "x86_64") && !virtualizes(&root.join("proc/cpuinfo")))
         .then(|| "the processor has no vmx or svm, or does not show it to this guest".to_owned())
+}
+
+/// Whether the first processor of a list has the hardware for virtual machines. The kernel makes the list while it is read, and that of a
+/// large machine takes long.
+fn virtualizes(cpuinfo: &Path) -> bool {
+    let Ok(file) = File::open(cpuinfo) else { return false };
+    let mut lines = BufReader::new(file).lines().map_while(Result::ok);
+    let flags = lines.find(|line| line.starts_with("flags")).unwrap_or_default();
+    flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm")
 }
 
 #[cfg(test)]

@@ -3,10 +3,13 @@
 use crate::error::Result;
 use crate::platform::detect::hypervisor_fault;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// Fails with the reason why no microVM boots here.
 pub fn hypervisor() -> Result<()> {
-    match hypervisor_fault(Path::new("/")) {
+    // Asked by all that needs one, and of one process always the same.
+    static FAULT: OnceLock<Option<String>> = OnceLock::new();
+    match FAULT.get_or_init(|| hypervisor_fault(Path::new("/"))) {
         Some(fault) => crate::bail!(RuntimeUnavailable, "cannot run a microVM: {fault}"),
         None => Ok(()),
     }

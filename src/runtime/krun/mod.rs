@@ -13,6 +13,7 @@ use crate::vm::Guest;
 use std::os::fd::AsRawFd as _;
 use vm_protocol::message::Target;
 
+mod asking;
 pub mod check;
 pub mod console;
 pub mod disk;
@@ -28,6 +29,7 @@ pub mod pod;
 pub mod ports;
 pub mod prepare;
 pub mod replace;
+mod resizing;
 pub mod settings;
 mod shared_pids;
 pub mod superblock;

@@ -1,17 +1,13 @@
 //! Signals on their way to the guest's program: each is asked for until the guest has taken it up, and by one who never waits.
 
+use super::asking::{Asking, RETRY};
 use super::guest;
-use crate::error::{Error, ErrorKind, Result};
-use crate::vm::connection::{Connection, Received, failure, is_unheard, told_by};
-use rustix::event::{PollFd, PollFlags};
+use crate::error::{Error, Result};
+use rustix::event::PollFd;
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use vm_protocol::frame::Frame;
-use vm_protocol::message::{FailureKind, Reply, Request};
-
-/// Time until a signal is sent again that nobody has taken up.
-const RETRY: Duration = Duration::from_millis(20);
+use vm_protocol::message::Request;
 
 /// The signals of which the guest has not said yet that it has them, in their order: one that overtakes another would undo what that has
 /// done, as SIGCONT does to SIGSTOP.
@@ -28,24 +24,7 @@ struct Sent {
     signal: i32,
     /// When the guest must have taken it.
     until: Instant,
-    way: Way,
-}
-
-#[derive(Debug)]
-enum Way {
-    /// The answer comes here.
-    Asked(Connection),
-    /// Nobody has taken it up. It is sent again then.
-    Again(Instant),
-}
-
-/// What has become of a signal.
-enum Became {
-    Waits,
-    /// The guest has it, or has nothing any more that it would be for.
-    Done,
-    /// Nothing was done about it.
-    Unheard,
+    asking: Asking,
 }
 
 impl Passing {
@@ -61,17 +40,13 @@ impl Passing {
 
     /// What to wait for.
     pub fn wait_for(&self) -> Option<PollFd<'_>> {
-        match &self.first.as_ref()?.way {
-            Way::Asked(connection) => Some(PollFd::new(connection, PollFlags::IN)),
-            Way::Again(_) => None,
-        }
+        self.first.as_ref()?.asking.wait_for()
     }
 
     /// When to look again, whatever happens.
     pub fn wakeup(&self) -> Option<Instant> {
         match &self.first {
-            Some(Sent { until, way: Way::Again(at), .. }) => Some(*at.min(until)),
-            Some(Sent { until, way: Way::Asked(_), .. }) => Some(*until),
+            Some(Sent { until, asking, .. }) => asking.wakeup().into_iter().chain([*until]).min(),
             None => (!self.behind.is_empty()).then(Instant::now),
         }
     }
@@ -80,10 +55,9 @@ impl Passing {
     pub fn look(&mut self) -> Result<()> {
         while let Some(mut sent) = self.first.take().or_else(|| self.next()) {
             let now = Instant::now();
-            match sent.look(&self.control, now)? {
-                Became::Done => continue,
-                Became::Waits => {}
-                Became::Unheard => sent.way = Way::Again(now + RETRY),
+            let request = || Request::Signal { target: guest::target(), signal: sent.signal, all: false };
+            if sent.asking.look(&self.control, request, now).map_err(cannot)? {
+                continue;
             }
             if now >= sent.until {
                 crate::bail!(Timeout, "the microVM does not answer to a signal, and is ended");
@@ -95,47 +69,8 @@ impl Passing {
     }
 
     fn next(&mut self) -> Option<Sent> {
-        let now = Instant::now();
         let signal = self.behind.pop_front()?;
-        Some(Sent { signal, until: now + self.patience, way: Way::Again(now) })
-    }
-}
-
-impl Sent {
-    fn look(&mut self, control: &Path, now: Instant) -> Result<Became> {
-        match &self.way {
-            Way::Again(at) if now < *at => return Ok(Became::Waits),
-            Way::Again(_) => {
-                let request = Request::Signal { target: guest::target(), signal: self.signal, all: false };
-                match Connection::open_at_once(control, &request) {
-                    Ok(connection) => self.way = Way::Asked(connection),
-                    // The machine may have ended: whoever waits for it knows.
-                    Err(e) if is_unheard(&e) => return Ok(Became::Unheard),
-                    Err(e) => return Err(cannot(e)),
-                }
-            }
-            Way::Asked(_) => {}
-        }
-        let Way::Asked(connection) = &mut self.way else { return Ok(Became::Waits) };
-        match connection.try_receive().map_err(cannot)? {
-            Received::Nothing => Ok(Became::Waits),
-            // The guest has it, or is about to end.
-            Received::Closed if connection.is_greeted() => Ok(Became::Done),
-            Received::Closed => Ok(Became::Unheard),
-            Received::Frame(frame) => judge(&frame).map_err(cannot),
-        }
-    }
-}
-
-fn judge(frame: &Frame) -> Result<Became> {
-    match told_by(frame)? {
-        Reply::Done => Ok(Became::Done),
-        Reply::Failed(told) => match told.kind {
-            FailureKind::InvalidState | FailureKind::NotFound => Ok(Became::Done),
-            FailureKind::TooMany => Ok(Became::Unheard),
-            _ => Err(failure(&told)),
-        },
-        _ => Err(Error::new(ErrorKind::System, "the guest gave a wrong answer")),
+        Some(Sent { signal, until: Instant::now() + self.patience, asking: Asking::new(RETRY) })
     }
 }
 
@@ -151,7 +86,7 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::os::unix::net::{UnixListener, UnixStream};
     use vm_protocol::frame::{Kind, encode_json};
-    use vm_protocol::message::{Failure, Hello};
+    use vm_protocol::message::{Failure, FailureKind, Hello, Reply};
 
     const PATIENCE: Duration = Duration::from_secs(10);
     /// How long a test waits for what does not come.

@@ -4,8 +4,8 @@
 //! It is one thread around one poll(2). The monitor is its child: libkrun ends the process that it runs in.
 
 use super::console::Console;
-use super::guest;
 use super::passing::Passing;
+use super::resizing::Resizing;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::stdio;
 use crate::platform::sys::clone::{self, Child};
@@ -63,8 +63,8 @@ struct Running {
     asked_at: u64,
     /// Signals that the guest has not acknowledged.
     passing: Passing,
-    /// The last size that the guest was told.
-    resized: Option<Connection>,
+    /// The size of our terminal, if the guest does not know it.
+    resizing: Resizing,
     early: Vec<i32>,
     /// The machine is ended for a reason that was told.
     failed: bool,
@@ -104,7 +104,7 @@ impl Supervisor {
             ready: None,
             asked_at: 0,
             passing,
-            resized: None,
+            resizing: Resizing::default(),
             early: Vec::new(),
             failed: false,
             killed: None,
@@ -143,13 +143,14 @@ impl Running {
                     return Some(self.ended(code));
                 }
             } else if number == libc::SIGWINCH {
-                self.resize();
+                self.resizing.changed();
             } else if !OWN.iter().any(|own| *own as i32 == number) {
                 self.pass_on(number);
             }
         }
         self.look_at_start();
         self.look_at_signals();
+        self.look_at_size();
         None
     }
 
@@ -158,8 +159,10 @@ impl Running {
         fds.extend(self.supervisor.console.wait_for());
         fds.extend(self.ready.iter().map(|connection| PollFd::new(connection, PollFlags::IN)));
         fds.extend(self.passing.wait_for());
+        fds.extend(self.resizing.wait_for());
         let start = self.starter.as_ref().map(|_| self.supervisor.deadline);
-        let timeout = start.into_iter().chain(self.passing.wakeup()).min().map(|deadline| {
+        let timeout = start.into_iter().chain(self.passing.wakeup()).chain(self.resizing.wakeup()).min();
+        let timeout = timeout.map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
         });
@@ -269,20 +272,16 @@ impl Running {
             let _ = starter.send(&Message::Ready);
         }
         // It may have changed since the guest was given one.
-        self.resize();
+        self.resizing.changed();
         for signal in std::mem::take(&mut self.early) {
             self.pass_on(signal);
         }
     }
 
-    /// Gives the guest's terminal the size of ours. Nothing depends on it, so nobody waits for the answer.
-    fn resize(&mut self) {
-        if !self.supervisor.terminal || self.starter.is_some() {
-            return;
-        }
-        if let Some(size) = terminal_size() {
-            let request = Request::Resize { target: guest::target(), size };
-            self.resized = Connection::open_at_once(&self.supervisor.control, &request).ok();
+    /// Gives the guest's terminal the size of ours, once there is one.
+    fn look_at_size(&mut self) {
+        if self.supervisor.terminal && self.starter.is_none() {
+            self.resizing.look(&self.supervisor.control, terminal_size);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The life of a guest and its containers.
 
-use crate::common::{DEADLINE, poll};
+use crate::common::{DEADLINE, poll, signal};
 use crate::machine::{Machine, container, one};
 use magikrun::vm::protocol::frame::Kind;
 use magikrun::vm::protocol::message::{ContainerState, Reply, Target};
@@ -105,6 +105,30 @@ fn orphans_are_reaped() {
         zombies
     };
     poll("no zombies of the program", || (own() == 0).then_some(()));
+}
+
+#[test]
+fn output_goes_on_when_what_passes_it_on_is_killed() {
+    let script = "mkfifo /fifo; echo ready; while read line; do echo \"got $line\"; echo \"err $line\" >&2; done <>/fifo";
+    let machine = Machine::ready(one(script));
+    poll("the container to be ready", || machine.console().contains("ready").then_some(()));
+    for round in 0..3 {
+        assert_eq!(machine.sh(&format!("echo {round} >/fifo")).code, 0);
+        for needle in [format!("got {round}"), format!("err {round}")] {
+            poll("the output", || machine.console().contains(&needle).then_some(()));
+        }
+        let helpers = machine.helpers();
+        assert_eq!(helpers.len(), 2, "{helpers:?}");
+        for pid in helpers {
+            signal(pid, rustix::process::Signal::KILL);
+            poll("another one", || {
+                (machine.helpers().len() == 2 && !machine.helpers().contains(&pid)).then_some(())
+            });
+        }
+    }
+    machine.guest().stop(Duration::ZERO, DEADLINE).unwrap();
+    let done = machine.finish();
+    assert_eq!((done.code, done.stdout.as_str()), (137, "ready\ngot 0\ngot 1\ngot 2\n"));
 }
 
 #[test]

@@ -144,6 +144,20 @@ impl Machine {
         self.running.as_ref().is_some_and(|running| common::is_alive(running.pid()))
     }
 
+    /// The pids of the processes of the machine that are not its containers'.
+    pub fn helpers(&self) -> Vec<i32> {
+        let children = |pid: i32| {
+            let text =
+                std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            text.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect::<Vec<i32>>()
+        };
+        let is_own = |pid: &i32| {
+            std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains("(vminit) S"))
+        };
+        let first = self.running.as_ref().map(|running| children(running.pid())).unwrap_or_default();
+        first.into_iter().flat_map(children).filter(is_own).collect()
+    }
+
     /// The folder with the root file systems.
     pub fn dir(&self) -> &Path {
         self.dir.path()

@@ -57,9 +57,11 @@ impl Guest {
     /// Reaps every dead child: ours, and orphans.
     pub(crate) fn reap(&mut self) {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            let pid = pid.as_raw_nonzero().get();
             if let Some(code) = code_of(status) {
-                self.ended(pid.as_raw_nonzero().get(), code);
+                self.ended(pid, code);
             }
+            self.console.ended(pid, status.terminating_signal().is_some());
         }
     }
 

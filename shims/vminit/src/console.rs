@@ -38,6 +38,13 @@ impl Console {
         self.outputs.into_iter().for_each(|output| output.finish(patience));
     }
 
+    /// A child has ended: it may be one that copies output.
+    pub fn ended(&mut self, pid: i32, killed: bool) {
+        for (pump, output) in self.outputs.iter_mut().zip(&self.machine.outputs) {
+            pump.ended(pid, killed, output);
+        }
+    }
+
     /// Nobody reads the input.
     pub fn close_input(&mut self) {
         self.input_open = false;

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 pub struct Pump {
     /// Where what is to be written goes to.
     pub input: OwnedFd,
+    /// What the process reads, for the next one; none when the output takes nothing any more.
+    reader: Option<OwnedFd>,
     child: Child,
 }
 
@@ -25,16 +27,20 @@ impl Pump {
         let cannot = || "cannot set up an output";
         let (reader, input) = pipe_with(PipeFlags::CLOEXEC).context(cannot)?;
         rustix::io::ioctl_fionbio(&input, true).context(cannot)?;
-        let child = ffi::clone3(&CloneArgs::default(), || {
-            let ready = rustix::stdio::dup2_stdin(&reader).and_then(|()| rustix::stdio::dup2_stdout(output));
-            // Its own copy of the writing end, above all: it would never see the end.
-            if ready.is_err() || ffi::close_from(3).is_err() {
-                return 1;
-            }
-            copy(rustix::stdio::stdin(), rustix::stdio::stdout())
-        })
-        .context(cannot)?;
-        Ok(Self { input, child })
+        let child = start(&reader, output).context(cannot)?;
+        Ok(Self { input, reader: Some(reader), child })
+    }
+
+    /// A child of ours has ended. Another one goes on for one that was killed; one that has ended by itself could not write.
+    pub fn ended(&mut self, pid: i32, killed: bool, output: &OwnedFd) {
+        if pid != self.child.pid {
+            return;
+        }
+        let next = self.reader.take().filter(|_| killed);
+        let next = next.and_then(|reader| start(&reader, output).ok().map(|child| (reader, child)));
+        if let Some((reader, child)) = next {
+            (self.reader, self.child) = (Some(reader), child);
+        }
     }
 
     /// Waits until everything was written, at most for `patience`.
@@ -50,6 +56,17 @@ impl Pump {
             }
         }
     }
+}
+
+fn start(reader: &OwnedFd, output: &OwnedFd) -> std::io::Result<Child> {
+    ffi::clone3(&CloneArgs::default(), || {
+        let ready = rustix::stdio::dup2_stdin(reader).and_then(|()| rustix::stdio::dup2_stdout(output));
+        // Its own copy of the writing end, above all: it would never see the end.
+        if ready.is_err() || ffi::close_from(3).is_err() {
+            return 1;
+        }
+        copy(rustix::stdio::stdin(), rustix::stdio::stdout())
+    })
 }
 
 /// Copies to the end of the input, or until nobody takes it.

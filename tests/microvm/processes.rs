@@ -1,6 +1,7 @@
 //! Further processes in a running microVM.
 
-use crate::common::{ConsoleSocket, Runtime, finish, is_alive, poll, signal};
+use crate::common::pods::in_terminal;
+use crate::common::{ConsoleSocket, Runtime, finish, is_alive, poll, signal, start};
 use crate::microvm;
 use serde_json::Value;
 
@@ -30,6 +31,7 @@ fn exec_goes_into_the_guest() {
     runtime.call(&["update", "--memory", "300000000", id]).fails_with(1, &["microVM"]);
     a_terminal_of_its_own(&runtime, id);
     one_whose_stand_in_is_killed(&runtime, id);
+    those_that_are_killed_in_the_guest(&runtime, id);
     runtime.ok(&["pause", id]);
     runtime.call(&["exec", id, "true"]).fails_with(255, &["paused"]);
     runtime.call(&["ps", id]).fails_with(1, &["paused"]);
@@ -64,4 +66,22 @@ fn one_whose_stand_in_is_killed(runtime: &Runtime, id: &str) {
     poll("the process in the guest to be killed", || {
         (!runtime.ok(&["ps", id]).stdout.contains("sleep 500")).then_some(())
     });
+}
+
+/// Whoever waits on the host hears of it as natively, whatever they leave behind there.
+fn those_that_are_killed_in_the_guest(runtime: &Runtime, id: &str) {
+    // What it leaves holds its output open.
+    let output = runtime.exec(id, "sleep 501 & echo left; kill -KILL $$").exits(137);
+    assert_eq!(output.stdout, "left\n");
+    let script = "echo $$ >/tmp/pid; echo up; exec sleep 502";
+    let waiting = start(runtime.command(&["exec", id, "sh", "-c", script]), None);
+    waiting.wait_stdout("up");
+    runtime.exec(id, "kill -KILL $(cat /tmp/pid)").success();
+    assert_eq!(waiting.finish().exits(137).stdout, "up\n");
+    let (mut client, mut terminal) =
+        in_terminal(runtime.command(&["exec", "--tty", id, "sh", "-c", script]), 24, 80);
+    terminal.read_until("up");
+    runtime.exec(id, "kill -KILL $(cat /tmp/pid)").success();
+    assert_eq!(client.wait().expect("the client").code(), Some(137));
+    assert!(!runtime.ok(&["ps", id]).stdout.contains("sleep 502"));
 }

@@ -4,6 +4,7 @@ mod client;
 mod common;
 mod krun;
 mod sandbox;
+mod volumes;
 mod websocket;
 
 use client::{

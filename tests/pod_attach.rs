@@ -128,17 +128,21 @@ fn a_container_with_a_terminal_is_used_as_one_and_left_running() {
 fn a_client_that_takes_nothing_stops_nobody_for_long() {
     let pods = Pods::new();
     let name = pods.name("slow");
-    let script = format!("read go; seq 1 300000; echo the-end; {WAIT}");
+    let script =
+        format!("until read word && [ $word = go ]; do echo here; done; seq 1 300000; echo the-end; {WAIT}");
     let id = pods.start(&of(&name, &[container("a", &script, "stdin: true")]));
     let all = start(pods.command(&["attach", "-c", "a", &id]), None);
     let asleep = start(pods.command(&["attach", "-c", "a", &id]), None);
-    poll("two clients", || (clients(&name) == 2).then_some(()));
+    poll("two clients that are shown what comes", || {
+        attach(&pods, &["-i", &id], "look\n").exits(0);
+        [&all, &asleep].iter().all(|client| client.stdout().contains("here")).then_some(())
+    });
     signal(asleep.pid(), Signal::STOP);
     attach(&pods, &["-i", &id], "go\n").exits(0);
     all.wait_stdout("the-end\n");
     let lines: Vec<String> = (1..=300_000).map(|n| n.to_string()).collect();
     assert!(
-        all.stdout() == format!("{}\nthe-end\n", lines.join("\n")),
+        all.stdout().trim_start_matches("here\n") == format!("{}\nthe-end\n", lines.join("\n")),
         "a client that takes everything has all of it"
     );
     signal(asleep.pid(), Signal::CONT);

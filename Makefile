@@ -109,15 +109,13 @@ microvm-cri:
 	@tools/packages.sh $(BUILD_PACKAGES) $(VM_PACKAGES) containerd containernetworking-plugins curl
 	$(CARGO) run --quiet --locked --package conformance -- containerd
 
-run:
+run: build
 	@tools/packages.sh $(RUN_PACKAGES)
-	$(CARGO) build --release --locked
 	@tools/demo.sh $(BINARY)
 
 # The release binary is tested for what only it has: how it is linked, and its size.
-test:
+test: build
 	@tools/packages.sh $(TEST_PACKAGES)
-	$(CARGO) build --release --locked --package magikrun --package vminit --package containerd-shim-magikrun
 	$(CARGO) test --locked --package vm-protocol --package vminit
 	MAGIKRUN_RELEASE=$(abspath $(BINARY)) $(CARGO) test --locked --all-features
 	$(CARGO) test --locked --package containerd-shim-magikrun
@@ -140,14 +138,12 @@ conformance-quick:
 	$(CARGO) test --locked --package conformance
 	$(CONFORMANCE) --quick
 
-conformance:
+conformance: build
 	@tools/packages.sh $(CONFORMANCE_PACKAGES)
-	$(CARGO) build --release --locked
 	$(CONFORMANCE) $(CONFORMANCE_ARGS)
 
-conformance-full:
+conformance-full: build
 	@tools/packages.sh $(CONFORMANCE_PACKAGES)
-	$(CARGO) build --release --locked
 	$(CONFORMANCE) --runtime magikrun,runc,runc-sid,crun --env host,v2,vm=magikrun \
 		--output docs/conformance.md
 

@@ -53,7 +53,7 @@ fn monitors() -> Vec<i32> {
 #[ignore = "needs a /dev/kvm that guests boot on"]
 fn containers_of_a_pod_share_a_microvm() {
     if !volumes::in_guest() {
-        pod_of("magikrun-krun");
+        pod_of("magikrun-krun", "sleep 1000000");
     }
 }
 
@@ -61,14 +61,14 @@ fn containers_of_a_pod_share_a_microvm() {
 #[ignore = "needs a /dev/kvm that guests boot on"]
 fn containers_of_a_pod_share_the_microvm_that_the_shim_makes_its_sandbox() {
     if has_sandboxers() {
-        pod_of(MICROVM_HANDLER);
+        pod_of(MICROVM_HANDLER, "/sandbox become-sandbox");
     } else {
         eprintln!("unsupported: sandboxers of containerd");
     }
 }
 
-/// The life of a pod of a handler.
-fn pod_of(handler: &str) {
+/// The life of a pod of a handler, whose sandbox executes this.
+fn pod_of(handler: &str, sandbox: &str) {
     let cri = Cri::new();
     fs::create_dir(cri.containerd.path("volume")).expect("the volume");
     let config = pod_config(&cri);
@@ -127,7 +127,7 @@ fn pod_of(handler: &str) {
     what_runs_out_of_memory_is_told_of(&cri, &pod, &config);
     volumes::is_one_for_all_containers(&cri, &pod, &config);
     a_terminal_is_the_guests(&cri, &pod, &config);
-    processes_are_shared_where_the_pod_says_so(&cri, &pod, &config);
+    processes_are_shared_where_the_pod_says_so(&cri, &pod, &config, sandbox);
     killed_processes_end_what_they_stand_for(&cri, &pod, &config);
     cri.remove_pod(&pod);
     poll("the shim to end", || cri.containerd.shims().is_empty().then_some(()));
@@ -149,7 +149,7 @@ fn what_runs_out_of_memory_is_told_of(cri: &Cri, pod: &str, config: &PodConfig) 
 }
 
 /// As containers of a pod with `shareProcessNamespace` have it.
-fn processes_are_shared_where_the_pod_says_so(cri: &Cri, pod: &str, config: &PodConfig) {
+fn processes_are_shared_where_the_pod_says_so(cri: &Cri, pod: &str, config: &PodConfig, sandbox: &str) {
     let shares = |name: &str, script: &str| {
         cri.start(pod, config, ContainerConfig { linux: None, ..member(cri, name, script) })
     };
@@ -159,7 +159,7 @@ fn processes_are_shared_where_the_pod_says_so(cri: &Cri, pod: &str, config: &Pod
     let sees = shares("sees", &script);
     poll("its end", || (cri.status(&sees).state == 2).then_some(()));
     assert_eq!((cri.status(&sees).exit_code, cri.status(&seen).state), (8, 1));
-    poll("the log", || log(cri, "sees.log").contains("sleep 1000000").then_some(()));
+    poll("the log", || log(cri, "sees.log").contains(sandbox).then_some(()));
     cri.call::<Empty>("StopContainer", &StopContainer { id: seen, timeout: 0 });
     let gone = shares("gone", &format!("if {look}; then exit 9; fi; exit 4"));
     poll("its end", || (cri.status(&gone).state == 2).then_some(()));

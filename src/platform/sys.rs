@@ -11,6 +11,7 @@ pub mod entry;
 pub mod fd;
 pub mod heap;
 pub mod mapped;
+mod mapping;
 pub mod mount;
 pub mod names;
 pub mod random;

@@ -1,5 +1,6 @@
 //! Running a function in a process of its own that borrows the memory of this one: vfork(2).
 
+use super::mapping::Mapping;
 use crate::error::{Context as _, Error, Result};
 use rustix::io::retry_on_intr;
 use rustix::process::{Pid, WaitOptions, waitpid};
@@ -53,39 +54,29 @@ extern "C" fn enter<F: FnOnce() -> T, T>(task: *mut c_void) -> c_int {
 }
 
 /// A stack with a guard below it.
-struct Stack(NonNull<c_void>);
+struct Stack(Mapping);
 
 impl Stack {
     fn new() -> Result<Self> {
-        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that exists.
-        let address =
-            unsafe { libc::mmap(std::ptr::null_mut(), GUARD + STACK, libc::PROT_NONE, kind, -1, 0) };
-        let mapped = if address == libc::MAP_FAILED { None } else { NonNull::new(address) };
-        let stack = Self(mapped.ok_or_else(std::io::Error::last_os_error).context(|| "cannot make a stack")?);
+        let cannot = || "cannot make a stack";
+        let kind = libc::MAP_PRIVATE | libc::MAP_STACK | libc::MAP_NORESERVE;
+        let stack = Self(Mapping::new(GUARD + STACK, libc::PROT_NONE, kind, None).context(cannot)?);
         // SAFETY: what is above the guard is part of the mapping, which nobody uses yet.
         let opened = unsafe {
-            libc::mprotect(stack.0.byte_add(GUARD).as_ptr(), STACK, libc::PROT_READ | libc::PROT_WRITE)
+            libc::mprotect(stack.above_guard().as_ptr(), STACK, libc::PROT_READ | libc::PROT_WRITE)
         };
-        if opened != 0 {
-            return Err(Error::from(std::io::Error::last_os_error())).context(|| "cannot make a stack");
-        }
-        Ok(stack)
+        if opened == 0 { Ok(stack) } else { Err(std::io::Error::last_os_error()).context(cannot) }
+    }
+
+    fn above_guard(&self) -> NonNull<c_void> {
+        // SAFETY: within the mapping.
+        unsafe { self.0.address().byte_add(GUARD) }
     }
 
     /// Its end, from which it grows down; aligned to a page, as every ABI's stack must be to less.
     fn top(&self) -> *mut c_void {
         // SAFETY: one past the end of the mapping.
-        unsafe { self.0.byte_add(GUARD + STACK).as_ptr() }
-    }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made with this length, and no process runs on it any more.
-        unsafe {
-            libc::munmap(self.0.as_ptr(), GUARD + STACK);
-        }
+        unsafe { self.above_guard().byte_add(STACK).as_ptr() }
     }
 }
 

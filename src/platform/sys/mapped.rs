@@ -1,8 +1,10 @@
 //! Files that are in memory where somebody reads them, and only there.
 
+use super::mapping::Mapping;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use std::fs::File;
-use std::os::fd::AsRawFd as _;
+use std::mem::ManuallyDrop;
+use std::os::fd::AsFd as _;
 
 /// Maps a file that nobody changes, for good: its pages are those that the kernel has of it anyway, and each comes when it is read. A
 /// process that reads beyond the end of a file that was made shorter meanwhile is killed, as by a shared library.
@@ -13,16 +15,12 @@ pub fn for_good(file: &File) -> Result<&'static [u8]> {
     if size == 0 {
         return Ok(&[]);
     }
-    // SAFETY: a new mapping at an address of the kernel's choice touches no memory that exists.
-    let address = unsafe {
-        libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
-    };
-    if address == libc::MAP_FAILED {
-        return Err(std::io::Error::last_os_error()).context(cannot);
-    }
+    let mapping =
+        Mapping::new(size, libc::PROT_READ, libc::MAP_PRIVATE, Some(file.as_fd())).context(cannot)?;
+    let address = ManuallyDrop::new(mapping).address();
     // SAFETY: the mapping has this length, is never unmapped, and cannot be written to; the file is a program's, which is replaced by
     // another file and not changed.
-    Ok(unsafe { std::slice::from_raw_parts(address.cast(), size) })
+    Ok(unsafe { std::slice::from_raw_parts(address.cast().as_ptr(), size) })
 }
 
 #[cfg(test)]

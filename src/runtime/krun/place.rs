@@ -5,7 +5,7 @@
 
 use super::pod::PLACE;
 use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::platform::sys::clone;
+use crate::platform::sys::apart::apart;
 use crate::platform::sys::mount::{MountAttr, mount_setattr};
 use crate::runtime::process_id::ProcessId;
 use crate::runtime::procfs;
@@ -15,7 +15,6 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree};
-use rustix::process::{Pid, WaitOptions, waitpid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -85,16 +84,11 @@ impl Place {
         self.within(act).context(|| "cannot take the root of the container out of the microVM of its pod")
     }
 
-    /// Does something in the namespace, in a child: to come back from one takes rights that not everybody has.
+    /// Does something in the namespace, in a process apart: to come back from one takes rights that not everybody has.
     fn within(&self, act: impl FnOnce() -> rustix::io::Result<()>) -> Result<()> {
-        let child = clone::fork(|| {
-            let entered = move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Mount));
-            entered.and_then(|()| act()).map_or_else(Errno::raw_os_error, |()| 0)
-        })?;
-        let ended = rustix::io::retry_on_intr(|| waitpid(Pid::from_raw(child.pid), WaitOptions::empty()))?;
-        match ended.and_then(|(_, status)| status.exit_status()) {
-            Some(0) => Ok(()),
-            Some(errno) => Err(Error::from_errno(errno)),
+        let entered = || move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Mount));
+        match apart(|| entered().and_then(|()| act()))? {
+            Some(done) => Ok(done?),
             None => Err(Error::new(ErrorKind::System, "the process that does it was killed")),
         }
     }
@@ -201,15 +195,6 @@ mod tests {
     #[test]
     fn a_tree_comes_and_goes_in_the_view_of_a_machine_alone() {
         assert!(rustix::process::geteuid().is_root(), "this test needs root");
-        let child = clone::fork(|| match as_supervisor() {
-            Ok(()) => 0,
-            Err(e) => {
-                eprintln!("{e}");
-                1
-            }
-        })
-        .unwrap();
-        let (_, status) = waitpid(Pid::from_raw(child.pid), WaitOptions::empty()).unwrap().unwrap();
-        assert_eq!(status.exit_status(), Some(0));
+        apart(as_supervisor).unwrap().expect("its result").unwrap();
     }
 }

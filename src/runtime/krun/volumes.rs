@@ -158,10 +158,9 @@ fn shareable(id: u64, mountinfo: &str) -> Option<Vec<&'static str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::sys::clone;
+    use crate::platform::sys::apart::apart;
     use rustix::fs::{CWD, mkdirat, statat};
     use rustix::mount::{MountFlags, mount, mount_bind, mount_change, mount_remount};
-    use rustix::process::{Pid, WaitOptions, waitpid};
     use serde_json::json;
 
     #[test]
@@ -229,16 +228,7 @@ mod tests {
             std::fs::create_dir_all(folder.path().join(name)).unwrap();
         }
         std::os::unix::fs::symlink("volume", folder.path().join("link")).unwrap();
-        let child = clone::fork(|| match find_mounted(folder.path()) {
-            Ok(()) => 0,
-            Err(e) => {
-                eprintln!("{e}");
-                1
-            }
-        })
-        .unwrap();
-        let (_, status) = waitpid(Pid::from_raw(child.pid), WaitOptions::empty()).unwrap().unwrap();
-        assert_eq!(status.exit_status(), Some(0));
+        apart(|| find_mounted(folder.path())).unwrap().expect("its result").unwrap();
     }
 
     #[test]

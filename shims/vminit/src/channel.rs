@@ -1,5 +1,5 @@
 //! What a child tells while it becomes the program: its terminal, and why it failed. The channel closes when the program is
-//! executed.
+//! executed. What it is told is that it may begin.
 
 use crate::failure::{Context as _, Result, system};
 use rustix::io::Errno;
@@ -24,6 +24,8 @@ pub struct Channel(OwnedFd);
 pub enum Told {
     /// Nothing yet.
     Nothing,
+    /// To go on.
+    Go,
     /// Its pid, by way of the process that made it.
     Pid(i32),
     /// The master of its terminal.
@@ -58,12 +60,17 @@ impl Channel {
         }
         rustix::net::sendmsg(&self.0, &[IoSlice::new(data)], &mut control, SendFlags::NOSIGNAL)
             .map(drop)
-            .context(|| "cannot send to the parent")
+            .context(|| "cannot tell the other process")
     }
 
     /// Tells the pid of a process that was made for the other end.
     pub fn tell_pid(&self, pid: i32) -> Result<()> {
         self.send(&[&b"p"[..], &pid.to_ne_bytes()].concat(), None)
+    }
+
+    /// Tells a child to go on.
+    pub fn tell_go(&self) -> Result<()> {
+        self.send(b"g", None)
     }
 
     /// Hands the master of a terminal over.
@@ -101,6 +108,7 @@ impl Channel {
         });
         match data[..length].split_first() {
             None => Ok(Told::Closed),
+            Some((b'g', _)) => Ok(Told::Go),
             Some((b'p', pid)) => {
                 Ok(pid.try_into().map_or(Told::Nothing, |pid| Told::Pid(i32::from_ne_bytes(pid))))
             }

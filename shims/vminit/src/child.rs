@@ -3,6 +3,7 @@
 use crate::channel::{Channel, Told, pair};
 use crate::failure::{Context as _, Result, system};
 use crate::ffi::{self, Child, CloneArgs};
+use crate::held::Held;
 use crate::stdio::ChildStdio;
 use crate::{identity, program, rootfs, stdio};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, waitpid};
@@ -16,16 +17,19 @@ use vm_protocol::spec::{Container, Process};
 const NAMESPACES: u64 = (libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP) as u64;
 
 /// Makes the first process of a container: that of a pid namespace of its own, or one in the namespace of the process to join. It tells
-/// over the channel how it goes on.
+/// over the channel how it goes on. It does nothing before its mount namespace is held.
 pub fn make_first(
     container: &Container,
     joined: Option<&Child>,
     cgroup: Option<BorrowedFd<'_>>,
     stdio: ChildStdio,
-) -> Result<(Child, Channel)> {
+) -> Result<(Child, Channel, Held)> {
     let (ours, theirs) = pair()?;
     let become_first = || {
         run(&theirs, || {
+            if !matches!(theirs.hear(true)?, Told::Go) {
+                return Err(system("nobody has told the process to go on"));
+            }
             identity::apply_limits(&container.process)?;
             rustix::process::setsid().context(|| "cannot make a session")?;
             rootfs::enter(container)?;
@@ -43,7 +47,9 @@ pub fn make_first(
         let args = CloneArgs { flags, cgroup, sibling: false };
         ffi::clone3(&args, become_first).context(|| "cannot make a process")?
     };
-    Ok((child, ours))
+    let held = Held::of(child.pid)?;
+    ours.tell_go()?;
+    Ok((child, ours, held))
 }
 
 /// Makes a further process in the container of a process.

@@ -69,7 +69,7 @@ impl Guest {
         let is_it = |running: &Running| running.code.is_none() && running.child.pid == pid;
         let container = self.containers.iter_mut().find(|it| it.first.as_ref().is_some_and(is_it));
         if let Some(container) = container {
-            container.ended(code);
+            self.leaving.extend(container.ended(code));
             if !container.spec.init {
                 self.first_end.get_or_insert(code);
             }
@@ -127,7 +127,7 @@ impl Guest {
                 connection.finish(&Reply::Exited { code });
             }
             let member = self.execs.remove(&number).and_then(|exec| exec.member);
-            self.leaving.extend(member.and_then(Member::leave));
+            self.leaving.extend(member.map(Member::leave));
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::child;
 use crate::console::Console;
 use crate::failure::{Result, failure};
 use crate::ffi::Child;
+use crate::held::{Held, Left};
 use crate::log::Log;
 use crate::member::Named;
 use crate::mounts;
@@ -28,6 +29,7 @@ pub struct Container {
     /// Somebody has followed its output.
     pub followed: bool,
     cgroup: Option<Cgroup>,
+    mounts: Option<Held>,
     namespace: Option<Namespace>,
     out_of_memory: bool,
 }
@@ -38,6 +40,8 @@ pub struct Made {
     pub first: Running,
     /// Its cgroup, where the guest's kernel has them.
     pub cgroup: Option<Cgroup>,
+    /// Its mounts.
+    pub mounts: Held,
     /// The namespace that its processes are known by.
     pub namespace: Option<Namespace>,
 }
@@ -51,9 +55,9 @@ pub fn make(spec: &Spec, joined: Option<&Child>) -> Result<Made> {
     mounts::walk_into(&spec.mounts);
     let cgroup = cgroup::make(&spec.name, &spec.cgroup)?;
     let directory = cgroup.as_ref().map(|cgroup| cgroup.directory.as_fd());
-    let (child, channel) = child::make_first(spec, joined, directory, theirs)?;
+    let (child, channel, mounts) = child::make_first(spec, joined, directory, theirs)?;
     let namespace = Namespace::of(child.pid, joined.is_some());
-    Ok(Made { first: Running::new(child, channel, ours), cgroup, namespace })
+    Ok(Made { first: Running::new(child, channel, ours), cgroup, mounts, namespace })
 }
 
 /// The failure of a request that names a container which does not run.
@@ -70,6 +74,7 @@ impl Container {
             log: Log::default(),
             followed: false,
             cgroup: None,
+            mounts: None,
             namespace: None,
             out_of_memory: false,
         }
@@ -82,8 +87,9 @@ impl Container {
             return Err(failure(FailureKind::InvalidState, message));
         }
         *self = Self::new(self.spec.clone());
-        let Made { first, cgroup, namespace } = make(&self.spec, None)?;
-        (self.first, self.cgroup, self.namespace) = (Some(first), cgroup, namespace);
+        let Made { first, cgroup, mounts, namespace } = make(&self.spec, None)?;
+        (self.first, self.cgroup, self.mounts, self.namespace) =
+            (Some(first), cgroup, Some(mounts), namespace);
         Ok(())
     }
 
@@ -135,8 +141,8 @@ impl Container {
         }
     }
 
-    /// Takes note of the end of its first process.
-    pub fn ended(&mut self, code: u8) {
+    /// Takes note of the end of its first process, and answers what is left to be ended.
+    pub fn ended(&mut self, code: u8) -> Option<Left> {
         self.out_of_memory = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_kills() > 0);
         if let Some(first) = &mut self.first {
             first.code = Some(code);
@@ -144,6 +150,8 @@ impl Container {
         if let Some(cgroup) = &self.cgroup {
             cgroup.remove();
         }
+        // The others were gone before the first one of their pid namespace.
+        self.mounts.take().map(|mounts| Left { cgroup: None, mounts })
     }
 
     /// Whether its output waits for somebody to follow it.

@@ -1,13 +1,14 @@
 //! The guest: its containers, the processes executed in them, and the connections of the host. One thread, one loop.
 
-use crate::cgroup::Cgroup;
 use crate::connection::{Connection, Role};
 use crate::console::Console;
 use crate::container::Container;
 use crate::failure::{Result, failure};
 use crate::ffi;
+use crate::held::Left;
 use crate::life::FLUSH;
 use crate::member::Member;
+use crate::mounts;
 use crate::running::Running;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::collections::BTreeMap;
@@ -49,8 +50,8 @@ pub struct Ending {
 pub struct Guest {
     pub(crate) containers: Vec<Container>,
     pub(crate) execs: BTreeMap<u64, Exec>,
-    /// Cgroups of containers that have ended, until they can be removed.
-    pub(crate) leaving: Vec<Cgroup>,
+    /// What is left of containers that have ended.
+    pub(crate) leaving: Vec<Left>,
     pub(crate) connections: BTreeMap<u64, Connection>,
     pub(crate) spec: PodSpec,
     pub(crate) console: Console,
@@ -112,8 +113,18 @@ impl Guest {
             self.hear_children();
             self.move_console();
             self.move_output();
-            self.leaving.retain(|cgroup| !cgroup.remove());
+            self.let_go();
             self.hear_connections();
+        }
+    }
+
+    /// Ends what is left of containers without processes.
+    fn let_go(&mut self) {
+        let over: Vec<_> = self.leaving.extract_if(.., |left| left.is_over()).collect();
+        if !over.is_empty() {
+            let shares = self.spec.mounts.iter().filter(|mount| mount.kind == mounts::SHARE);
+            let shares: Vec<_> = shares.map(|mount| mount.destination.clone()).collect();
+            over.into_iter().for_each(|left| left.let_go(&shares));
         }
     }
 

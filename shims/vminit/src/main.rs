@@ -16,6 +16,7 @@ mod container;
 mod failure;
 mod ffi;
 mod guest;
+mod held;
 mod identity;
 mod life;
 mod log;

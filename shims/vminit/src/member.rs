@@ -6,6 +6,7 @@ use crate::connection::Role;
 use crate::container::{self, Made};
 use crate::failure::{Result, failure};
 use crate::guest::{Exec, Guest, MAX_EXECS, find};
+use crate::held::{Held, Left};
 use crate::processes::{self, Namespace};
 use crate::requests::{invalid, signal_pid};
 use crate::running::Running;
@@ -19,6 +20,7 @@ use vm_protocol::spec::{self, Container as Spec};
 pub struct Member {
     name: String,
     cgroup: Option<Cgroup>,
+    mounts: Held,
     namespace: Option<Namespace>,
     shares_pids: bool,
     /// How often a process of it was killed for want of memory, as far as is known, and as far as it was told.
@@ -51,9 +53,9 @@ impl Member {
         }
     }
 
-    /// What is to be removed when the last of its processes is gone.
-    pub fn leave(self) -> Option<Cgroup> {
-        self.cgroup
+    /// What is to be ended when the last of its processes is gone.
+    pub fn leave(self) -> Left {
+        Left { cgroup: self.cgroup, mounts: self.mounts }
     }
 
     /// How often that has happened, if it is to be told.
@@ -132,10 +134,10 @@ impl Guest {
             return Err(failure(FailureKind::TooMany, format!("more than {MAX_EXECS} processes")));
         }
         let joined = spec.pid_namespace.as_deref().map(|name| self.named(name)).transpose()?;
-        let Made { first, cgroup, namespace } =
+        let Made { first, cgroup, mounts, namespace } =
             container::make(spec, joined.as_ref().map(|other| &other.first.child))?;
         let (name, shares_pids) = (spec.name.clone(), joined.is_some());
-        let member = Member { name, cgroup, namespace, shares_pids, kills: 0, told: 0 };
+        let member = Member { name, cgroup, mounts, namespace, shares_pids, kills: 0, told: 0 };
         let number = self.number();
         let exec = Exec { running: first, connection: Some(connection), detach: false, member: Some(member) };
         self.execs.insert(number, exec);

@@ -9,6 +9,9 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use vm_protocol::spec::Mount;
 
+/// The type of a file system of the host.
+pub const SHARE: &str = "virtiofs";
+
 /// A directory that paths are resolved in.
 #[derive(Debug)]
 pub struct Root(OwnedFd);

@@ -80,7 +80,7 @@ impl Running {
                     self.channel = None;
                     return Ok(Became::Started);
                 }
-                Told::Pid(_) => {}
+                Told::Pid(_) | Told::Go => {}
                 Told::Nothing => return Ok(Became::Nothing),
             }
         }

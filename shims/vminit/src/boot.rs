@@ -68,6 +68,16 @@ pub fn mount_base() -> Result<()> {
     rustix::fs::mkdir(RUN, Mode::from_raw_mode(0o700)).context(|| format!("cannot make '{RUN}'"))
 }
 
+/// Lets the machine end when its kernel finds a fault in itself: the process that has run into it never ends, nor does who waits for that.
+pub fn end_with_the_kernel() {
+    if let Err(e) = std::fs::write("/proc/sys/kernel/panic_on_oops", "1") {
+        eprintln!(
+            "vminit: a fault of the kernel does not end the virtual machine: {}",
+            crate::failure::text(&e)
+        );
+    }
+}
+
 /// Reads the specification.
 pub fn read_spec(path: &Path) -> Result<PodSpec> {
     use std::io::Read as _;

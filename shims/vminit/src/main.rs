@@ -102,6 +102,9 @@ fn run(options: &Options) -> Result<u8> {
     if rustix::process::getpid().is_init() {
         boot::mount_base()?;
     }
+    if options.listen.is_none() {
+        boot::end_with_the_kernel();
+    }
     let listener = match &options.listen {
         Some(path) => listen_unix(path)?,
         None => ffi::listen_vsock(vm_protocol::PORT).context(|| "cannot listen on vsock")?,

@@ -11,6 +11,8 @@ use vm_protocol::spec::Mount;
 
 /// The type of a file system of the host.
 pub const SHARE: &str = "virtiofs";
+/// KiB that are read of a share ahead: as much as libkrun takes in one request.
+const READ_AHEAD_KIB: &str = "1024";
 
 /// A directory that paths are resolved in.
 #[derive(Debug)]
@@ -110,6 +112,14 @@ pub fn walk_into(mounts: &[Mount]) {
     }
 }
 
+/// Lets the kernel read more of a share at once. Each request leaves the virtual machine, and FUSE drops what it has read of a file when
+/// that is opened again, so that a program is read anew for each process that executes it. Without sysfs it stays as it is.
+fn read_ahead(share: &OwnedFd) {
+    let Ok(stat) = fstat(share) else { return };
+    let device = format!("{}:{}", rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+    let _ = std::fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), READ_AHEAD_KIB);
+}
+
 impl Root {
     /// Opens a directory as a root.
     pub fn open(path: &Path) -> Result<Self> {
@@ -183,6 +193,9 @@ impl Root {
                 data.as_c_str(),
             )
             .context(cannot)?;
+            if mount.kind == SHARE {
+                read_ahead(&self.find(path).context(cannot)?);
+            }
         }
         let Some(propagation) = options.propagation else { return Ok(()) };
         let target = self.find(path).context(cannot)?;

@@ -68,8 +68,8 @@ TEST_PACKAGES := $(RUN_PACKAGES) \
 	umoci \
 	util-linux \
 	zsh
-# QEMU, and what makes the disk of the emulated machine and strips the programs for it.
-VM_PACKAGES := binutils cpio e2fsprogs kmod mmdebstrap qemu-system-x86 util-linux xz-utils
+# What makes the emulated machine and its disk, and strips the programs for it.
+VM_PACKAGES := binutils cpio e2fsprogs kmod mmdebstrap util-linux xz-utils
 CONFORMANCE_PACKAGES := $(TEST_PACKAGES) golang-github-blang-semver-dev golang-github-google-uuid-dev \
 	golang-github-opencontainers-runtime-tools-dev golang-go patchelf $(VM_PACKAGES) \
 	$(SYSTEM_PACKAGES)

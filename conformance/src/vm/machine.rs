@@ -1,5 +1,6 @@
 //! A running machine: QEMU, and the line over which the agent in it takes jobs.
 
+use super::emulator;
 use super::image::{Image, archive};
 use crate::scratch;
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -64,7 +65,7 @@ impl Machine {
             .stdout(Stdio::piped())
             .stderr(fs::File::create(folder.path().join("qemu"))?)
             .spawn()
-            .context("cannot start QEMU: install Debian's package 'qemu-system-x86'")?;
+            .context("cannot start QEMU")?;
         let control = qemu.stdin.take().ok_or_else(|| anyhow!("QEMU has no input"))?;
         let output = qemu.stdout.take().ok_or_else(|| anyhow!("QEMU has no output"))?;
         let (sender, answers) = channel();
@@ -134,7 +135,7 @@ pub(super) fn shell(options: &Options) -> Result<()> {
     options.kernel.push("rig.shell".to_owned());
     let mut command = qemu(&image, folder.path(), &options)?;
     let status = command.args(["-serial", "mon:stdio", "-chardev", "null,id=control"]).status();
-    let status = status.context("cannot start QEMU: install Debian's package 'qemu-system-x86'")?;
+    let status = status.context("cannot start QEMU")?;
     if !status.success() {
         bail!("QEMU ended with {status}");
     }
@@ -145,7 +146,7 @@ pub(super) fn shell(options: &Options) -> Result<()> {
 fn qemu(image: &Image, folder: &Path, options: &Options) -> Result<Command> {
     fs::create_dir(folder.join("job"))?;
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig=KILL", "nice", "qemu-system-x86_64"]);
+    command.args(["--pdeathsig=KILL", "nice"]).args(emulator::arguments()?);
     // An AMD processor with virtualization: /dev/kvm of the guest runs ordinary guests.
     command.args(["-accel", "tcg", "-cpu", "EPYC,+svm,+npt", "-m", MEMORY]);
     command.args(["-nodefaults", "-no-reboot", "-display", "none"]);

@@ -1,6 +1,7 @@
 //! A machine with a kernel and a systemd of its own: every controller of cgroup v2, AppArmor, checkpoints, and KVM that
 //! can run guests. QEMU emulates it, so it needs nothing of the host's kernel.
 
+mod emulator;
 mod image;
 mod machine;
 mod script;

@@ -1,7 +1,7 @@
 #!/bin/sh
-# The linker of magikrun, called as cc: it puts the functions that the operations of a container execute side by side, so that they take
-# few pages of memory and few page faults. order.txt names them without the hashes that differ from build to build; a name that is
-# no longer there costs nothing. tools/order.py makes the list.
+# The linker of magikrun and magikrun-krun, called as cc: it puts the functions that the operations of a container execute side by side,
+# so that they take few pages of memory and few page faults. order.txt names them without the hashes that differ from build to build; a
+# name that is no longer there costs nothing. tools/order.py makes the list.
 set -eu
 here=${0%/*}
 output= previous=

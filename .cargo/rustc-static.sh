@@ -16,7 +16,9 @@ for arg in "$@"; do
     [ "$prev $arg" != "-C lto=fat" ] || ordered=yes
     prev=$arg
 done
-[ "$name:$type:$ordered" != magikrun:bin:yes ] || set -- "$@" "-Clinker=${0%/*}/ordered-cc.sh"
+case $name:$type:$ordered in
+    magikrun:bin:yes | magikrun_krun:bin:yes) set -- "$@" "-Clinker=${0%/*}/ordered-cc.sh" ;;
+esac
 # For tools/order.py, which needs the names of functions.
 [ -z "${MAGIKRUN_SYMBOLS:-}" ] || [ "$name:$type" != magikrun:bin ] || set -- "$@" -Cstrip=none
 # Its own entry point: src/bin/magikrun/ffi.rs.

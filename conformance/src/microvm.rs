@@ -25,11 +25,8 @@ const SYSTEM_FILES: [&str; 2] = ["magikrun-krun", "libkrun.so.1"];
 /// The tests that need it.
 pub(crate) const SYSTEM_TESTS: &str = "system::";
 /// What is measured: packages, and what of them is built.
-const MEASURED: [(&str, &[&str]); 3] = [
-    ("magikrun", &["--all-features"]),
-    ("magikrun-krun", &["--bins", "--example", "bare_krun"]),
-    ("vminit", &["--bins"]),
-];
+const MEASURED: [(&str, &[&str]); 3] =
+    [("magikrun", &[]), ("magikrun-krun", &["--bins", "--example", "bare_krun"]), ("vminit", &[])];
 /// Its programs.
 const MEASURED_PROGRAMS: [&str; 4] = ["magikrun", "magikrun-krun", "vminit", "bare_krun"];
 /// The guest's kernel, which the stable release does not have.
@@ -128,9 +125,9 @@ impl Programs {
         Ok(())
     }
 
-    /// Puts optimised programs into the place of those that are tested, beside one that is libkrun alone: what they cost is measured.
+    /// Puts what is released into the place of the programs that are tested, beside one that is libkrun alone: what they cost is measured.
     pub(crate) fn add_measured(&self) -> Result<()> {
-        let built = MEASURED.map(|(package, targets)| cargo::optimised(package, targets));
+        let built = MEASURED.map(|(package, targets)| cargo::released(package, targets));
         let built = built.into_iter().collect::<Result<Vec<_>>>()?.concat();
         MEASURED_PROGRAMS.iter().try_for_each(|name| self.add(name, &built))
     }

@@ -10,10 +10,6 @@ use std::process::Command;
 /// A program: the name of its target, and where it is.
 pub(crate) type Program = (String, PathBuf);
 
-/// Packages of the workspace that are in the programs, and how they are optimised in a release.
-const OPTIMISED: [(&str, &str); 4] =
-    [("magikrun", "3"), ("magikrun-krun", "3"), ("vm-protocol", "3"), ("vminit", "'z'")];
-
 /// Builds test programs of magikrun, and magikrun itself, with the features of `make test`: nothing is built a second time.
 pub(crate) fn tests(names: &[&str]) -> Result<Vec<Program>> {
     let arguments = names.iter().flat_map(|name| ["--test", name]);
@@ -29,15 +25,9 @@ pub(crate) fn package(name: &str, targets: &[&str]) -> Result<Vec<Program>> {
         .with_context(|| format!("cannot build '{name}'"))
 }
 
-/// Builds them with our own code optimised as in a release. What it depends on is that always, and the rest of a release, optimisation
-/// across all of it, takes as long as everything else together.
-pub(crate) fn optimised(name: &str, targets: &[&str]) -> Result<Vec<Program>> {
-    let settings = OPTIMISED.iter().flat_map(|(package, level)| {
-        let settings = [("opt-level", *level), ("debug-assertions", "false"), ("overflow-checks", "false")];
-        settings.map(|(name, value)| format!("--config=profile.dev.package.{package}.{name}={value}"))
-    });
-    let settings: Vec<_> = settings.collect();
-    package(name, &settings.iter().map(String::as_str).chain(targets.iter().copied()).collect::<Vec<_>>())
+/// Builds them as they are released.
+pub(crate) fn released(name: &str, targets: &[&str]) -> Result<Vec<Program>> {
+    package(name, &["--release"].iter().chain(targets).copied().collect::<Vec<_>>())
 }
 
 /// The program with a name.

@@ -47,8 +47,9 @@ pub fn make_first(
         let args = CloneArgs { flags, cgroup, sibling: false };
         ffi::clone3(&args, become_first).context(|| "cannot make a process")?
     };
-    let held = Held::of(child.pid)?;
-    ours.tell_go()?;
+    let held = Held::of(child.pid).and_then(|held| ours.tell_go().map(|()| held));
+    // It has our end of the channel too, and would wait for ever.
+    let held = held.inspect_err(|_| drop(ffi::pidfd_send_signal(&child.pidfd, libc::SIGKILL)))?;
     Ok((child, ours, held))
 }
 

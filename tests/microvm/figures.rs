@@ -17,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How often a microVM is booted.
-const BOOTS: usize = 3;
+const BOOTS: usize = 9;
 /// How often everything else is done.
 const ROUNDS: usize = 15;
 /// How long a guest may take to answer that it is ready.

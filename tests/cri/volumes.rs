@@ -102,9 +102,9 @@ fn passes_what_a_fifo_is_given(volume: &Volume<'_>, round: usize) {
     volume.ends(&late, &late_name, 9);
     volume.ends(&writes, &writes_name, 8);
     volume.says(&writes_name, "again\n");
-    [writes, late]
-        .iter()
-        .for_each(|container| drop(volume.cri.call::<Empty>("RemoveContainer", &id(container))));
+    for container in [&writes, &late] {
+        volume.cri.call::<Empty>("RemoveContainer", &id(container));
+    }
     assert!(!volume.folder().join("mine").exists(), "a volume was written to that is only read");
 }
 

@@ -5,7 +5,7 @@ use crate::console::Console;
 use crate::container::Container;
 use crate::failure::{Result, failure};
 use crate::ffi;
-use crate::held::Left;
+use crate::held::{self, Left};
 use crate::life::FLUSH;
 use crate::member::Member;
 use crate::mounts;
@@ -123,8 +123,7 @@ impl Guest {
         let over: Vec<_> = self.leaving.extract_if(.., |left| left.is_over()).collect();
         if !over.is_empty() {
             let shares = self.spec.mounts.iter().filter(|mount| mount.kind == mounts::SHARE);
-            let shares: Vec<_> = shares.map(|mount| mount.destination.clone()).collect();
-            over.into_iter().for_each(|left| left.let_go(&shares));
+            held::let_go(over, &shares.map(|mount| mount.destination.as_str()).collect::<Vec<_>>());
         }
     }
 

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use std::fs::File;
 use std::mem::ManuallyDrop;
 
-/// A mount namespace. Nothing else than [`Held::let_go`] ends it, for at the end of the machine nobody may.
+/// A mount namespace. Nothing else than [`let_go`] ends it, for at the end of the machine nobody may.
 #[derive(Debug)]
 pub struct Held(ManuallyDrop<File>);
 
@@ -22,16 +22,6 @@ impl Held {
         let path = format!("/proc/{pid}/ns/mnt");
         let file = File::open(&path).context(|| format!("cannot open '{path}'"))?;
         Ok(Self(ManuallyDrop::new(file)))
-    }
-
-    /// Ends it, after these shares have answered a question: the host answers in the order in which it is told. And one more question,
-    /// since the end of a file is told when what was still being read of it has come.
-    fn let_go(self, shares: &[String]) {
-        let flags = AtFlags::STATX_FORCE_SYNC | AtFlags::NO_AUTOMOUNT;
-        for share in shares.iter().chain(shares) {
-            let _ = statx(CWD, share.as_str(), flags, StatxFlags::BASIC_STATS);
-        }
-        drop(ManuallyDrop::into_inner(self.0));
     }
 }
 
@@ -49,11 +39,16 @@ impl Left {
     pub fn is_over(&self) -> bool {
         self.cgroup.as_ref().is_none_or(Cgroup::remove)
     }
+}
 
-    /// Ends its mounts, after these shares have answered.
-    pub fn let_go(self, shares: &[String]) {
-        self.mounts.let_go(shares);
+/// Ends the mounts of containers without processes, after these shares have answered a question: the host answers in the order in which it
+/// is told. And one more question, since the end of a file is told when what was still being read of it has come.
+pub fn let_go(over: Vec<Left>, shares: &[&str]) {
+    let flags = AtFlags::STATX_FORCE_SYNC | AtFlags::NO_AUTOMOUNT;
+    for share in shares.iter().chain(shares) {
+        let _ = statx(CWD, *share, flags, StatxFlags::BASIC_STATS);
     }
+    over.into_iter().for_each(|left| drop(ManuallyDrop::into_inner(left.mounts.0)));
 }
 
 #[cfg(test)]
@@ -68,7 +63,7 @@ mod tests {
         let path = format!("/proc/self/fd/{}", held.0.as_raw_fd());
         let own = std::fs::read_link("/proc/self/ns/mnt").ok();
         assert_eq!(std::fs::read_link(&path).ok(), own);
-        held.let_go(&["/".to_owned(), "/no/such/share".to_owned()]);
+        let_go(vec![Left { cgroup: None, mounts: held }], &["/", "/no/such/share"]);
         assert_ne!(std::fs::read_link(&path).ok(), own);
         Held::of(-1).unwrap_err();
     }

@@ -195,6 +195,9 @@ fn events_print_the_statistics_once_where_asked() {
     assert_eq!(event["data"]["pids"]["current"], 1);
     assert_eq!(event["data"]["memory"]["usage"]["limit"], 67_108_864);
     assert!(event["data"]["cpu"]["usage"]["total"].as_u64().is_some_and(|total| total > 0), "{event}");
+    let memory = &event["data"]["memory"];
+    let kills = memory.pointer("/oomControl/oom_kill").or_else(|| memory.pointer("/events/oom_kill"));
+    assert_eq!(kills, Some(&json!(0)), "{event}");
 }
 
 #[test]

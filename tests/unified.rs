@@ -2,7 +2,8 @@
 mod common;
 
 use common::{Output, Runtime, finish, poll};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::path::Path;
 use std::process::Command;
 
 /// Makes a view of `/sys/fs/cgroup` that is a cgroup v2, and runs its arguments in it.
@@ -34,7 +35,13 @@ fn a_container_lives_and_dies_in_one_cgroup() {
     let _ = call(&runtime, &["exec", id, "true"]).fails_with(255, &["cannot exec in a paused container"]);
     ok(&runtime, &["resume", id]);
     assert!(ok(&runtime, &["ps", "--format", "json", id]).stdout.contains(&runtime.pid(id).to_string()));
-    assert!(ok(&runtime, &["events", "--stats", id]).stdout.contains("\"type\":\"stats\""));
+    let event: Value = serde_json::from_str(&ok(&runtime, &["events", "--stats", id]).stdout).expect("JSON");
+    assert_eq!(event["type"], "stats");
+    if Path::new("/proc/pressure/cpu").exists() {
+        for resource in ["cpu", "memory", "blkio"] {
+            assert!(event["data"][resource]["psi"]["some"]["total"].is_u64(), "{event}");
+        }
+    }
     ok(&runtime, &["delete", "--force", id]);
     runtime.assert_nothing_left();
 }

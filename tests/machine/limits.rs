@@ -79,6 +79,11 @@ fn a_process_that_is_killed_for_want_of_memory_is_an_event() {
         .call(&["exec", &bundle.id, "dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"])
         .exits(137);
     events.wait_stdout("\"type\":\"oom\"");
+    let text = runtime.ok(&["events", "--stats", &bundle.id]).stdout;
+    let stats: Value = serde_json::from_str(&text).expect("JSON");
+    let memory = &stats["data"]["memory"];
+    let kills = memory.pointer("/oomControl/oom_kill").or_else(|| memory.pointer("/events/oom_kill"));
+    assert!(kills.and_then(Value::as_u64) >= Some(1), "{stats}");
     runtime.ok(&["delete", "--force", &bundle.id]);
     events.finish().success();
     runtime.assert_nothing_left();

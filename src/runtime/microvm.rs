@@ -76,6 +76,8 @@ pub fn stats_of(host: &Host, guest: &Guest, member: &str) -> Result<Stats> {
     // Without a limit it is the largest number, as elsewhere.
     stats.memory.usage.limit = if told.memory_limit == 0 { u64::MAX } else { told.memory_limit };
     stats.memory.usage.failcnt = told.oom_kills;
+    stats.memory.cache = told.memory_stat.get("file").copied().unwrap_or(0);
+    (stats.memory.raw, stats.memory.events) = (told.memory_stat, told.memory_events);
     (stats.pids.current, stats.pids.limit) = (told.pids, told.pids_limit);
     Ok(stats)
 }

@@ -114,6 +114,8 @@ impl Shared {
         let stats = self.pods.ok(&["stats", "--format", "json", &self.id]);
         let stats: serde_json::Value = serde_json::from_str(&stats).expect("statistics");
         assert_eq!(stats["idle"]["memory"]["usage"]["limit"], 32 << 20);
+        assert_eq!(stats["idle"]["memory"]["events"]["oom_kill"], 0, "{stats}");
+        assert!(stats["idle"]["memory"]["raw"]["inactive_file"].is_u64(), "{stats}");
         assert!(stats["idle"]["memory"]["usage"]["usage"].as_u64().is_some_and(|bytes| bytes > 0), "{stats}");
     }
 

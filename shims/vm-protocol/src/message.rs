@@ -255,6 +255,10 @@ pub struct Stats {
     pub memory_limit: u64,
     /// How often the limit made the kernel end a process.
     pub oom_kills: u64,
+    /// `memory.stat`, as it is.
+    pub memory_stat: BTreeMap<String, u64>,
+    /// `memory.events`, as it is.
+    pub memory_events: BTreeMap<String, u64>,
     /// Number of processes and threads.
     pub pids: u64,
     /// Limit of that number; 0 for none.

@@ -112,6 +112,8 @@ impl Cgroup {
             memory_peak: self.number("memory.peak"),
             memory_limit: self.number("memory.max"),
             oom_kills: self.oom_kills(),
+            memory_stat: fields(&self.text("memory.stat")),
+            memory_events: fields(&self.text("memory.events")),
             pids: self.number("pids.current"),
             pids_limit: self.number("pids.max"),
             read_bytes: sum(&io, "rbytes="),
@@ -120,13 +122,15 @@ impl Cgroup {
     }
 }
 
-/// The number after a name, in a file of lines `NAME NUMBER`.
+/// The numbers of a file of lines `NAME NUMBER`.
+fn fields(text: &str) -> BTreeMap<String, u64> {
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
+}
+
+/// One of them.
 fn field(text: &str, name: &str) -> u64 {
-    text.lines()
-        .filter_map(|line| line.split_once(' '))
-        .find(|(key, _)| *key == name)
-        .and_then(|(_, value)| value.parse().ok())
-        .unwrap_or(0)
+    fields(text).remove(name).unwrap_or(0)
 }
 
 /// The sum of all numbers after a prefix.
@@ -145,6 +149,8 @@ mod tests {
     fn numbers_are_found_by_their_names() {
         assert_eq!(field("usage_usec 12\nuser_usec 7\n", "user_usec"), 7);
         assert_eq!(field("oom 3\noom_kill 1\n", "oom_kill"), 1);
+        let all = fields("low 0\noom_kill 1\nhigh max\n");
+        assert_eq!(all, [("low".to_owned(), 0), ("oom_kill".to_owned(), 1)].into());
         assert_eq!(sum("254:0 rbytes=5 wbytes=1\n254:16 rbytes=7 wbytes=0\n", "rbytes="), 12);
     }
 }

@@ -93,8 +93,13 @@ fn pause_and_resume_change_the_status(containerd: &Containerd) {
 }
 
 fn the_metrics_of_a_task_are_read(containerd: &Containerd) {
-    containerd.detached(&["--memory-limit", "67108864"], "box", "sleep 600");
-    let metrics = containerd.metrics("box");
+    containerd.detached(&["--memory-limit", "67108864"], "box", "tail /dev/zero; exec sleep 600");
+    let metrics = poll("a process to be killed for want of memory", || {
+        let metrics = containerd.metrics("box");
+        let kills = metrics.pointer("/memory_oom_control/oom_kill");
+        let kills = kills.or_else(|| metrics.pointer("/memory_events/oom_kill"));
+        kills.and_then(Value::as_u64).is_some_and(|kills| kills >= 1).then_some(metrics)
+    });
     assert_eq!(
         metrics.pointer("/memory/usage/limit").or_else(|| metrics.pointer("/memory/usage_limit")),
         Some(&json!(67_108_864))

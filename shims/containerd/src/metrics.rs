@@ -8,7 +8,7 @@ use crate::error::{Context as _, Result};
 use crate::events::any;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// A line of `events`.
 #[derive(Deserialize)]
@@ -16,7 +16,7 @@ struct Event {
     data: Stats,
 }
 
-/// The part of the statistics of runc's contract that the messages have.
+/// The part of the statistics that the messages have: of runc's contract, and what our runtime adds to that.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Stats {
@@ -24,7 +24,8 @@ struct Stats {
     memory: Memory,
     pids: Pids,
     blkio: Blkio,
-    hugetlb: HashMap<String, Usage>,
+    hugetlb: BTreeMap<String, Usage>,
+    rdma: Rdma,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -32,6 +33,8 @@ struct Stats {
 struct Cpu {
     usage: CpuUsage,
     throttling: Throttling,
+    burst: Burst,
+    psi: Option<Psi>,
 }
 
 /// Nanoseconds.
@@ -52,9 +55,33 @@ struct Throttling {
     throttled_time: u64,
 }
 
-/// Bytes; `raw` is `memory.stat`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
+struct Burst {
+    periods: u64,
+    time: u64,
+}
+
+/// How long any process waited for something, and how long all did.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Psi {
+    some: Pressure,
+    full: Pressure,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Pressure {
+    avg10: f64,
+    avg60: f64,
+    avg300: f64,
+    total: u64,
+}
+
+/// Bytes; `raw` is `memory.stat`, and the last two are the files of these names, of one version each.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 struct Memory {
     cache: u64,
     usage: Usage,
@@ -63,12 +90,10 @@ struct Memory {
     #[serde(rename = "kernelTCP")]
     kernel_tcp: Usage,
     raw: HashMap<String, u64>,
-}
-
-impl Memory {
-    fn raw(&self, name: &str) -> u64 {
-        self.raw.get(name).copied().unwrap_or(0)
-    }
+    psi: Option<Psi>,
+    swap_only: Option<Usage>,
+    events: HashMap<String, u64>,
+    oom_control: HashMap<String, u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -92,6 +117,14 @@ struct Pids {
 struct Blkio {
     io_service_bytes_recursive: Vec<BlkioEntry>,
     io_serviced_recursive: Vec<BlkioEntry>,
+    #[serde(rename = "ioQueueRecursive")]
+    io_queued_recursive: Vec<BlkioEntry>,
+    io_service_time_recursive: Vec<BlkioEntry>,
+    io_wait_time_recursive: Vec<BlkioEntry>,
+    io_merged_recursive: Vec<BlkioEntry>,
+    io_time_recursive: Vec<BlkioEntry>,
+    sectors_recursive: Vec<BlkioEntry>,
+    psi: Option<Psi>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -103,60 +136,31 @@ struct BlkioEntry {
     value: u64,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Rdma {
+    current: Vec<RdmaEntry>,
+    limit: Vec<RdmaEntry>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RdmaEntry {
+    device: String,
+    hca_handles: u32,
+    hca_objects: u32,
+}
+
 /// The message for containerd, of the version that this host has.
 pub fn from_runtime(text: &str) -> Result<Any> {
     let event: Event = serde_json::from_str(text).context(|| "cannot read the runtime's statistics")?;
     Ok(if cgroup::is_unified() {
         any("io.containerd.cgroups.v2.Metrics", &v2::metrics(event.data))
     } else {
-        any("io.containerd.cgroups.v1.Metrics", &v1::metrics(event.data))
+        let partitions = std::fs::read_to_string("/proc/partitions").unwrap_or_default();
+        any("io.containerd.cgroups.v1.Metrics", &v1::metrics(event.data, &v1::devices(&partitions)))
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TEXT: &str = r#"{"type": "stats", "id": "box", "data": {
-        "cpu": {"usage": {"total": 3000, "kernel": 1000, "user": 2000, "percpu": [1, 2]},
-                "throttling": {"periods": 4, "throttledPeriods": 5, "throttledTime": 6000}},
-        "memory": {"cache": 7, "usage": {"limit": 8, "usage": 9, "max": 10, "failcnt": 11}, "swap": {"usage": 29, "limit": 18},
-                   "raw": {"total_inactive_file": 12, "inactive_file": 13, "anon": 14}},
-        "pids": {"current": 15, "limit": 16},
-        "blkio": {"ioServiceBytesRecursive": [{"major": 8, "minor": 1, "op": "Read", "value": 17}],
-                  "ioServicedRecursive": [{"major": 8, "minor": 1, "op": "Write", "value": 2}]},
-        "hugetlb": {"2MB": {"usage": 19, "max": 20}}}}"#;
-
-    fn stats() -> Stats {
-        serde_json::from_str::<Event>(TEXT).unwrap().data
-    }
-
-    #[test]
-    fn statistics_become_the_message_of_version_1() {
-        let metrics = v1::metrics(stats());
-        assert_eq!(metrics.cpu.usage.total, 3000);
-        assert_eq!(metrics.cpu.throttling.throttled_time, 6000);
-        assert_eq!((metrics.memory.usage.usage, metrics.memory.usage.limit), (9, 8));
-        assert_eq!(metrics.memory.total_inactive_file, 12);
-        assert_eq!((metrics.pids.current, metrics.pids.limit), (15, 16));
-        assert_eq!(metrics.blkio.io_service_bytes_recursive[0].value, 17);
-        assert_eq!((metrics.hugetlb[0].pagesize.as_str(), metrics.hugetlb[0].usage), ("2MB", 19));
-    }
-
-    #[test]
-    fn statistics_become_the_message_of_version_2() {
-        let metrics = v2::metrics(stats());
-        assert_eq!((metrics.cpu.usage_usec, metrics.cpu.throttled_usec), (3, 6));
-        assert_eq!((metrics.memory.usage, metrics.memory.usage_limit), (9, 8));
-        assert_eq!((metrics.memory.inactive_file, metrics.memory.anon), (13, 14));
-        assert_eq!((metrics.memory.swap_usage, metrics.memory.swap_limit), (20, 10));
-        let io = &metrics.io.usage[0];
-        assert_eq!((io.major, io.minor, io.rbytes, io.wios), (8, 1, 17, 2));
-    }
-
-    #[test]
-    fn what_is_missing_is_zero() {
-        let event: Event = serde_json::from_str(r#"{"data": {}}"#).unwrap();
-        assert_eq!(v1::metrics(event.data).pids.current, 0);
-    }
-}
+mod tests;

@@ -1,11 +1,25 @@
 //! The message for cgroups of version 1.
 
-use super::{BlkioEntry, Memory, Stats, Usage};
+use super::{Blkio, BlkioEntry, Memory, RdmaEntry, Stats, Usage};
 use containerd_shim_protos::cgroups::metrics as proto;
 use containerd_shim_protos::protobuf::MessageField;
+use std::collections::HashMap;
+
+/// Files of block devices, by their numbers.
+pub type Devices = HashMap<(u64, u64), String>;
+
+/// The devices of `/proc/partitions`.
+pub fn devices(partitions: &str) -> Devices {
+    let device = |line: &str| {
+        let mut words = line.split_whitespace();
+        let numbers = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some((numbers, format!("/dev/{}", words.nth(1)?)))
+    };
+    partitions.lines().filter_map(device).collect()
+}
 
 /// The message with what the runtime knows.
-pub fn metrics(stats: Stats) -> proto::Metrics {
+pub fn metrics(stats: Stats, devices: &Devices) -> proto::Metrics {
     let usage = proto::CPUUsage {
         total: stats.cpu.usage.total,
         kernel: stats.cpu.usage.kernel,
@@ -24,9 +38,9 @@ pub fn metrics(stats: Stats) -> proto::Metrics {
         throttling: MessageField::some(throttling),
         ..Default::default()
     };
-    let blkio = proto::BlkIOStat {
-        io_service_bytes_recursive: entries(stats.blkio.io_service_bytes_recursive),
-        io_serviced_recursive: entries(stats.blkio.io_serviced_recursive),
+    let rdma = proto::RdmaStat {
+        current: stats.rdma.current.into_iter().map(rdma).collect(),
+        limit: stats.rdma.limit.into_iter().map(rdma).collect(),
         ..Default::default()
     };
     let pids = proto::PidsStat { current: stats.pids.current, limit: stats.pids.limit, ..Default::default() };
@@ -42,20 +56,55 @@ pub fn metrics(stats: Stats) -> proto::Metrics {
         pids: MessageField::some(pids),
         cpu: MessageField::some(cpu),
         memory: MessageField::some(memory(&stats.memory)),
-        blkio: MessageField::some(blkio),
+        memory_oom_control: MessageField::some(oom_control(&stats.memory)),
+        blkio: MessageField::some(blkio(stats.blkio, devices)),
+        rdma: MessageField::some(rdma),
         ..Default::default()
     }
 }
 
-fn entries(entries: Vec<BlkioEntry>) -> Vec<proto::BlkIOEntry> {
+fn blkio(blkio: Blkio, devices: &Devices) -> proto::BlkIOStat {
     let entry = |entry: BlkioEntry| proto::BlkIOEntry {
         op: entry.op,
+        device: devices.get(&(entry.major, entry.minor)).cloned().unwrap_or_default(),
         major: entry.major,
         minor: entry.minor,
         value: entry.value,
         ..Default::default()
     };
-    entries.into_iter().map(entry).collect()
+    let entries = |list: Vec<BlkioEntry>| list.into_iter().map(entry).collect();
+    proto::BlkIOStat {
+        io_service_bytes_recursive: entries(blkio.io_service_bytes_recursive),
+        io_serviced_recursive: entries(blkio.io_serviced_recursive),
+        io_queued_recursive: entries(blkio.io_queued_recursive),
+        io_service_time_recursive: entries(blkio.io_service_time_recursive),
+        io_wait_time_recursive: entries(blkio.io_wait_time_recursive),
+        io_merged_recursive: entries(blkio.io_merged_recursive),
+        io_time_recursive: entries(blkio.io_time_recursive),
+        sectors_recursive: entries(blkio.sectors_recursive),
+        ..Default::default()
+    }
+}
+
+fn rdma(entry: RdmaEntry) -> proto::RdmaEntry {
+    proto::RdmaEntry {
+        device: entry.device,
+        hca_handles: entry.hca_handles,
+        hca_objects: entry.hca_objects,
+        ..Default::default()
+    }
+}
+
+/// Of a container in a microVM the file of version 2 is known in any case.
+fn oom_control(memory: &Memory) -> proto::MemoryOomControl {
+    let value =
+        |name: &str| memory.oom_control.get(name).or_else(|| memory.events.get(name)).copied().unwrap_or(0);
+    proto::MemoryOomControl {
+        oom_kill_disable: value("oom_kill_disable"),
+        under_oom: value("under_oom"),
+        oom_kill: value("oom_kill"),
+        ..Default::default()
+    }
 }
 
 fn entry(usage: &Usage) -> MessageField<proto::MemoryEntry> {
@@ -68,40 +117,55 @@ fn entry(usage: &Usage) -> MessageField<proto::MemoryEntry> {
     })
 }
 
+/// A number of `memory.stat`. Of a container in a microVM it has the name that version 2 gives it, which counts what is below too.
+fn raw(memory: &Memory, name: &str) -> u64 {
+    let other = match name.trim_start_matches("total_") {
+        "cache" => "file",
+        "rss" => "anon",
+        "rss_huge" => "anon_thp",
+        "mapped_file" => "file_mapped",
+        "dirty" => "file_dirty",
+        "writeback" => "file_writeback",
+        same => same,
+    };
+    memory.raw.get(name).or_else(|| memory.raw.get(other)).copied().unwrap_or(0)
+}
+
 fn memory(memory: &Memory) -> proto::MemoryStat {
+    let raw = |name: &str| raw(memory, name);
     proto::MemoryStat {
         cache: memory.cache,
-        rss: memory.raw("rss"),
-        rss_huge: memory.raw("rss_huge"),
-        mapped_file: memory.raw("mapped_file"),
-        dirty: memory.raw("dirty"),
-        writeback: memory.raw("writeback"),
-        pg_pg_in: memory.raw("pgpgin"),
-        pg_pg_out: memory.raw("pgpgout"),
-        pg_fault: memory.raw("pgfault"),
-        pg_maj_fault: memory.raw("pgmajfault"),
-        inactive_anon: memory.raw("inactive_anon"),
-        active_anon: memory.raw("active_anon"),
-        inactive_file: memory.raw("inactive_file"),
-        active_file: memory.raw("active_file"),
-        unevictable: memory.raw("unevictable"),
-        hierarchical_memory_limit: memory.raw("hierarchical_memory_limit"),
-        hierarchical_swap_limit: memory.raw("hierarchical_memsw_limit"),
-        total_cache: memory.raw("total_cache"),
-        total_rss: memory.raw("total_rss"),
-        total_rss_huge: memory.raw("total_rss_huge"),
-        total_mapped_file: memory.raw("total_mapped_file"),
-        total_dirty: memory.raw("total_dirty"),
-        total_writeback: memory.raw("total_writeback"),
-        total_pg_pg_in: memory.raw("total_pgpgin"),
-        total_pg_pg_out: memory.raw("total_pgpgout"),
-        total_pg_fault: memory.raw("total_pgfault"),
-        total_pg_maj_fault: memory.raw("total_pgmajfault"),
-        total_inactive_anon: memory.raw("total_inactive_anon"),
-        total_active_anon: memory.raw("total_active_anon"),
-        total_inactive_file: memory.raw("total_inactive_file"),
-        total_active_file: memory.raw("total_active_file"),
-        total_unevictable: memory.raw("total_unevictable"),
+        rss: raw("rss"),
+        rss_huge: raw("rss_huge"),
+        mapped_file: raw("mapped_file"),
+        dirty: raw("dirty"),
+        writeback: raw("writeback"),
+        pg_pg_in: raw("pgpgin"),
+        pg_pg_out: raw("pgpgout"),
+        pg_fault: raw("pgfault"),
+        pg_maj_fault: raw("pgmajfault"),
+        inactive_anon: raw("inactive_anon"),
+        active_anon: raw("active_anon"),
+        inactive_file: raw("inactive_file"),
+        active_file: raw("active_file"),
+        unevictable: raw("unevictable"),
+        hierarchical_memory_limit: raw("hierarchical_memory_limit"),
+        hierarchical_swap_limit: raw("hierarchical_memsw_limit"),
+        total_cache: raw("total_cache"),
+        total_rss: raw("total_rss"),
+        total_rss_huge: raw("total_rss_huge"),
+        total_mapped_file: raw("total_mapped_file"),
+        total_dirty: raw("total_dirty"),
+        total_writeback: raw("total_writeback"),
+        total_pg_pg_in: raw("total_pgpgin"),
+        total_pg_pg_out: raw("total_pgpgout"),
+        total_pg_fault: raw("total_pgfault"),
+        total_pg_maj_fault: raw("total_pgmajfault"),
+        total_inactive_anon: raw("total_inactive_anon"),
+        total_active_anon: raw("total_active_anon"),
+        total_inactive_file: raw("total_inactive_file"),
+        total_active_file: raw("total_active_file"),
+        total_unevictable: raw("total_unevictable"),
         usage: entry(&memory.usage),
         swap: entry(&memory.swap),
         kernel: entry(&memory.kernel),

@@ -5,7 +5,7 @@
 //! for as long as somebody may still claim them.
 
 use crate::error::{Context as _, Result};
-use rustix::process::{WaitOptions, WaitStatus};
+use rustix::process::{WaitId, WaitIdOptions, WaitOptions, WaitStatus};
 use std::collections::HashMap;
 use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -85,6 +85,13 @@ impl Reaper {
         Ok(reaper)
     }
 
+    /// The one for all tests, which are threads of one process.
+    #[cfg(test)]
+    pub fn shared() -> Arc<Self> {
+        static SHARED: std::sync::OnceLock<Arc<Reaper>> = std::sync::OnceLock::new();
+        Arc::clone(SHARED.get_or_init(|| Self::start().unwrap()))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -92,8 +99,8 @@ impl Reaper {
     fn run(&self) {
         let mut seen = 0;
         loop {
-            match rustix::process::wait(WaitOptions::empty()) {
-                Ok(Some((pid, status))) => self.ended(pid.as_raw_nonzero().get(), Exit::from_wait(status)),
+            match rustix::process::waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+                Ok(Some(_)) => self.reap(),
                 Err(rustix::io::Errno::CHILD) => {
                     // Without children there are no orphans either: wait until one is started.
                     let table = self.lock();
@@ -105,8 +112,11 @@ impl Reaper {
         }
     }
 
-    fn ended(&self, pid: i32, exit: Exit) {
+    /// Reaps a child, if it is still there: one that could not execute its program is reaped by who started it, who has the lock until then.
+    fn reap(&self) {
         let mut table = self.lock();
+        let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) else { return };
+        let (pid, exit) = (pid.as_raw_nonzero().get(), Exit::from_wait(status));
         let handler = table.handlers.remove(&pid);
         if handler.is_none() && table.births > 0 {
             table.unclaimed.insert(pid, exit);
@@ -120,7 +130,8 @@ impl Reaper {
     /// Starts a command; how it ends comes through the channel. Do not wait for the child by other means.
     pub fn spawn(&self, command: &mut Command) -> std::io::Result<(Child, Receiver<Exit>)> {
         let (sender, receiver) = sync_channel(1);
-        // The lock keeps the thread from telling of the child's end before anybody is listening.
+        // The lock keeps the thread from telling of the child's end before anybody is listening, and from reaping it before that is done
+        // here, where its program cannot be executed.
         let mut table = self.lock();
         let child = command.spawn()?;
         let handler = Box::new(move |exit| {
@@ -156,10 +167,23 @@ impl Reaper {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::process::CommandExt as _;
+
+    #[test]
+    fn programs_that_cannot_be_executed_are_errors() {
+        let reaper = Reaper::shared();
+        let user = rustix::process::getuid().as_raw();
+        for _ in 0..300 {
+            // With a user the library forks, as it always does where it is static, and waits for the child itself.
+            let mut command = Command::new("/nowhere");
+            let error = reaper.spawn(command.uid(user)).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+        }
+    }
 
     #[test]
     fn commands_and_orphans_are_reaped_and_told_of() {
-        let reaper = Reaper::start().unwrap();
+        let reaper = Reaper::shared();
         let (_child, end) = reaper.spawn(Command::new("sh").args(["-c", "exit 3"])).unwrap();
         assert_eq!(end.recv().unwrap().status, 3);
         // The shell leaves a process behind, which becomes our child, and is dead before it is claimed. A shell that lived longer would

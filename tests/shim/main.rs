@@ -4,6 +4,7 @@ mod common;
 mod deaths;
 mod events;
 mod load;
+mod rootfs;
 mod streams;
 
 use common::{Containerd, Engine, Running, Shim, finish, poll, start, wait_dead};

@@ -81,7 +81,7 @@ impl Container {
         options.save(&bundle)?;
         let config = Config::read(&bundle)?;
         bundle::complete(&bundle, &config, Additions { backend: &options.backend, files })?;
-        let rootfs = rootfs::mount(&request.rootfs, &bundle.join("rootfs"))?;
+        let rootfs = rootfs::mount(&shim.reaper, &request.rootfs, &bundle.join("rootfs"))?;
         let wanted = Wanted {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),

@@ -45,6 +45,10 @@ fn main() -> ExitCode {
     if first == sandbox::BECOME_SANDBOX {
         return sandbox::become_sandbox().map_or_else(|e| failure(&e), |()| ExitCode::SUCCESS);
     }
+    if first == rootfs::BECOME_USER_NAMESPACE {
+        rootfs::become_user_namespace();
+        return ExitCode::SUCCESS;
+    }
     let flags = match flags::parse(std::env::args_os()) {
         Ok(flags) => flags,
         Err(e) => {

@@ -11,6 +11,7 @@ mod pod;
 
 use crate::bundle::SharedFile;
 use crate::error::{Context as _, Error, Result};
+use crate::reaper::Reaper;
 use crate::rootfs::{self, Mounted};
 use containerd_shim_protos::sandbox_api::CreateSandboxRequest;
 use pod::Pod;
@@ -35,7 +36,7 @@ pub struct Sandbox {
 
 impl Sandbox {
     /// Makes the bundle of a sandbox in the directory that containerd has made for it.
-    pub fn prepare(request: &CreateSandboxRequest) -> Result<Self> {
+    pub fn prepare(reaper: &Reaper, request: &CreateSandboxRequest) -> Result<Self> {
         if !request.rootfs.is_empty() {
             return Err(Error::invalid("a sandbox with a root file system of its own is not supported"));
         }
@@ -47,7 +48,7 @@ impl Sandbox {
         std::fs::create_dir_all(&root).context(|| format!("cannot make '{}'", root.display()))?;
         let path = bundle.join("config.json");
         std::fs::write(&path, config.to_string()).context(|| format!("cannot write '{}'", path.display()))?;
-        let (files, shm) = files::make(&bundle, &pod)?;
+        let (files, shm) = files::make(reaper, &bundle, &pod)?;
         let (id, created) = (request.sandbox_id.clone(), SystemTime::now());
         Ok(Self { id, bundle, files, created, _shm: shm })
     }

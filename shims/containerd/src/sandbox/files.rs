@@ -3,6 +3,7 @@
 use super::pod::Pod;
 use crate::bundle::SharedFile;
 use crate::error::{Context as _, Result};
+use crate::reaper::Reaper;
 use crate::rootfs::{self, Mounted};
 use containerd_shim_protos::types::mount::Mount;
 use std::iter;
@@ -14,7 +15,7 @@ pub const SHM: &str = "shm";
 const SHM_OPTIONS: [&str; 5] = ["nosuid", "nodev", "noexec", "mode=1777", "size=65536k"];
 
 /// Makes the files, and mounts shared memory if the pod has its own.
-pub fn make(bundle: &Path, pod: &Pod) -> Result<(Vec<SharedFile>, Option<Mounted>)> {
+pub fn make(reaper: &Reaper, bundle: &Path, pod: &Pod) -> Result<(Vec<SharedFile>, Option<Mounted>)> {
     let write = |name: &str, at: &'static str, text: &str| -> Result<SharedFile> {
         let path = bundle.join(name);
         std::fs::write(&path, text).context(|| format!("cannot write '{}'", path.display()))?;
@@ -39,7 +40,7 @@ pub fn make(bundle: &Path, pod: &Pod) -> Result<(Vec<SharedFile>, Option<Mounted
         options: SHM_OPTIONS.map(str::to_owned).to_vec(),
         ..Mount::default()
     };
-    let mounted = rootfs::mount(&[mount], &shm)?;
+    let mounted = rootfs::mount(reaper, &[mount], &shm)?;
     files.push(SharedFile { source: shm, destination: "/dev/shm" });
     Ok((files, Some(mounted)))
 }

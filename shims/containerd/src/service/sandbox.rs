@@ -75,7 +75,7 @@ impl Service {
         if let Some(other) = &*sandbox {
             return Err(Error::already_exists(format!("sandbox {}", other.id)));
         }
-        let new = Sandbox::prepare(request)?;
+        let new = Sandbox::prepare(&self.shim.reaper, request)?;
         let task = CreateTaskRequest {
             id: new.id.clone(),
             bundle: new.bundle.display().to_string(),

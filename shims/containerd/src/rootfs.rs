@@ -1,5 +1,6 @@
 //! Mounting the root file system that containerd's snapshotter describes.
 
+mod helper;
 mod idmap;
 mod layers;
 mod options;
@@ -63,6 +64,9 @@ pub fn mount(reaper: &Reaper, mounts: &[Mount], target: &Path) -> Result<Mounted
 
 fn mount_one(reaper: &Reaper, mount: &Mount, root: &Path) -> Result<()> {
     let target = inside(root, &mount.target)?;
+    if let Some((program, name)) = helper::find(&mount.type_) {
+        return helper::mount(reaper, program, name, mount, &target);
+    }
     let options = Options::parse(&mount.options)?;
     match &options.ids {
         None => options.mount(&mount.type_, &mount.source, &target)?,

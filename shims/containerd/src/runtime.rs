@@ -57,7 +57,13 @@ impl MemoryFile {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
     }
 
-    fn text(&self) -> String {
+    /// Where a process writes to it; all write at the same place.
+    pub fn writer(&self) -> Result<Stdio> {
+        self.0.try_clone().map(Stdio::from).context(|| "cannot copy a descriptor")
+    }
+
+    /// What is in it.
+    pub fn text(&self) -> String {
         let mut bytes = Vec::new();
         let _ = (&self.0).rewind().and_then(|()| (&self.0).read_to_end(&mut bytes));
         String::from_utf8_lossy(&bytes).into_owned()

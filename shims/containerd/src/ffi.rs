@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
+use std::fs::File;
 use std::io::{Error, Result};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
@@ -32,3 +33,59 @@ pub fn map_ids(tree: &OwnedFd, namespace: &OwnedFd, recursive: bool) -> Result<(
     };
     if result == 0 { Ok(()) } else { Err(Error::last_os_error()) }
 }
+
+/// `LOOP_CTL_GET_FREE` and `LOOP_CONFIGURE` of the kernel's `loop.h`.
+const GET_FREE: libc::Ioctl = 0x4C82;
+const CONFIGURE: libc::Ioctl = 0x4C0A;
+/// Its flags.
+const READ_ONLY: u32 = 1;
+const AUTOCLEAR: u32 = 4;
+const DIRECT_IO: u32 = 16;
+
+/// `struct loop_config` of the kernel, with `struct loop_info64` in it.
+#[repr(C)]
+#[derive(Default)]
+struct LoopConfig {
+    backing: u32,
+    block_size: u32,
+    /// Device, inode, device number, offset and size limit.
+    place: [u64; 5],
+    number: u32,
+    encryption: [u32; 2],
+    flags: u32,
+    /// The name of the file, for whoever looks; a null byte is its end.
+    name: [[u8; 32]; 2],
+    encryption_name: [[u8; 32]; 2],
+    encryption_key: [u8; 32],
+    init: [u64; 2],
+    reserved: [u64; 8],
+}
+
+/// The number of a loop device that is free now.
+pub fn free_loop_device(control: &File) -> Result<u32> {
+    // SAFETY: this request takes no argument.
+    let number = unsafe { libc::ioctl(control.as_raw_fd(), GET_FREE) };
+    u32::try_from(number).map_err(|_| Error::last_os_error())
+}
+
+/// Makes a loop device that is free one of a file, until nobody has it open or mounted. The name is what others are told.
+pub fn configure_loop_device(
+    device: &File,
+    file: &File,
+    name: &str,
+    read_only: bool,
+    direct: bool,
+) -> Result<()> {
+    let mut config = LoopConfig { backing: file.as_raw_fd().cast_unsigned(), ..LoopConfig::default() };
+    let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+    config.flags = AUTOCLEAR | flag(read_only, READ_ONLY) | flag(direct, DIRECT_IO);
+    let places = config.name.as_flattened_mut();
+    let last = places.len() - 1;
+    places[..last].iter_mut().zip(name.bytes()).for_each(|(place, byte)| *place = byte);
+    // SAFETY: the request reads a structure of the kernel's layout (its size is asserted below) during the call only.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), CONFIGURE, &raw const config) };
+    if result == 0 { Ok(()) } else { Err(Error::last_os_error()) }
+}
+
+// The size of `struct loop_config`, on all architectures.
+const _: () = assert!(size_of::<LoopConfig>() == 304);

@@ -3,6 +3,7 @@
 mod helper;
 mod idmap;
 mod layers;
+mod loop_device;
 mod options;
 mod user_namespace;
 
@@ -10,7 +11,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::reaper::Reaper;
 use containerd_shim_protos::types::mount::Mount;
 use options::Options;
-use rustix::mount::UnmountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
 
@@ -68,11 +69,20 @@ fn mount_one(reaper: &Reaper, mount: &Mount, root: &Path) -> Result<()> {
         return helper::mount(reaper, program, name, mount, &target);
     }
     let options = Options::parse(&mount.options)?;
+    // It stays open until it is mounted, as it would go away before.
+    let device = match options.loop_device {
+        None => None,
+        Some(wanted) => {
+            let read_only = options.flags.contains(MountFlags::RDONLY);
+            Some(loop_device::attach(&mount.source, wanted, read_only)?)
+        }
+    };
+    let source = device.as_ref().map_or(mount.source.as_str(), |device| &device.path);
     match &options.ids {
-        None => options.mount(&mount.type_, &mount.source, &target)?,
+        None => options.mount(&mount.type_, source, &target)?,
         Some(mappings) => {
             let namespace = user_namespace::make(reaper, mappings)?;
-            idmap::mount(&options, &mount.type_, &mount.source, &target, &namespace)?;
+            idmap::mount(&options, &mount.type_, source, &target, &namespace)?;
         }
     }
     if !options.propagation.is_empty() {

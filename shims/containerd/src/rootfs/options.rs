@@ -18,8 +18,17 @@ pub struct Options {
     pub data: Vec<String>,
     /// The ids that those of the files become.
     pub ids: Option<Mappings>,
+    /// The source is a file, and a loop device is made of it.
+    pub loop_device: Option<LoopDevice>,
     /// What is mounted there already is changed.
     remount: bool,
+}
+
+/// What a loop device is to be like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoopDevice {
+    /// It goes past the page cache of the file.
+    pub direct: bool,
 }
 
 impl Options {
@@ -30,6 +39,7 @@ impl Options {
             propagation: MountPropagationFlags::empty(),
             data: Vec::new(),
             ids: None,
+            loop_device: None,
             remount: false,
         };
         let [mut uids, mut gids] = [None; 2];
@@ -37,7 +47,7 @@ impl Options {
             match option.as_str() {
                 "private" => parsed.propagation = MountPropagationFlags::PRIVATE,
                 "remount" => parsed.remount = true,
-                "loop" => return Err(Error::invalid("loop devices are not supported")),
+                "loop" => parsed.loop_device = Some(LoopDevice { direct: false }),
                 "defaults" => {}
                 option => {
                     if let Some(map) = option.strip_prefix("uidmap=") {
@@ -58,6 +68,11 @@ impl Options {
             // Half of it would give the files to the wrong group or user.
             _ => return Err(Error::invalid("only one of the options 'uidmap' and 'gidmap' is there")),
         };
+        if let Some(device) = &mut parsed.loop_device {
+            let count = parsed.data.len();
+            parsed.data.retain(|option| option != "direct-io");
+            device.direct = parsed.data.len() < count;
+        }
         Ok(parsed)
     }
 
@@ -158,5 +173,14 @@ mod tests {
         let error = parse("uidmap=0:100000:65536").unwrap_err().to_string();
         assert!(error.contains("only one of"), "{error}");
         assert!(parse("uidmap=0:1 gidmap=0:1:1").is_err());
+    }
+
+    #[test]
+    fn direct_io_is_an_option_of_a_loop_device() {
+        let parsed = parse("direct-io loop ro discard").unwrap();
+        assert_eq!(parsed.loop_device, Some(LoopDevice { direct: true }));
+        assert_eq!(parsed.data, ["discard"]);
+        let parsed = parse("direct-io").unwrap();
+        assert_eq!((parsed.loop_device, parsed.data), (None, vec!["direct-io".to_owned()]));
     }
 }

@@ -1,6 +1,7 @@
 use super::*;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
 use tempfile::TempDir;
 
 /// Ids as a container with a user namespace has them.
@@ -137,4 +138,49 @@ fn without_mappings_owners_are_those_on_the_disk() {
     let folder = Folder::new();
     let _mounted = folder.mount(folder.overlay(&["one", "two"])).unwrap();
     assert_eq!([folder.owner("rootfs/first"), folder.owner("rootfs/second")], [(0, 0), (7, 8)]);
+}
+
+/// The loop devices of a file.
+fn devices(file: &Path) -> Vec<String> {
+    let entries = fs::read_dir("/sys/block").unwrap().map(|entry| entry.unwrap().path());
+    let of_file = |device: &PathBuf| {
+        let backing = fs::read_to_string(device.join("loop/backing_file")).unwrap_or_default();
+        backing.trim_end() == file.to_str().unwrap()
+    };
+    entries.filter(of_file).map(|device| device.display().to_string()).collect()
+}
+
+#[test]
+fn a_file_is_mounted_by_a_loop_device_that_goes_away() {
+    if !Path::new("/dev/loop-control").exists() {
+        eprintln!("unsupported: loop devices");
+        return;
+    }
+    let folder = Folder::new();
+    let disk = folder.at("disk");
+    fs::File::create(&disk).unwrap().set_len(4 << 20).unwrap();
+    let mut command = Command::new("mkfs.ext4");
+    command.args(["-q", "-d", &folder.text("two")]).arg(&disk);
+    let (_child, end) = Reaper::shared().spawn(&mut command).expect("mkfs.ext4");
+    assert_eq!(end.recv().unwrap().status, 0);
+    let error = folder.mount(mount_of("ext4", &folder.text("none"), &["loop"])).map(drop).unwrap_err();
+    assert!(error.to_string().contains("none': no such file or directory"), "{error}");
+
+    for (options, owner) in
+        [(&["loop", "rw"][..], (7, 8)), (&["loop", "ro", MAPPED[0], MAPPED[1]], (100_007, 200_008))]
+    {
+        let mounted = folder.mount(mount_of("ext4", disk.to_str().unwrap(), options)).unwrap();
+        let devices = devices(&disk);
+        assert_eq!(devices.len(), 1, "{devices:?}");
+        let read_only = fs::read_to_string(format!("{}/ro", devices[0])).unwrap();
+        assert_eq!(read_only.trim() == "1", options.contains(&"ro"));
+        assert_eq!(folder.owner("rootfs/second"), owner);
+        drop(mounted);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !self::devices(&disk).is_empty() {
+            assert!(std::time::Instant::now() < deadline, "the device is still there");
+            std::thread::yield_now();
+        }
+    }
+    assert_eq!(folder.mounts(), Vec::<String>::new());
 }

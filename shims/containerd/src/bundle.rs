@@ -44,9 +44,10 @@ pub struct Additions<'a> {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct Linux {
     namespaces: Vec<Namespace>,
+    cgroups_path: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -87,6 +88,13 @@ impl Config {
     /// Whether the end of the first process leaves the others alive: without a pid namespace of its own.
     pub fn shares_pids(&self) -> bool {
         !self.linux.namespaces.iter().any(|namespace| namespace.kind == "pid" && namespace.path.is_empty())
+    }
+
+    /// Whether the cgroup is named as a unit of systemd: a slice, a prefix and a name. The CRI does so for pods below a slice, and not every
+    /// containerd hands an option on that says it.
+    pub fn names_unit(&self) -> bool {
+        let parts: Vec<&str> = self.linux.cgroups_path.split(':').collect();
+        parts.len() == 3 && parts[0].ends_with(".slice") && !parts[2].is_empty()
     }
 
     /// Whether the backend of the runtime's options applies: not if the container says otherwise, nor to one that holds a pod's
@@ -162,6 +170,18 @@ mod tests {
         assert!(!shares(r#"{"type": "pid"}"#));
         assert!(shares(r#"{"type": "pid", "path": "/proc/1/ns/pid"}"#));
         assert!(shares(r#"{"type": "network"}"#));
+    }
+
+    #[test]
+    fn a_slice_a_prefix_and_a_name_are_for_systemd() {
+        let of = |path: &str| config(&format!(r#"{{"linux": {{"cgroupsPath": "{path}"}}}}"#)).names_unit();
+        assert!(of("kubepods-besteffort-podx.slice:cri-containerd:0a"));
+        for path in
+            ["", "/kubepods/podx/0a", "/a.slice/0a", "a:b:c", "a.slice:b", "a.slice:b:", "a.slice:b:c:d"]
+        {
+            assert!(!of(path), "{path}");
+        }
+        assert!(!config("{}").names_unit());
     }
 
     #[test]

@@ -74,12 +74,13 @@ impl Container {
     pub fn create(
         shim: &Arc<Shim>,
         request: &CreateTaskRequest,
-        options: Options,
+        mut options: Options,
         files: &[SharedFile],
     ) -> Result<Arc<Self>> {
         let bundle = PathBuf::from(&request.bundle);
-        options.save(&bundle)?;
         let config = Config::read(&bundle)?;
+        options.systemd_cgroup |= config.names_unit();
+        options.save(&bundle)?;
         bundle::complete(&bundle, &config, Additions { backend: &options.backend, files })?;
         let rootfs = rootfs::mount(&shim.reaper, &request.rootfs, &bundle.join("rootfs"))?;
         let wanted = Wanted {

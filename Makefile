@@ -181,6 +181,7 @@ install: build install-built
 # Installs what is built already.
 install-built:
 	install -D -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/magikrun
+	ln -sf magikrun $(DESTDIR)$(PREFIX)/bin/magikrun-wasm
 	install -D -m 0755 $(SHIM) $(DESTDIR)$(PREFIX)/bin/containerd-shim-magikrun-v2
 	for backend in wasm krun; do \
 		ln -sf containerd-shim-magikrun-v2 $(DESTDIR)$(PREFIX)/bin/containerd-shim-magikrun-$$backend-v2; \

@@ -106,6 +106,7 @@ fn the_debian_package_is_the_same_twice_installs_and_leaves_nothing() {
     let files = installed(host.path());
     for expected in [
         "usr/bin/magikrun f 755",
+        "usr/bin/magikrun-wasm l 777",
         "usr/bin/containerd-shim-magikrun-v2 f 755",
         "usr/bin/containerd-shim-magikrun-wasm-v2 l 777",
         "usr/bin/containerd-shim-magikrun-krun-v2 l 777",
@@ -162,7 +163,7 @@ fn the_package_of_the_release_installs_programs_that_run() {
     };
     let version = env!("CARGO_PKG_VERSION");
     assert!(said.contains(&format!("/magikrun_{version}_")), "{said}");
-    for program in ["magikrun", "krun"] {
+    for program in ["magikrun", "magikrun-wasm", "krun"] {
         assert_eq!(says(program, &["--version"]).lines().next().unwrap().rsplit(' ').next(), Some(version));
     }
     for shim in [

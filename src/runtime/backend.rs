@@ -73,6 +73,7 @@ fn wanted<'a>(annotation: &impl Fn(&str) -> Option<&'a str>, called: &str) -> Re
     }
     Ok(Wanted::Backend(match called.rsplit('/').next() {
         Some("krun" | "magikrun-krun") => Backend::Krun,
+        Some("magikrun-wasm") => Backend::Wasm,
         _ => Backend::Native,
     }))
 }
@@ -131,11 +132,20 @@ mod tests {
     }
 
     #[test]
-    fn a_link_with_the_name_of_the_microvm_backend_asks_for_it() {
-        for called in ["krun", "/usr/bin/krun", "/usr/libexec/magikrun-krun"] {
-            assert_eq!(decide(&[], called, false).unwrap(), Backend::Krun);
+    fn a_link_with_the_name_of_a_backend_asks_for_it() {
+        for (called, backend) in [
+            ("krun", Backend::Krun),
+            ("/usr/bin/krun", Backend::Krun),
+            ("/usr/libexec/magikrun-krun", Backend::Krun),
+            ("magikrun-wasm", Backend::Wasm),
+            ("/usr/bin/magikrun-wasm", Backend::Wasm),
+            ("/opt/magikrun-wasm/magikrun", Backend::Native),
+        ] {
+            assert_eq!(decide(&[], called, false).unwrap(), backend, "{called}");
             assert_eq!(decide(&[(OURS, "native")], called, false).unwrap(), Backend::Native);
         }
+        let sandbox = ("io.kubernetes.cri-o.ContainerType", "sandbox");
+        assert_eq!(decide(&[sandbox], "/usr/bin/magikrun-wasm", false).unwrap(), Backend::Native);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is written for each engine.
+//! What is written for podman.
 
 use super::plan::NAME;
 
@@ -29,28 +29,4 @@ fn list(key: &str, own: &[&str], others: &[String]) -> String {
         words.push(NAME.to_owned());
     }
     format!("{words:?}")
-}
-
-/// containerd's config.toml: with our shim if it is there, else with runc's and this program for runc. `alone`: nobody else sets
-/// runtimes. containerd knows runc by itself only as long as nobody sets any, and its default would be missing.
-pub fn containerd(plugin: &str, runtime: &str, with_shim: bool, alone: bool) -> String {
-    let table = |name: &str, kind: &str| {
-        format!("[plugins.{plugin:?}.containerd.runtimes.{name}]\nruntime_type = {kind:?}\n")
-    };
-    let runc = if alone { table("runc", "io.containerd.runc.v2") + "\n" } else { String::new() };
-    if with_shim {
-        return runc + &table(NAME, "io.containerd.magikrun.v2");
-    }
-    let ours = table(NAME, "io.containerd.runc.v2");
-    format!(
-        "{runc}{ours}\n[plugins.{plugin:?}.containerd.runtimes.{NAME}.options]\nBinaryName = {runtime:?}\n"
-    )
-}
-
-/// CRI-O's crio.conf(5).
-pub fn crio(runtime: &str) -> String {
-    format!(
-        "[crio.runtime.runtimes.{NAME}]\nruntime_path = {runtime:?}\nruntime_type = \"oci\"\n\
-         runtime_root = \"/run/magikrun\"\n"
-    )
 }

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod file;
+mod handlers;
 mod marked;
 mod plan;
 #[cfg(test)]
@@ -127,16 +128,19 @@ fn change(engine: Engine, places: &Places, now: Option<&str>, undo: bool) -> Res
     match (engine, undo) {
         (Engine::Podman | Engine::Crio, true) => plan::undo_own_file(now),
         (Engine::Podman, false) => plan::own_file(now, &bodies::podman(runtime, &podman_files(places)?)),
-        (Engine::Crio, false) => plan::own_file(now, &bodies::crio(runtime)),
+        (Engine::Crio, false) => plan::own_file(now, &handlers::crio(&found(places))),
         (Engine::Containerd, true) => plan::undo_containerd(now),
         (Engine::Containerd, false) => {
-            let shim = Path::new(runtime).with_file_name("containerd-shim-magikrun-v2");
-            let shim = places.at(&shim.to_string_lossy()).exists();
-            plan::containerd(now, |plugin, alone| bodies::containerd(plugin, runtime, shim, alone))
+            let handlers = found(places);
+            plan::containerd(now, |found| handlers::containerd(found, &handlers))
         }
         (Engine::Docker, true) => plan::undo_docker(now),
         (Engine::Docker, false) => plan::docker(now, runtime),
     }
+}
+
+fn found(places: &Places) -> Vec<handlers::Handler> {
+    handlers::find(&places.runtime, |path| places.at(&path.to_string_lossy()).exists())
 }
 
 /// The files that podman reads before ours, in their order.

@@ -1,5 +1,6 @@
 //! What a file of an engine's configuration becomes: pure, from what it holds now.
 
+use super::handlers::{self, Found};
 use super::marked::{Split, mark, split};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use serde_json::{Value, json};
@@ -54,32 +55,37 @@ fn containerd_plugin(document: &toml::Table) -> Result<&'static str> {
     }
 }
 
-/// containerd's config.toml gets a block at its end. `body` makes it, for a plugin and whether nobody else sets runtimes.
+/// containerd's config.toml gets a block at its end, which `body` makes.
 ///
 /// A file that it imports would not do: containerd 1.x takes the whole section of a plugin from the last file that has it, so
 /// what the operator set for runc would be lost.
-pub fn containerd(now: Option<&str>, body: impl Fn(&str, bool) -> String) -> Result<Change> {
-    let alone = || format!("version = 2\n\n{}", body("io.containerd.grpc.v1.cri", true));
+pub fn containerd(now: Option<&str>, body: impl Fn(Found) -> String) -> Result<Change> {
+    let nothing = Found { plugin: "io.containerd.grpc.v1.cri", alone: true, systemd: false };
+    let alone = || format!("version = 2\n\n{}", body(nothing));
     let Some(now) = now else { return Ok(Change::Write(mark(&alone()))) };
-    let found = split(now)?;
-    if is_only_ours(&found) {
+    let split = split(now)?;
+    if is_only_ours(&split) {
         return own_file(Some(now), &alone());
     }
-    let theirs = format!("{}{}", found.before, found.after);
+    let theirs = format!("{}{}", split.before, split.after);
     let document = parse_toml(&theirs)?;
     let plugin = containerd_plugin(&document)?;
     let runtimes =
         document.get("plugins").and_then(|plugins| plugins.get(plugin)?.get("containerd")?.get("runtimes"));
-    let ours = mark(&body(plugin, runtimes.is_none()));
-    if found.ours == Some(&ours) {
+    let systemd = runtimes.and_then(|all| all.get("runc")?.get("options")?.get("SystemdCgroup")?.as_bool());
+    let found = Found { plugin, alone: runtimes.is_none(), systemd: systemd == Some(true) };
+    let ours = mark(&body(found));
+    if split.ours == Some(&ours) {
         return Ok(Change::Nothing);
     }
     let gap = if theirs.is_empty() || theirs.ends_with('\n') { "" } else { "\n" };
     let wanted = format!("{theirs}{gap}{ours}");
     parse_toml(&wanted).map_err(|_| {
+        let taken = handlers::names().find(|name| runtimes.is_some_and(|all| all.get(name).is_some()));
+        let taken = taken.unwrap_or(NAME);
         Error::new(
             ErrorKind::Usage,
-            format!("it has a runtime '{NAME}' that 'magikrun setup' has not written"),
+            format!("it has a runtime '{taken}' that 'magikrun setup' has not written"),
         )
     })?;
     Ok(Change::Write(wanted))

@@ -355,6 +355,71 @@ fn docker_and_crio_ask_for_the_features_without_options() {
     assert_eq!(features.pointer("/linux/cgroup/v1"), Some(&json!(true)));
 }
 
+/// CRI-O with its `runtime_root`. It calls the runtime in an environment with nothing but one variable, and conmon for what is watched.
+struct Crio(Runtime);
+
+impl Crio {
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.0.command(args);
+        // What measures the coverage of tests is kept.
+        let kept = std::env::var_os("LLVM_PROFILE_FILE").map(|value| ("LLVM_PROFILE_FILE", value));
+        command.env_clear().envs(kept).env("XDG_RUNTIME_DIR", "/run/user/0");
+        command
+    }
+
+    fn call(&self, args: &[&str]) -> Output {
+        finish(self.command(args), None)
+    }
+
+    /// As conmon calls it: the root is one word with its option.
+    fn conmon(&self, args: &[&str]) -> Output {
+        let root = format!("--root={}", self.0.root().display());
+        let log = self.0.path("conmon-log").display().to_string();
+        let mut command = Conmon::command(&["--log-format=json", "--log", &log, &root]);
+        command.args(args);
+        finish(command, None)
+    }
+
+    fn status(&self, id: &str) -> String {
+        let state: Value = serde_json::from_str(&self.call(&["state", id]).success().stdout).expect("JSON");
+        state["status"].as_str().expect("a status").to_owned()
+    }
+}
+
+#[test]
+fn crio_runs_the_whole_life_of_a_container() {
+    let crio = Crio(Runtime::new());
+    let mut bundle = crio.0.shell("trap 'echo asked' TERM; while :; do sleep 0.1; done");
+    bundle.edit(|config| config["annotations"] = json!({"io.kubernetes.cri-o.ContainerType": "container"}));
+    let id = bundle.id.as_str();
+    let file = crio.0.path("pidfile").display().to_string();
+    let created = crio.conmon(&["create", "--bundle", bundle.dir(), "--pid-file", &file, id]).success();
+    let pid: i32 = fs::read_to_string(&file).expect("the pid file").parse().expect("a pid");
+    assert_eq!(crio.status(id), "created");
+    crio.call(&["start", id]).success();
+    assert_eq!(crio.status(id), "running");
+    crio.call(&["pause", id]).success();
+    assert_eq!(crio.status(id), "paused");
+    crio.call(&["resume", id]).success();
+    let process = bundle.process_file("probe.json", &["sh", "-c", "echo probed; sleep 600"], |_| {});
+    let file = crio.0.path("exec-pidfile").display().to_string();
+    let process = process.to_str().expect("UTF-8");
+    let probe = crio.conmon(&["exec", "--pid-file", &file, "--process", process, "--detach", id]).success();
+    probe.wait_stdout("probed");
+    let probe: i32 = fs::read_to_string(&file).expect("the pid file").parse().expect("a pid");
+    crio.call(&["kill", id, "TERM"]).success();
+    created.wait_stdout("asked");
+    crio.call(&["kill", "-a", id, "9"]).success();
+    wait_dead(pid);
+    wait_dead(probe);
+    common::poll("the end", || (crio.status(id) == "stopped").then_some(()));
+    // CRI-O takes these words for a container that is gone.
+    let error = crio.call(&["kill", id, "KILL"]).exits(1).stderr;
+    assert!(error.contains("container not running"), "{error}");
+    crio.call(&["delete", "--force", id]).success();
+    crio.0.assert_nothing_left();
+}
+
 #[test]
 fn crio_executes_attached_with_a_process_file() {
     let runtime = Runtime::new();

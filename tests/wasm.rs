@@ -55,6 +55,30 @@ fn a_module_runs_as_the_process_of_a_container() {
 }
 
 #[test]
+fn the_name_of_the_program_asks_for_a_module_and_the_pause_container_stays_native() {
+    let wasm = Wasm::new();
+    let name = wasm.runtime.path("magikrun-wasm");
+    std::os::unix::fs::symlink(common::runtime_path(), &name).unwrap();
+    let run = |bundle: &common::Bundle| {
+        let usual = wasm.command(&["run", "--bundle", bundle.dir(), &bundle.id]);
+        let mut command = std::process::Command::new(&name);
+        command.args(usual.get_args());
+        command.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        finish(command, None)
+    };
+    let mut module = wasm.probe(&["show", "named"]);
+    module.edit(|config| config["annotations"] = json!({}));
+    assert!(run(&module).success().stdout.starts_with("arg show\narg named\n"));
+    // The same bundle is an ordinary container by the usual name, which the kernel refuses.
+    assert_ne!(wasm.run(&module).code, 0);
+    let mut pause = wasm.runtime.shell("echo native");
+    assert_ne!(run(&pause).code, 0, "a program is no module");
+    annotate(&mut pause, "io.kubernetes.cri-o.ContainerType", "sandbox");
+    assert_eq!(run(&pause).success().stdout, "native\n");
+    wasm.runtime.assert_nothing_left();
+}
+
+#[test]
 fn the_exit_code_is_that_of_the_module() {
     let wasm = Wasm::new();
     for code in [0, 1, 7, 125, 126, 200, 255] {

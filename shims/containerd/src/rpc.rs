@@ -12,8 +12,13 @@ use containerd_shim_protos::ttrpc::{Request, Response};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+/// How long to wait when a connection cannot be taken, for want of descriptors most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who answers calls.
 pub trait Handler: Send + Sync + 'static {
@@ -25,12 +30,22 @@ pub trait Handler: Send + Sync + 'static {
 #[derive(Clone)]
 pub struct Call {
     stream_id: u32,
-    answers: Arc<Answers>,
+    /// A call may wait for longer than its client does, and must not keep the connection open.
+    answers: Weak<Answers>,
 }
 
 impl Call {
-    /// Sends the answer. This never waits for the client.
+    /// Leaves the call to a thread of its own, whose work is to answer it.
+    pub fn hand_over(self, work: impl FnOnce(&Self) + Send + 'static) {
+        let own = self.clone();
+        if let Err(e) = start("call", move || work(&own)) {
+            self.answer(Err(e));
+        }
+    }
+
+    /// Sends the answer, if the client is still there. This never waits for it.
     pub fn answer(&self, result: Result<Vec<u8>>) {
+        let Some(answers) = self.answers.upgrade() else { return };
         let mut response = Response::new();
         match result {
             Ok(payload) => response.payload = payload,
@@ -41,7 +56,7 @@ impl Call {
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
         let mut message: Vec<u8> = MessageHeader::new_response(self.stream_id, length).into();
         message.extend(body);
-        self.answers.send(&message);
+        answers.send(&message);
     }
 }
 
@@ -80,7 +95,11 @@ impl Answers {
             rest.bytes.extend(&message[sent..]);
             rest.is_sent = true;
             let own = Arc::clone(self);
-            std::thread::spawn(move || own.send_rest());
+            if let Err(e) = start("answers", move || own.send_rest()) {
+                // The client has half a message, and no use for anything that follows it.
+                log::error!("cannot answer: {e}");
+                let _ = self.stream.shutdown(Shutdown::Both);
+            }
         }
     }
 
@@ -108,21 +127,24 @@ pub fn serve(listener: UnixListener, handler: Arc<impl Handler>) -> Result<()> {
             match stream {
                 Ok(stream) => {
                     let handler = Arc::clone(&handler);
-                    start("connection", move || read_calls(stream, &handler));
+                    let served = start("connection", move || read_calls(stream, &handler));
+                    served.unwrap_or_else(|e| log::error!("cannot serve a connection: {e}"));
                 }
-                Err(e) => log::warn!("cannot take a connection: {e}"),
+                Err(e) => {
+                    log::warn!("cannot take a connection: {e}");
+                    // It is still there, and whatever there is too little of may come back.
+                    std::thread::sleep(ACCEPT_PAUSE);
+                }
             }
         }
     };
-    let thread = std::thread::Builder::new().name("listener".to_owned()).spawn(accept);
-    thread.map(drop).context(|| "cannot start a thread")
+    start("listener", accept)
 }
 
-/// Starts a thread, or says why not.
-pub fn start(name: &str, work: impl FnOnce() + Send + 'static) {
-    if let Err(e) = std::thread::Builder::new().name(name.to_owned()).spawn(work) {
-        log::error!("cannot start a thread: {e}");
-    }
+/// Starts a thread.
+pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread.map(drop).context(|| "cannot start a thread")
 }
 
 /// Reads calls until the client hangs up.
@@ -132,7 +154,7 @@ fn read_calls(stream: UnixStream, handler: &Arc<impl Handler>) {
         if header.type_ != MESSAGE_TYPE_REQUEST {
             continue;
         }
-        let call = Call { stream_id: header.stream_id, answers: Arc::clone(&answers) };
+        let call = Call { stream_id: header.stream_id, answers: Arc::downgrade(&answers) };
         match body
             .ok_or_else(|| Error::invalid("the call is too long"))
             .and_then(|body| Ok(Request::parse_from_bytes(&body)?))
@@ -161,11 +183,15 @@ fn read_message(mut stream: &UnixStream) -> std::io::Result<(MessageHeader, Opti
 mod tests {
     use super::*;
 
-    /// Answers each call with what it was called with, many times over.
-    struct Echo;
+    /// Answers each call with what it was called with, many times over, or later.
+    #[derive(Default)]
+    struct Echo(Mutex<Vec<Call>>);
 
     impl Handler for Echo {
         fn handle(self: &Arc<Self>, request: Request, call: Call) {
+            if request.method == "Later" {
+                return self.0.lock().unwrap().push(call);
+            }
             call.answer(match request.method.as_str() {
                 "Echo" => Ok(request.payload.repeat(1000)),
                 method => Err(Error::not_found(method)),
@@ -188,7 +214,7 @@ mod tests {
 
     fn server() -> (tempfile::TempDir, UnixStream) {
         let folder = tempfile::tempdir().unwrap();
-        serve(UnixListener::bind(folder.path().join("s")).unwrap(), Arc::new(Echo)).unwrap();
+        serve(UnixListener::bind(folder.path().join("s")).unwrap(), Arc::new(Echo::default())).unwrap();
         let stream = UnixStream::connect(folder.path().join("s")).unwrap();
         (folder, stream)
     }
@@ -206,6 +232,21 @@ mod tests {
             (id, status.code(), status.message.as_str()),
             (3, containerd_shim_protos::ttrpc::Code::NOT_FOUND, "Other: not found")
         );
+    }
+
+    #[test]
+    fn a_call_that_waits_does_not_hold_the_connection_of_a_client_that_is_gone() {
+        let handler = Arc::new(Echo::default());
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let other_side = rustix::io::dup(&client).unwrap();
+        call(&mut client, 1, "Later", b"");
+        client.shutdown(Shutdown::Write).unwrap();
+        read_calls(server, &handler);
+        assert_eq!(handler.0.lock().unwrap().len(), 1);
+        // The other side is closed, though the call waits.
+        let mut byte = [0];
+        assert_eq!(UnixStream::from(other_side).read(&mut byte).unwrap(), 0);
+        handler.0.lock().unwrap()[0].answer(Ok(Vec::new()));
     }
 
     #[test]

@@ -219,9 +219,9 @@ impl Service {
         }
     }
 
-    /// Whether a call to shut down is to be followed: not as long as there are containers.
-    fn is_end(&self, r: &api::ShutdownRequest) -> bool {
-        r.now || self.lock().is_empty()
+    /// Whether a call to shut down is to be followed: not as long as there are containers, which would lose their parent, however urgent it is.
+    fn is_unused(&self) -> bool {
+        self.lock().is_empty()
     }
 
     fn end(&self) {

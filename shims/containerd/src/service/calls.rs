@@ -3,7 +3,7 @@
 use super::{Service, sandbox};
 use crate::error::{Error, Result};
 use crate::events::timestamp;
-use crate::rpc::{self, Call, Handler};
+use crate::rpc::{Call, Handler};
 use containerd_shim_protos::api::{WaitRequest, WaitResponse};
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::ttrpc::Request;
@@ -26,16 +26,15 @@ impl Handler for Service {
                 call.answer(self.perform(&request.method, &request.payload));
             }
             "Shutdown" => {
-                let ends = parse(&request.payload).map(|request| self.is_end(&request));
-                call.answer(ends.as_ref().map(|_| Vec::new()).map_err(Clone::clone));
+                call.answer(Ok(Vec::new()));
                 // Only now: nothing is answered after the end.
-                if ends == Ok(true) {
+                if self.is_unused() {
                     self.end();
                 }
             }
             _ => {
                 let own = Arc::clone(self);
-                rpc::start("call", move || call.answer(own.perform(&request.method, &request.payload)));
+                call.hand_over(move |call| call.answer(own.perform(&request.method, &request.payload)));
             }
         }
     }

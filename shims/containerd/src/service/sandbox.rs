@@ -8,7 +8,7 @@ use crate::events::timestamp;
 use crate::metrics;
 use crate::options::Options;
 use crate::reaper::Exit;
-use crate::rpc::{self, Call};
+use crate::rpc::Call;
 use crate::sandbox::Sandbox;
 use containerd_shim_protos::api::{CreateTaskRequest, Status};
 use containerd_shim_protos::protobuf::{Message as _, MessageField};
@@ -31,7 +31,7 @@ impl Service {
             return self.answer_wait_sandbox(&request.payload, &call);
         }
         let own = Arc::clone(self);
-        rpc::start("sandbox", move || {
+        call.hand_over(move |call| {
             let result = own.perform_sandbox(&request.method, &request.payload);
             let ends = request.method == "ShutdownSandbox" && result.is_ok();
             call.answer(result);

@@ -4,6 +4,8 @@ use crate::common::{Containerd, Engine, Shim, poll, signal, wait_dead};
 use crate::{GROUPED, UNTIL_TOLD, end_with, exits, listen, tasks};
 use rustix::process::Signal;
 use serde_json::json;
+use std::io::Read as _;
+use std::process::Stdio;
 
 #[test]
 fn events_come_in_the_order_of_what_happened() {
@@ -27,6 +29,27 @@ fn events_come_in_the_order_of_what_happened() {
     assert_eq!((&found[4].1["id"], &found[4].1["exit_status"]), (&json!("one"), &json!(4)));
     assert_eq!((&found[7].1["id"], &found[7].1["exit_status"]), (&json!("box"), &json!(137)));
     assert_eq!(found[0].1["pid"], found[8].1["pid"]);
+    signal(events.pid(), Signal::TERM);
+}
+
+#[test]
+fn a_process_whose_output_nobody_reads_is_told_of_before_its_container() {
+    let containerd = Containerd::new(Shim::Own);
+    let events = listen(&containerd);
+    containerd.detached(&[], "box", "sleep 600");
+    let script = "while :; do echo 0123456789; done";
+    let mut command = containerd.command(&["task", "exec", "--exec-id", "loud", "box", "sh", "-c", script]);
+    let mut client = command.stdout(Stdio::piped()).spawn().expect("ctr runs");
+    let mut first = [0; 10];
+    client.stdout.as_mut().unwrap().read_exact(&mut first).expect("some output");
+    containerd.ok(&["task", "kill", "--signal", "SIGKILL", "box"]);
+    let ends = || {
+        let ends = tasks(&events.stdout()).into_iter().filter(|(topic, _)| topic == "exit");
+        ends.map(|(_, event)| event["id"].clone()).collect::<Vec<_>>()
+    };
+    poll("both ends", || (ends().len() == 2).then_some(()));
+    assert_eq!(ends(), ["loud", "box"]);
+    client.kill().and_then(|()| client.wait()).expect("ctr ends");
     signal(events.pid(), Signal::TERM);
 }
 

@@ -70,7 +70,17 @@ impl Process {
 
     /// Whether it exists, as far as is known.
     pub fn is_alive(&self) -> bool {
-        self.pid != 0 && self.exit.is_none() && self.held.is_none()
+        self.pid != 0 && !self.has_ended()
+    }
+
+    /// Whether it has ended, also where that was not told yet.
+    pub fn has_ended(&self) -> bool {
+        self.exit.or(self.held).is_some()
+    }
+
+    /// Whether its end is to be told, now or later: it exists, is being made, or has ended a moment ago.
+    pub fn is_untold(&self) -> bool {
+        self.exit.is_none() && (self.pid != 0 || self.phase == Phase::Starting)
     }
 
     /// The status, for a container that is not paused.
@@ -154,5 +164,18 @@ mod tests {
         assert_eq!(process.held().map(|exit| exit.status), Some(3));
         process.release();
         assert_eq!((process.status(), receiver.try_recv()), (Status::STOPPED, Ok(3)));
+    }
+
+    #[test]
+    fn an_end_is_to_be_told_of_whatever_was_or_is_being_made() {
+        let mut process = Process::new(Wanted::default());
+        assert!(!process.is_untold());
+        process.phase = Phase::Starting;
+        assert!(process.is_untold());
+        (process.pid, process.phase, process.is_being_read) = (7, Phase::Running, true);
+        process.hold(Exit::now(0));
+        assert!(process.is_untold() && process.has_ended());
+        process.release();
+        assert!(!process.is_untold());
     }
 }

@@ -3,6 +3,7 @@
 use super::{Container, State};
 use crate::process::Process;
 use crate::reaper::Exit;
+use crate::rpc;
 use crate::stdio::{Io, Output};
 use containerd_shim_protos::events::task::TaskExit;
 use containerd_shim_protos::protobuf::MessageField;
@@ -18,15 +19,29 @@ impl Container {
             process.is_being_read = self.tell_later(exec, output);
         }
         if exec.is_empty() && self.shares_pids {
-            // The kernel ends the others only with the first process of a pid namespace. Not here: this is the reaper's thread.
-            let container = Arc::clone(self);
-            std::thread::spawn(move || {
-                if let Err(e) = container.kill_all() {
-                    log::debug!("cannot end the processes of '{}': {e}", container.id);
-                }
-            });
+            self.end_others(&mut state);
         }
         self.settle(&mut state);
+    }
+
+    /// Ends the processes that the kernel would end with the first one of a pid namespace. The end of the first one is told after that: with it
+    /// the container may be deleted, and another be made of its name.
+    fn end_others(self: &Arc<Self>, state: &mut State) {
+        state.init.kills += 1;
+        let own = Arc::clone(self);
+        // Not here: this is the reaper's thread.
+        let started = rpc::start("others", move || {
+            if let Err(e) = own.kill_all() {
+                log::debug!("cannot end the processes of '{}': {e}", own.id);
+            }
+            let mut state = own.lock();
+            state.init.kills -= 1;
+            own.settle(&mut state);
+        });
+        if let Err(e) = started {
+            log::error!("cannot end the processes of '{}': {e}", self.id);
+            state.init.kills -= 1;
+        }
     }
 
     /// Tells of the end of a process when its output was read. False if that cannot be waited for.
@@ -39,10 +54,11 @@ impl Container {
             process.is_being_read = false;
             own.settle(&mut state);
         };
-        std::thread::Builder::new().name("readers".to_owned()).spawn(wait).is_ok()
+        rpc::start("readers", wait).is_ok()
     }
 
-    /// Tells of the processes that have ended: those of execs first.
+    /// Tells of the processes that have ended: of the first one when nothing is to come of the others, for containerd deletes the container
+    /// when it hears of that, and ends the server with the last one.
     pub(super) fn settle(&self, state: &mut State) {
         for (id, process) in &mut state.execs {
             if let Some(exit) = process.held() {
@@ -50,7 +66,7 @@ impl Container {
                 process.release();
             }
         }
-        let others = self.shares_pids && state.execs.values().any(Process::is_alive);
+        let others = state.execs.values().any(Process::is_untold);
         if let Some(exit) = state.init.held().filter(|_| !others) {
             self.publish_exit(&self.id, state.init.pid, exit);
             state.init.release();

@@ -31,7 +31,7 @@ impl Container {
         if state.execs.contains_key(id) {
             return Err(Error::already_exists(format!("process {id}")));
         }
-        if state.init.exit().is_some() {
+        if state.init.has_ended() {
             return Err(Error::wrong_state("cannot exec in a container that has ended"));
         }
         let mut new = Process::new(wanted);
@@ -58,10 +58,16 @@ impl Container {
         let made = self.make_exec(id, &wanted, &spec);
         let mut state = self.lock();
         let process = state.process(id)?;
-        let (pid, pidfd, io) = made.inspect_err(|_| {
-            process.phase = Phase::Created;
-            process.spec = spec;
-        })?;
+        let (pid, pidfd, io) = match made {
+            Ok(made) => made,
+            Err(e) => {
+                process.phase = Phase::Created;
+                process.spec = spec;
+                // The container may have ended, and waits for nothing else.
+                self.settle(&mut state);
+                return Err(e);
+            }
+        };
         (process.pid, process.pidfd, process.io) = (pid, pidfd, Some(io));
         process.phase = Phase::Running;
         let event = TaskExecStarted {
@@ -111,6 +117,10 @@ impl Container {
         if process.pid == 0 {
             return Err(Error::wrong_state(format!("process {id} is not started")));
         }
+        // Asks whether it is there.
+        if signal == 0 {
+            return Ok(());
+        }
         let signal = Signal::from_named_raw(signal.cast_signed())
             .ok_or_else(|| Error::invalid(format!("unknown signal {signal}")))?;
         let pidfd = process.pidfd.as_ref().ok_or_else(|| Error::not_found("process already finished"))?;
@@ -135,10 +145,11 @@ impl Container {
         drop(process);
         if trims {
             // Calls that are being answered still hold some of it.
-            rpc::start("trim", || {
+            let trim = rpc::start("trim", || {
                 std::thread::sleep(TRIM_PAUSE);
                 ffi::trim_memory();
             });
+            trim.unwrap_or_else(|e| log::warn!("cannot give memory back: {e}"));
         }
         Ok(answer)
     }

@@ -74,6 +74,14 @@ pub fn leftover_cgroups(name: &str) -> Vec<PathBuf> {
     found
 }
 
+/// Makes the cgroup `/<name>` in every hierarchy whose cgroups take processes as they are made.
+pub fn make_cgroups(name: &str) {
+    let takes = |dir: &PathBuf| dir.join("cgroup.procs").exists() && !dir.ends_with("cpuset");
+    for hierarchy in hierarchies().into_iter().filter(takes) {
+        fs::create_dir_all(hierarchy.join(name)).expect("a cgroup");
+    }
+}
+
 /// Removes the cgroups below `/<name>`, which a test made, as soon as they are empty.
 pub fn remove_cgroups(name: &str) {
     let end = Instant::now() + Duration::from_secs(5);

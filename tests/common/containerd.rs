@@ -1,8 +1,12 @@
 //! A real containerd with its own storage, and the images that its tests run.
 
 use super::engine::{Engine, busybox_archive, engine_path, engine_program};
-use super::{Compression, Layer, Layout, Output, Running, names_in, poll, probe, remove_cgroups};
-use super::{require_program, require_root, runtime_path, shim_folder, signal, start, unique_name};
+use super::{
+    Compression, Layer, Layout, Output, RegistryAuth, RegistryServer, Running, names_in, poll, probe,
+};
+use super::{
+    remove_cgroups, require_program, require_root, runtime_path, shim_folder, signal, start, unique_name,
+};
 use magikrun::storage::blobs::Digest;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -15,8 +19,8 @@ use tempfile::TempDir;
 pub const IMAGE: &str = "example.org/test:box";
 /// An image that does nothing but wait, for the sandboxes of pods.
 pub const PAUSE_IMAGE: &str = "example.org/test:pause";
-/// An image of a module, for another platform than this one.
-pub const WASM_IMAGE: &str = "example.org/test:wasm";
+/// The tag of an image of a module, for another platform than this one.
+const MODULE: &str = "module";
 
 /// Which shim runs the containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +41,8 @@ fn shell_images(dir: &Path) -> PathBuf {
     archive(&layout, &dir.join("images.tar"))
 }
 
-/// The image that holds a module, in an archive.
-fn module_image(dir: &Path) -> PathBuf {
+/// The layout of the image that holds a module.
+fn module_layout(dir: &Path) -> Layout {
     let mut layout = Layout::new(&dir.join("module"));
     let module = fs::read(probe()).expect("the module");
     let layer = Layer::new().dir("proc", 0o755).entry("probe.wasm", &module, |_| {}).into_bytes();
@@ -49,8 +53,8 @@ fn module_image(dir: &Path) -> PathBuf {
     let layers = [layout.blob("application/vnd.oci.image.layer.v1.tar", &layer)];
     let manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": config, "layers": layers});
-    layout.add_manifest(tag(WASM_IMAGE), manifest.to_string().as_bytes());
-    archive(&layout, &dir.join("module.tar"))
+    layout.add_manifest(MODULE, manifest.to_string().as_bytes());
+    layout
 }
 
 fn archive(layout: &Layout, path: &Path) -> PathBuf {
@@ -97,6 +101,9 @@ pub struct Containerd {
 /// of them goes away with it, and stays when containerd dies.
 const HOST: &str = "ip link set lo up && mkdir -p /run/netns /run/containerd/s \
     && mount -t tmpfs none /run/netns && mount -t tmpfs none /run/containerd/s && echo ready && exec sleep infinity";
+
+/// Executes a program with as few descriptors as a service manager lets it have at first.
+const LIMITED: &str = "ulimit -S -n 1024 && exec \"$@\"";
 
 /// The configuration without the CRI plugin.
 const WITHOUT_CRI: &str =
@@ -155,9 +162,14 @@ impl Containerd {
         containerd
     }
 
-    /// Adds [`WASM_IMAGE`].
-    pub fn add_module(&self) {
-        self.import(&module_image(self.dir.path()));
+    /// A registry in the network of this containerd, and the name of an image in it that holds a module.
+    pub fn serve_module(&self) -> (RegistryServer, String) {
+        let mut registry = RegistryServer::start(&self.path("registry"), RegistryAuth::Open);
+        let name = registry.name("module:1");
+        let layout = module_layout(self.dir.path());
+        registry.skopeo(&layout.image(MODULE), &format!("docker://{name}"));
+        registry.move_to(self.host_pid());
+        (registry, name)
     }
 
     fn import(&self, archive: &Path) {
@@ -174,6 +186,7 @@ impl Containerd {
     pub fn start(&mut self) {
         let mut command = Command::new("nsenter");
         command.args(["--net", "--mount", "--target", &self.host_pid().to_string()]);
+        command.args(["sh", "-c", LIMITED, "sh"]);
         command.arg(engine_program("containerd")).arg("--config").arg(self.path("config.toml"));
         // Where it looks for shims.
         let folder = self.dir.path().display();

@@ -19,10 +19,10 @@ mod shim;
 mod wasm;
 
 pub use bundle::{Bundle, busybox_rootfs};
-pub use cgroup::{cgroup_dir, cgroup_value, has_controllers, leftover_cgroups, remove_cgroups};
+pub use cgroup::{cgroup_dir, cgroup_value, has_controllers, leftover_cgroups, make_cgroups, remove_cgroups};
 pub use commands::Commands;
 pub use console::{ConsoleSocket, Terminal};
-pub use containerd::{Containerd, IMAGE, PAUSE_IMAGE, Programs, Shim, WASM_IMAGE};
+pub use containerd::{Containerd, IMAGE, PAUSE_IMAGE, Programs, Shim};
 pub use engine::{Engine, LIMITS, LISTENER, engine_path, engine_program, remove_all, write_busybox_archive};
 pub use layout::{Compression, Layer, Layout};
 pub use pods::Pods;

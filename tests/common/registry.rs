@@ -107,17 +107,30 @@ impl RegistryServer {
         let file = dir.join("config.yml");
         // JSON is YAML.
         fs::write(&file, config.to_string()).expect("the registry's configuration");
-        let log = fs::File::create(dir.join("log")).expect("the registry's log");
-        let child = Command::new(require_program("docker-registry"))
-            .args(["serve", file.to_str().expect("a path in UTF-8")])
-            .env("OTEL_TRACES_EXPORTER", "none")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("the log"))
-            .stderr(log)
-            .spawn()
-            .expect("the registry starts");
+        let child = serve(Command::new(require_program("docker-registry")), dir);
         poll("the registry to listen", || TcpStream::connect(&host).ok());
         Self { child, dir: dir.to_owned(), host, auth }
+    }
+
+    /// Goes on, without TLS, in the network of another process only.
+    pub fn move_to(&mut self, pid: i32) {
+        self.end();
+        let inside = |program: &str| {
+            let mut command = Command::new("nsenter");
+            command.args(["--net", "--target", &pid.to_string()]).arg(require_program(program));
+            command
+        };
+        self.child = serve(inside("docker-registry"), &self.dir);
+        poll("the registry to listen", || {
+            let url = format!("http://{}/v2/", self.host);
+            let output = inside("curl").args(["--silent", &url]).output().expect("curl runs");
+            output.status.success().then_some(())
+        });
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// A name in this registry.
@@ -157,9 +170,16 @@ impl RegistryServer {
 
 impl Drop for RegistryServer {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
     }
+}
+
+/// Runs the registry that the configuration in a folder describes.
+fn serve(mut program: Command, dir: &Path) -> Child {
+    let log = fs::File::create(dir.join("log")).expect("the registry's log");
+    program.arg("serve").arg(dir.join("config.yml")).env("OTEL_TRACES_EXPORTER", "none");
+    program.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
+    program.spawn().expect("the registry starts")
 }
 
 /// A server of tokens for [`USER`], as docker's registry wants them: JSON web tokens that the test's authority vouches for.

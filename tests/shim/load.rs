@@ -13,11 +13,6 @@ fn threads(pid: i32) -> usize {
     common::names_in(Path::new(&format!("/proc/{pid}/task"))).len()
 }
 
-/// Whether everything is tested that there is time for.
-fn is_full() -> bool {
-    std::env::var("MAGIKRUN_SHIM").is_ok_and(|value| value == "full")
-}
-
 #[test]
 fn a_group_shares_one_small_server() {
     let containerd = Containerd::new(Shim::Own);
@@ -46,7 +41,7 @@ fn a_group_shares_one_small_server() {
 
 #[test]
 fn storms_of_execs_leave_nothing_behind() {
-    let (at_once, storms) = if is_full() { (200, 6) } else { (24, 4) };
+    let (at_once, storms) = (200, 6);
     let containerd = Containerd::new(Shim::Own);
     containerd.detached(&[], "box", "sleep 600");
     let shim = only_shim(&containerd);

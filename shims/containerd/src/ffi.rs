@@ -1,10 +1,13 @@
 //! Calls of the C library and the kernel that no crate wraps safely: the only unsafe code of this program.
 #![allow(unsafe_code)]
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use std::ffi::c_int;
 use std::fs::File;
 use std::io::{Error, Result};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 // SAFETY: malloc_trim(3) takes a number, and any thread may call it at any time.
 unsafe extern "C" {
@@ -15,6 +18,19 @@ unsafe extern "C" {
 /// processes at once one that is kept is often the last.
 pub fn trim_memory() {
     malloc_trim(0);
+}
+
+/// Closes all descriptors but the standard streams. Call first of all: whoever started this program may have left some open, which would go
+/// to every program that is started here, and take the places that loggers are promised.
+pub fn close_inherited() {
+    // SAFETY: nothing in this program owns a descriptor yet. A kernel without the call leaves them open.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+}
+
+/// Has a program started with a limit other than that of this process.
+pub fn set_limit(command: &mut Command, resource: Resource, limit: Rlimit) {
+    // SAFETY: between fork(2) and execve(2) there is the system call only, which allocates nothing and takes no lock.
+    unsafe { command.pre_exec(move || Ok(setrlimit(resource, limit)?)) };
 }
 
 /// Maps the ids of a mount that is mounted nowhere yet, by those of a user namespace: mount_setattr(2).

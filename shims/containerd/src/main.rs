@@ -37,6 +37,7 @@ use std::process::ExitCode;
 const NAME: &str = "io.containerd.magikrun.v2";
 
 fn main() -> ExitCode {
+    ffi::close_inherited();
     let mut words = std::env::args_os().skip(1);
     let first = words.next().unwrap_or_default();
     if first == stdio::BECOME_LOGGER {

@@ -5,7 +5,10 @@
 //! for as long as somebody may still claim them.
 
 use crate::error::{Context as _, Result};
-use rustix::process::{WaitId, WaitIdOptions, WaitOptions, WaitStatus};
+use crate::ffi;
+use rustix::process::{
+    Resource, Rlimit, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getrlimit, setrlimit,
+};
 use std::collections::HashMap;
 use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -51,11 +54,13 @@ struct Table {
     spawned: u64,
 }
 
-/// The one place where children are waited for.
+/// The one place where children are started, and waited for.
 #[derive(Default)]
 pub struct Reaper {
     table: Mutex<Table>,
     changed: Condvar,
+    /// How many descriptors children may have, where this process may have more.
+    descriptors: Option<Rlimit>,
 }
 
 /// While it exists, ends of unknown processes are kept for [`Reaper::claim`].
@@ -76,7 +81,7 @@ impl Reaper {
     pub fn start() -> Result<Arc<Self>> {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .context(|| "cannot become the subreaper")?;
-        let reaper = Arc::new(Self::default());
+        let reaper = Arc::new(Self { descriptors: raise_descriptors(), ..Self::default() });
         let own = Arc::clone(&reaper);
         std::thread::Builder::new()
             .name("reaper".to_owned())
@@ -89,7 +94,13 @@ impl Reaper {
     #[cfg(test)]
     pub fn shared() -> Arc<Self> {
         static SHARED: std::sync::OnceLock<Arc<Reaper>> = std::sync::OnceLock::new();
-        Arc::clone(SHARED.get_or_init(|| Self::start().unwrap()))
+        let start = || {
+            // As a service manager starts us.
+            let maximum = getrlimit(Resource::Nofile).maximum;
+            setrlimit(Resource::Nofile, Rlimit { current: Some(1000), maximum }).unwrap();
+            Self::start().unwrap()
+        };
+        Arc::clone(SHARED.get_or_init(start))
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -130,6 +141,9 @@ impl Reaper {
     /// Starts a command; how it ends comes through the channel. Do not wait for the child by other means.
     pub fn spawn(&self, command: &mut Command) -> std::io::Result<(Child, Receiver<Exit>)> {
         let (sender, receiver) = sync_channel(1);
+        if let Some(limit) = &self.descriptors {
+            ffi::set_limit(command, Resource::Nofile, *limit);
+        }
         // The lock keeps the thread from telling of the child's end before anybody is listening, and from reaping it before that is done
         // here, where its program cannot be executed.
         let mut table = self.lock();
@@ -164,6 +178,17 @@ impl Reaper {
     }
 }
 
+/// Lets this process have as many descriptors as it may: a process of a container takes ten, and service managers allow 1,024 at first, for
+/// the sake of programs that use select(2). Answers what children are to have, if that is less.
+fn raise_descriptors() -> Option<Rlimit> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return None;
+    }
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    raised.inspect_err(|e| log::warn!("cannot raise the limit of descriptors: {e}")).is_ok().then_some(limit)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +209,12 @@ mod tests {
     #[test]
     fn commands_and_orphans_are_reaped_and_told_of() {
         let reaper = Reaper::shared();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+        let mut command = Command::new("sh");
+        command.args(["-c", "test $(ulimit -n) = 1000 && test $(ulimit -H -n) != 1000"]);
+        let (_child, end) = reaper.spawn(&mut command).unwrap();
+        assert_eq!(end.recv().unwrap().status, 0);
         let (_child, end) = reaper.spawn(Command::new("sh").args(["-c", "exit 3"])).unwrap();
         assert_eq!(end.recv().unwrap().status, 3);
         // The shell leaves a process behind, which becomes our child, and is dead before it is claimed. A shell that lived longer would

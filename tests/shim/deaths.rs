@@ -1,11 +1,13 @@
 //! What is left, and goes on, when containerd or a shim dies.
 
 use crate::common::{
-    Containerd, Engine, LISTENER, Shim, leftover_cgroups, names_in, poll, signal, start, wait_dead,
+    Containerd, Engine, LISTENER, Shim, leftover_cgroups, names_in, poll, require_root, shim_folder, signal,
+    start, wait_dead,
 };
 use crate::{GROUPED, UNTIL_TOLD, end_with, exits, listen, only_shim};
 use rustix::process::Signal;
 use std::fs;
+use std::process::Command;
 
 /// The children of a process.
 fn children_of(pid: i32) -> Vec<String> {
@@ -36,6 +38,47 @@ fn what_a_dead_shim_has_left_is_removed() {
     assert!(!left.iter().any(|path| path.ends_with("box")), "{left:?}");
     containerd.ok(&["container", "delete", "box"]);
     containerd.script(&[], "box", "exit 0").success();
+}
+
+#[test]
+fn what_a_shim_leaves_that_dies_while_containerd_is_away_is_removed() {
+    let mut containerd = Containerd::new(Shim::Own);
+    containerd.detached(&[], "box", "sleep 600 & sleep 600");
+    let (pid, _) = containerd.task("box").expect("a task");
+    let shim = only_shim(&containerd);
+    containerd.crash();
+    signal(shim, Signal::KILL);
+    wait_dead(shim);
+    containerd.start();
+    wait_dead(pid);
+    poll("the task to be gone", || containerd.task("box").is_none().then_some(()));
+    poll("the state to be gone", || {
+        (!names_in(&containerd.runtime_root()).contains(&"box".into())).then_some(())
+    });
+    containerd.ok(&["container", "delete", "box"]);
+    containerd.script(&[], "box", "exit 4").exits(4);
+}
+
+#[test]
+fn a_runtime_that_fails_does_not_keep_the_rest_from_being_removed() {
+    require_root();
+    let bundle = tempfile::tempdir().expect("a folder");
+    let rootfs = bundle.path().join("rootfs");
+    fs::create_dir(&rootfs).expect("a folder");
+    fs::write(bundle.path().join("magikrun-options.json"), r#"{"BinaryName": "/not/there"}"#)
+        .expect("the options");
+    fs::write(bundle.path().join("init.pid"), "77").expect("a pid");
+    rustix::mount::mount("none", &rootfs, "tmpfs", rustix::mount::MountFlags::empty(), None)
+        .expect("a mount");
+    let mut command = Command::new(shim_folder().join("containerd-shim-magikrun-v2"));
+    command.args(["-namespace", "test", "-id", "box", "-address", "/nowhere", "delete"]);
+    let output = command.current_dir(bundle.path()).output().expect("the shim runs");
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot execute '/not/there'"), "{output:?}");
+    // The pid, and 137.
+    assert!(output.stdout.starts_with(&[0x08, 77, 0x10, 0x89, 0x01]), "{output:?}");
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
+    assert!(!mounts.contains(rootfs.to_str().expect("UTF-8")));
 }
 
 #[test]

@@ -8,11 +8,15 @@ use crate::error::{Context as _, Error, Result};
 use crate::flags::Flags;
 use crate::options::Options;
 use request::Request;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::process::getpid;
+use rustix::thread::{CoreSchedulingScope, create_core_scheduling_cookie};
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
+use std::fs::{File, Permissions};
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::{CommandExt as _, parent_id};
 use std::path::{Path, PathBuf};
@@ -28,6 +32,8 @@ pub const TUNABLES: (&str, &str) = (
 );
 /// Variable in which the server finds the socket for events.
 pub const EVENTS: &str = "TTRPC_ADDRESS";
+/// Variable by which containerd asks for core scheduling (`sched_core` of its configuration).
+const SCHED_CORE: &str = "SCHED_CORE";
 /// Largest value of `oom_score_adj`.
 const OOM_SCORE_MAX: i32 = 1000;
 
@@ -51,7 +57,7 @@ pub fn start(flags: &Flags) -> Result<()> {
     let group = config.group().unwrap_or(&flags.id);
     let socket = socket_path(&flags.address, &flags.namespace, group);
     let address = format!("unix://{}", socket.display());
-    if let Some(listener) = listen(&socket)? {
+    if let Some(listener) = listen(Path::new(SOCKETS), &socket)? {
         launch(&request, &options, listener).inspect_err(|_| drop(std::fs::remove_file(&socket)))?;
     }
     // What containerd reads after its own restart.
@@ -71,29 +77,49 @@ fn socket_path(address: &str, namespace: &str, group: &str) -> PathBuf {
 }
 
 /// A new socket, or nothing if a server has it. A socket whose server is dead is removed.
-fn listen(path: &Path) -> Result<Option<UnixListener>> {
-    std::fs::create_dir_all(SOCKETS).context(|| format!("cannot make '{SOCKETS}'"))?;
-    for _ in 0..2 {
-        match UnixListener::bind(path) {
-            Ok(listener) => return Ok(Some(listener)),
-            Err(e) if e.kind() != ErrorKind::AddrInUse => {
-                return Err(e).context(|| format!("cannot listen on '{}'", path.display()));
-            }
-            Err(_) if UnixStream::connect(path).is_ok() => return Ok(None),
-            Err(_) => {
-                std::fs::remove_file(path).context(|| format!("cannot remove '{}'", path.display()))?;
-            }
+///
+/// `folder` is locked meanwhile: a socket that another has made, and does not listen on yet, looks as if its server was dead.
+fn listen(folder: &Path, path: &Path) -> Result<Option<UnixListener>> {
+    std::fs::create_dir_all(folder).context(|| format!("cannot make '{}'", folder.display()))?;
+    let _locked = lock(folder).context(|| format!("cannot lock '{}'", folder.display()))?;
+    let bind = || UnixListener::bind(path).context(|| format!("cannot listen on '{}'", path.display()));
+    let listener = match UnixStream::connect(path) {
+        Ok(_) => return Ok(None),
+        Err(e) if e.kind() == ErrorKind::NotFound => bind()?,
+        Err(_) => {
+            std::fs::remove_file(path).context(|| format!("cannot remove '{}'", path.display()))?;
+            bind()?
         }
-    }
-    Err(Error::new(format!("cannot listen on '{}': others keep making it", path.display())))
+    };
+    // Whoever may write to it may command the containers, whatever the umask.
+    std::fs::set_permissions(path, Permissions::from_mode(0o600))
+        .context(|| format!("cannot close '{}' to others", path.display()))?;
+    Ok(Some(listener))
+}
+
+/// Locks a folder for as long as the file is open.
+fn lock(folder: &Path) -> Result<File> {
+    let file = File::open(folder)?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))?;
+    Ok(file)
 }
 
 fn launch(request: &Request, options: &Options, listener: UnixListener) -> Result<()> {
+    if std::env::var_os(SCHED_CORE).is_some_and(|value| !value.is_empty()) {
+        share_no_core()?;
+    }
     let mut child = spawn(request, listener)?;
     settle(&child, options).inspect_err(|_| {
         let _ = child.kill();
         let _ = child.wait();
     })
+}
+
+/// Gives this process, and what it starts, processor cores of its own: while a thread of theirs runs on one, no others do on its siblings.
+/// The server and its containers are of one tenant.
+fn share_no_core() -> Result<()> {
+    create_core_scheduling_cookie(getpid(), CoreSchedulingScope::ThreadGroup)
+        .context(|| "cannot enable core scheduling, which containerd's configuration asks for")
 }
 
 fn spawn(request: &Request, listener: UnixListener) -> Result<Child> {
@@ -145,6 +171,22 @@ fn adjust_oom_score(pid: u32) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_that_start_a_group_one_listens_and_a_dead_socket_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        drop(UnixListener::bind(&path).unwrap());
+        for _ in 0..20 {
+            let listeners: Vec<_> = std::thread::scope(|scope| {
+                let start = || listen(folder.path(), &path).unwrap();
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+                threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+            });
+            assert_eq!(listeners.len(), 1);
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
 
     #[test]
     fn a_group_has_one_socket() {

@@ -1,9 +1,11 @@
 //! What only our own containerd shim does: how it lives, dies, tells of events, moves output and shares a server.
+mod checkpoint;
 #[path = "../common/mod.rs"]
 mod common;
 mod deaths;
 mod events;
 mod load;
+mod options;
 mod rootfs;
 mod streams;
 

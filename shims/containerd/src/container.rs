@@ -1,5 +1,6 @@
 //! A container: its processes, and what can be done with them.
 
+mod checkpoint;
 mod end;
 mod exec;
 mod init;
@@ -14,6 +15,7 @@ use crate::rootfs::{self, Mounted};
 use crate::runtime::{Runtime, Streams, arguments};
 use crate::serve::Shim;
 use crate::stdio::{Prepared, Wanted};
+use checkpoint::Restore;
 use containerd_shim_protos::api::{CreateTaskRequest, Status};
 use containerd_shim_protos::events::task::{TaskPaused, TaskResumed};
 use std::collections::HashMap;
@@ -49,12 +51,6 @@ struct State {
     /// A checkpoint that `start` will bring back, and the streams for it.
     restore: Option<Restore>,
     rootfs: Option<Mounted>,
-}
-
-struct Restore {
-    image: String,
-    prepared: Prepared,
-    streams: Streams,
 }
 
 /// What is known of a process.

@@ -1,16 +1,16 @@
 //! The first process of a container, and so the container itself.
 
-use super::{Container, PID_FILE, Restore, read_pid};
+use super::checkpoint::Restore;
+use super::{Container, PID_FILE, read_pid};
 use crate::error::{Error, Result};
 use crate::events::timestamp;
 use crate::process::Phase;
 use crate::reaper::{Birth, Exit};
 use crate::runtime::{Streams, arguments};
-use crate::stdio::Prepared;
-use containerd_shim_protos::api::{CheckpointTaskRequest, CreateTaskRequest};
-use containerd_shim_protos::events::task::{TaskCheckpointed, TaskCreate, TaskDelete, TaskIO, TaskStart};
-use containerd_shim_protos::protobuf::{Message as _, MessageField};
-use containerd_shim_protos::shim::oci::CheckpointOptions;
+use crate::stdio::{Io, Prepared};
+use containerd_shim_protos::api::CreateTaskRequest;
+use containerd_shim_protos::events::task::{TaskCreate, TaskDelete, TaskIO, TaskStart};
+use containerd_shim_protos::protobuf::MessageField;
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -47,7 +47,7 @@ impl Container {
     }
 
     /// Arguments that `create` and `restore` share.
-    fn common_arguments(&self, args: &mut Vec<OsString>, prepared: &Prepared) {
+    pub(super) fn common_arguments(&self, args: &mut Vec<OsString>, prepared: &Prepared) {
         args.extend(arguments([&"--pid-file", &self.bundle.join(PID_FILE)]));
         if let Some(socket) = prepared.console_socket() {
             args.extend(arguments([&"--console-socket", &socket]));
@@ -58,7 +58,7 @@ impl Container {
     }
 
     /// Takes over the process that the runtime has made. When that fails, the container is removed.
-    fn adopt(&self, prepared: Prepared) -> Result<i32> {
+    pub(super) fn adopt(&self, prepared: Prepared) -> Result<i32> {
         let adopted = read_pid(&self.bundle.join(PID_FILE)).and_then(|pid| Ok((pid, prepared.start()?)));
         let (pid, io) = adopted.inspect_err(|_| {
             let args = arguments([&"delete", &"--force", &self.id]);
@@ -71,7 +71,7 @@ impl Container {
         Ok(pid)
     }
 
-    fn claim_init(self: &Arc<Self>, birth: &Birth, pid: i32) {
+    pub(super) fn claim_init(self: &Arc<Self>, birth: &Birth, pid: i32) {
         let own = Arc::clone(self);
         self.shim.reaper.claim(birth, pid, move |exit| own.ended("", exit));
     }
@@ -123,31 +123,17 @@ impl Container {
 
     /// Lets the first process run, with its input.
     fn begin(self: &Arc<Self>, restore: Option<Restore>) -> Result<()> {
-        let runs = restore.is_some();
-        if let Some(restore) = restore {
-            self.restore(restore)?;
-        }
-        if let Some(io) = &mut self.lock().init.io {
-            io.open_stdin()?;
-        }
-        if runs { Ok(()) } else { self.call("start") }
+        let Some(restore) = restore else {
+            self.open_stdin()?;
+            return self.call("start");
+        };
+        self.restore(restore)?;
+        // It runs already, and could not be started again.
+        self.open_stdin().inspect_err(|_| drop(self.kill_all()))
     }
 
-    fn restore(self: &Arc<Self>, restore: Restore) -> Result<()> {
-        let Restore { image, prepared, streams } = restore;
-        let birth = self.shim.reaper.birth();
-        let mut args =
-            arguments([&"restore", &"--bundle", &self.bundle, &"--image-path", &image, &"--detach"]);
-        args.push("--no-subreaper".into());
-        if !self.options.criu_work_path.is_empty() {
-            args.extend(arguments([&"--work-path", &self.options.criu_work_path]));
-        }
-        self.common_arguments(&mut args, &prepared);
-        args.push(self.id.clone().into());
-        self.runtime.run("OCI runtime restore failed", &args, streams)?;
-        let pid = self.adopt(prepared)?;
-        self.claim_init(&birth, pid);
-        Ok(())
+    fn open_stdin(&self) -> Result<()> {
+        self.lock().init.io.as_mut().map_or(Ok(()), Io::open_stdin)
     }
 
     pub(super) fn kill_init(&self, signal: u32, all: bool) -> Result<()> {
@@ -230,52 +216,5 @@ impl Container {
             let _ = sender.send(exit);
         }));
         receiver.recv_timeout(REAP_DEADLINE).unwrap_or_else(|_| Exit::now(255))
-    }
-
-    /// Saves the state of the container.
-    pub fn checkpoint(&self, request: &CheckpointTaskRequest) -> Result<()> {
-        let options = match request.options.as_ref() {
-            Some(any) => CheckpointOptions::parse_from_bytes(&any.value)?,
-            None => CheckpointOptions::default(),
-        };
-        let first = |choices: [&String; 2]| choices.into_iter().find(|text| !text.is_empty()).cloned();
-        let image = if request.path.is_empty() {
-            first([&options.image_path, &self.options.criu_image_path])
-        } else {
-            Some(request.path.clone())
-        };
-        let mut args: Vec<OsString> = vec!["checkpoint".into()];
-        if let Some(image) = &image {
-            args.extend(arguments([&"--image-path", image]));
-        }
-        if let Some(work) = first([&options.work_path, &self.options.criu_work_path]) {
-            args.extend(arguments([&"--work-path", &work]));
-        }
-        for (set, flag) in [
-            (!options.exit, "--leave-running"),
-            (options.open_tcp, "--tcp-established"),
-            (options.external_unix_sockets, "--ext-unix-sk"),
-            (options.terminal, "--shell-job"),
-            (options.file_locks, "--file-locks"),
-        ] {
-            if set {
-                args.push(flag.into());
-            }
-        }
-        for namespace in &options.empty_namespaces {
-            args.extend(arguments([&"--empty-ns", namespace]));
-        }
-        if !options.cgroups_mode.is_empty() {
-            args.extend(arguments([&"--manage-cgroups-mode", &options.cgroups_mode]));
-        }
-        args.push(self.id.clone().into());
-        self.runtime.run("OCI runtime checkpoint failed", &args, Streams::null())?;
-        let event = TaskCheckpointed {
-            container_id: self.id.clone(),
-            checkpoint: image.unwrap_or_default(),
-            ..Default::default()
-        };
-        self.shim.publisher.publish("checkpointed", &event);
-        Ok(())
     }
 }

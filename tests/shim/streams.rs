@@ -4,7 +4,6 @@ use crate::common::{Containerd, Engine, IMAGE, Shim, finish, poll, wait_dead};
 use crate::{GROUPED, SMALL, only_shim, private_memory};
 use std::fs;
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 #[test]
@@ -22,16 +21,27 @@ fn input_reaches_the_process_and_ends() {
 fn a_program_can_take_the_output() {
     let containerd = Containerd::new(Shim::Own);
     let (script, log) = (containerd.path("logger.sh"), containerd.path("taken"));
-    let text = "#!/bin/sh\nexec 5>&-\necho \"$CONTAINER_NAMESPACE $CONTAINER_ID $1=$2\" > \"$2\"\n\
-                cat <&3 >> \"$2\"\ncat <&4 >> \"$2\"\n";
+    let text = "exec 5>&-\necho \"$CONTAINER_NAMESPACE $CONTAINER_ID\" > \"$1\"\ncat <&3 >> \"$1\"\ncat <&4 >> \"$1\"\n";
     fs::write(&script, text).expect("a script");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("its mode");
-    let uri = format!("binary://{}?file={}", script.display(), log.display());
+    // Not executed itself: a child of another test may have it open for writing still.
+    let uri = format!("binary:///bin/sh?{}={}", script.display(), log.display());
     let args = ["--detach", "--log-uri", &uri];
     containerd.run(&args, &[IMAGE, "box", "sh", "-c", "echo out; echo err >&2"]).success();
     containerd.wait_status("box", "STOPPED");
-    let expected = format!("{} box file={}\nout\nerr\n", containerd.name, log.display());
+    let expected = format!("{} box\nout\nerr\n", containerd.name);
     poll("the output", || fs::read_to_string(&log).ok().filter(|text| *text == expected));
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_fails_the_creation() {
+    let containerd = Containerd::new(Shim::Own);
+    let file = containerd.path("data");
+    fs::write(&file, "").expect("a file");
+    let uri = format!("binary://{}", file.display());
+    let refused = containerd.run(&["--detach", "--log-uri", &uri], &[IMAGE, "box", "true"]);
+    let expected = format!("cannot execute '{}': permission denied", file.display());
+    assert!(refused.code != 0 && refused.stderr.contains(&expected), "{refused:?}");
+    poll("the shim to end", || containerd.shims().is_empty().then_some(()));
 }
 
 #[test]

@@ -15,6 +15,8 @@ use std::process::{Command, Stdio};
 
 /// The first argument of this program when it is to become such a program.
 pub const ARGUMENT: &str = "become-logger";
+/// What the word that something is wrong begins with: no program says in this way that it is ready.
+const REFUSAL: u8 = 0;
 /// How long a program may take until it is ready.
 const READY_DEADLINE: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
@@ -42,29 +44,51 @@ pub fn start(shim: &Shim, program: &Path, args: &[String], id: &str, streams: [O
     if count == 0 {
         return Err(Error::new(format!("'{}' is not ready for output", program.display())));
     }
-    Ok(())
+    let mut word = [0; 512];
+    let length = rustix::io::retry_on_intr(|| rustix::io::read(&ready, &mut word))
+        .context(|| "cannot hear from the logger")?;
+    match word[..length].split_first() {
+        Some((&REFUSAL, cause)) => Err(Error::new(format!(
+            "cannot execute '{}': {}",
+            program.display(),
+            String::from_utf8_lossy(cause)
+        ))),
+        _ => Ok(()),
+    }
 }
 
-/// Turns this process into the program that takes the output. Comes back with an error only.
-pub fn become_logger(mut words: impl Iterator<Item = OsString>) -> Error {
-    let result = (|| -> Result<Error> {
-        let program = words.next().ok_or_else(|| Error::invalid("no program is named"))?;
-        let streams =
-            [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()].map(|stream| {
-                let copy = rustix::io::fcntl_dupfd_cloexec(stream, 3)?;
-                rustix::io::fcntl_setfd(&copy, FdFlags::empty())?;
-                Ok(copy)
-            });
-        let streams: rustix::io::Result<Vec<OwnedFd>> = streams.into_iter().collect();
-        let streams = streams.context(|| "cannot copy a descriptor")?;
-        if streams.iter().map(AsRawFd::as_raw_fd).ne([3, 4, 5]) {
-            return Err(Error::new("a descriptor was inherited that should not have been"));
+/// Turns this process into the program that takes the output. Comes back with an error only, which whoever waits for the program hears too.
+pub fn become_logger(words: impl Iterator<Item = OsString>) -> Error {
+    let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
+        .map(|stream| rustix::io::fcntl_dupfd_cloexec(stream, 3));
+    match streams {
+        [Ok(out), Ok(err), Ok(signal)] => {
+            let e = execute(words, [&out, &err, &signal]);
+            let word = [&[REFUSAL], e.to_string().as_bytes()].concat();
+            let _ = rustix::io::write(&signal, &word);
+            e
         }
-        let mut command = Command::new(program);
-        command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(command.exec().into())
-    })();
-    result.unwrap_or_else(|e| e)
+        _ => Error::new("cannot copy a descriptor"),
+    }
+}
+
+/// Executes the program with these descriptors, which must be the first after the standard streams.
+fn execute(mut words: impl Iterator<Item = OsString>, streams: [&OwnedFd; 3]) -> Error {
+    let Some(program) = words.next() else { return Error::invalid("no program is named") };
+    let numbers = streams.map(AsRawFd::as_raw_fd);
+    if numbers != [3, 4, 5] {
+        return Error::new(format!(
+            "descriptors are {numbers:?}: one was inherited that should not have been"
+        ));
+    }
+    for stream in streams {
+        if let Err(e) = rustix::io::fcntl_setfd(stream, FdFlags::empty()) {
+            return e.into();
+        }
+    }
+    let mut command = Command::new(program);
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.exec().into()
 }
 
 /// The arguments of a query: each name, and its value.

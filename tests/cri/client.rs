@@ -118,6 +118,9 @@ messages! {
         stdout: bool = [bool, tag = "4"],
         stderr: bool = [bool, tag = "5"],
     }
+    PullImage { image: Option<Image> = [message, optional, tag = "1"], }
+    /// What a pulled image is known by.
+    Pulled { reference: String = [string, tag = "1"], }
     PortForward { pod: String = [string, tag = "1"], ports: Vec<i32> = [int32, repeated, tag = "2"], }
     Url { url: String = [string, tag = "1"], }
     CpuUsage { total: Option<Number> = [message, optional, tag = "2"], }
@@ -178,7 +181,9 @@ impl Cri {
             "@-",
         ]);
         command.args(["--header", "content-type: application/grpc", "--header", "te: trailers"]);
-        command.arg(format!("http://cri/runtime.v1.RuntimeService/{method}"));
+        // Images are looked after by a service of their own.
+        let service = if method == "PullImage" { "ImageService" } else { "RuntimeService" };
+        command.arg(format!("http://cri/runtime.v1.{service}/{method}"));
         let mut curl =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         curl.stdin.take().unwrap().write_all(&frame).expect("curl takes the request");
@@ -304,7 +309,7 @@ default_runtime_name = 'magikrun'
                 handler(&name, &options(&name, &format!("{dir}/shim-{backend}.toml")))
             })
             .concat(),
-        if has_sandboxers() { sandboxers(dir) } else { String::new() },
+        if has_sandboxers() { sandboxers(dir) + &unpacking() } else { String::new() },
     )
 }
 
@@ -326,6 +331,14 @@ fn sandboxers(dir: &str) -> String {
     std::os::unix::fs::symlink(common::shim_folder().join(name), link).expect("a link to the shim");
     let microvm = format!("[{}]\nruntime_type = 'io.containerd.magikrun-krun.v2'\n", table(MICROVM_HANDLER));
     format!("{}{microvm}sandboxer = 'shim'\n", handler(HANDLER, "sandboxer = 'shim'\n"))
+}
+
+/// Pulled images are unpacked for another snapshotter than the default, which containerd 2 has to be told.
+fn unpacking() -> String {
+    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    format!(
+        "[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\nplatform = 'linux/{arch}'\nsnapshotter = 'native'\n"
+    )
 }
 
 /// The options of a runtime, in a file.

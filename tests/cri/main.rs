@@ -98,9 +98,11 @@ fn exec_and_attach_stream_both_ways() {
     stream.send(0, b"one\n");
     assert_eq!(stream.receive_until(1, "\n"), "got one\n");
     drop(stream);
+    let script =
+        "tty; until [ \"$(stty size)\" = '40 100' ]; do sleep 0.05; done; read line; echo $line; exit 3";
     let exec = Exec {
         id: echo,
-        command: ["sh", "-c", "tty; read line; echo $line; exit 3"].map(str::to_owned).to_vec(),
+        command: ["sh", "-c", script].map(str::to_owned).to_vec(),
         tty: true,
         stdin: true,
         stdout: true,
@@ -121,13 +123,15 @@ fn exec_and_attach_stream_both_ways() {
 }
 
 #[test]
-fn modules_run_as_the_containers_of_a_pod() {
+fn modules_are_pulled_and_run_as_the_containers_of_a_pod() {
     let cri = Cri::new();
-    cri.containerd.add_module();
+    let (_registry, image) = cri.containerd.serve_module();
+    let pull = client::PullImage { image: Some(client::Image { image: image.clone() }) };
+    assert!(!cri.call::<client::Pulled>("PullImage", &pull).reference.is_empty());
     let config = cri.pod_config("pod");
     let pod = cri.run_pod_of("magikrun-wasm", &config);
     let module = |name: &str, args: &[&str]| client::ContainerConfig {
-        image: Some(client::Image { image: common::WASM_IMAGE.to_owned() }),
+        image: Some(client::Image { image: image.clone() }),
         command: Vec::new(),
         args: args.iter().map(|&arg| arg.to_owned()).collect(),
         ..Cri::script(name, "")
@@ -191,8 +195,7 @@ fn a_pod_is_found_again_after_containerd_has_crashed() {
 
 #[test]
 fn many_pods_live_side_by_side_and_leave_nothing() {
-    let full = std::env::var("MAGIKRUN_SHIM").is_ok_and(|value| value == "full");
-    let (pods, at_a_time) = if full { (100, 10) } else { (6, 3) };
+    let (pods, at_a_time) = (100, 10);
     let cri = Cri::new();
     let parallel = |work: &(dyn Fn(usize) -> String + Sync)| -> Vec<String> {
         std::thread::scope(|scope| {

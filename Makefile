@@ -129,7 +129,7 @@ engines:
 		folder=$$($(CARGO) run --quiet --locked --package conformance -- engines $$release) || exit 1; \
 		echo "engines of Debian $$release"; \
 		MAGIKRUN_TEST_ENGINES=$$folder $(CARGO) test --locked --all-features \
-			--test containerd --test cri --test docker --test shim || exit 1; \
+			--test containerd --test cri --test docker --test kubernetes --test shim || exit 1; \
 	done
 
 # What of the conformance suites there is time for at each change: the hosts' environments, and no emulated machine.
@@ -149,8 +149,8 @@ conformance-full: build
 
 faults:
 	@tools/packages.sh $(TEST_PACKAGES)
-	MAGIKRUN_FAULTS=full MAGIKRUN_MODEL=full MAGIKRUN_FUZZ=20 MAGIKRUN_SHIM=full \
-		$(CARGO) test --locked --all-features --test faults --test pod_calls --test pod_faults --test model --test fuzz --test shim --test cri -- --nocapture
+	MAGIKRUN_FAULTS=full MAGIKRUN_MODEL=full MAGIKRUN_FUZZ=20 \
+		$(CARGO) test --locked --all-features --test faults --test pod_calls --test pod_faults --test model --test fuzz -- --nocapture
 
 FUZZ_SECONDS ?= 60
 fuzz:

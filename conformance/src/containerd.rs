@@ -14,7 +14,8 @@ use std::time::Duration;
 /// The shim.
 const SHIM: &str = "containerd-shim-magikrun-v2";
 /// The test programs, and what the names of those tests contain that need the machine.
-pub(crate) const TESTS: [(&str, &str); 2] = [("cri", "krun::"), ("shim", "out_of_memory")];
+pub(crate) const TESTS: [(&str, &[&str]); 2] =
+    [("cri", &["krun::"]), ("shim", &["out_of_memory", "checkpoint::"])];
 /// What else of this machine the tests need.
 const NEEDS: [&str; 5] = [
     "/usr/bin/containerd",
@@ -56,14 +57,12 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let programs = programs()?;
     let script = args.shell.as_deref().unwrap_or(SCRIPT);
     let mut argv: Vec<OsString> = ["sh", "-c", script, "sh"].map(Into::into).into();
-    for (name, part) in TESTS {
-        argv.extend([programs.path(name).into(), part.into()]);
+    for (name, parts) in TESTS {
+        argv.extend([programs.path(name).into(), parts.join(" ").into()]);
     }
     let mut job = run_in(programs.job(argv, Duration::from_secs(args.limit)));
     if let Some(release) = &args.engines {
-        let folder = engines::folder(release)?;
-        job.env.push(("MAGIKRUN_TEST_ENGINES".into(), folder.clone().into()));
-        job.needs.push(folder);
+        use_engines(&mut job, engines::folder(release)?);
     }
     vm::once(&vm::Options::default(), &job, None)
 }
@@ -73,6 +72,12 @@ pub(crate) fn programs() -> Result<Programs> {
     let programs = Programs::build(&TESTS.map(|(name, _)| name))?;
     programs.add(SHIM, &cargo::package("containerd-shim-magikrun", &[])?)?;
     Ok(programs)
+}
+
+/// Gives a job the engines of a folder instead of those of this machine.
+pub(crate) fn use_engines(job: &mut Job, folder: PathBuf) {
+    job.env.push(("MAGIKRUN_TEST_ENGINES".into(), folder.clone().into()));
+    job.needs.push(folder);
 }
 
 /// Gives a job of a machine on which microVMs are installed containerd, and what that needs.

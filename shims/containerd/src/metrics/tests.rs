@@ -139,6 +139,7 @@ fn what_runc_prints_is_enough() {
     let metrics = v2::metrics(stats(text));
     assert_eq!((metrics.memory.swap_usage, metrics.memory.swap_limit), (20, 10));
     assert!(metrics.memory_events.is_none() && metrics.cpu.psi.is_none());
+    assert_eq!(metrics.pids.limit, u64::MAX);
     assert_eq!(v1(r#"{"data": {}}"#).pids.current, 0);
 }
 

@@ -10,7 +10,9 @@ const MICRO: u64 = 1000;
 
 /// The message with what the runtime knows.
 pub fn metrics(stats: Stats) -> proto::Metrics {
-    let pids = proto::PidsStat { current: stats.pids.current, limit: stats.pids.limit, ..Default::default() };
+    // The runtime's 0 is that there is no limit, for which this message has the largest number.
+    let limit = if stats.pids.limit == 0 { u64::MAX } else { stats.pids.limit };
+    let pids = proto::PidsStat { current: stats.pids.current, limit, ..Default::default() };
     let hugetlb = stats.hugetlb.into_iter().map(|(pagesize, usage)| proto::HugeTlbStat {
         current: usage.usage,
         max: usage.limit,

@@ -251,7 +251,10 @@ fn a_user_who_was_given_a_cgroup_has_pods_in_it() {
     pods.assert_nothing_left();
     let left = leftover_cgroups(&name);
     assert!(!left.iter().any(|path| path.display().to_string().contains(&id)), "{left:?}");
+    // Every command makes the cgroup again, also those that clean up.
+    drop(pods);
     common::remove_cgroups(&name);
+    assert!(leftover_cgroups(&name).is_empty());
 }
 
 #[test]

@@ -99,8 +99,8 @@ pub struct Containerd {
 
 /// A process that holds the network and the mounts which containerd takes for those of the host, so that what it and its plugins make
 /// of them goes away with it, and stays when containerd dies.
-const HOST: &str = "ip link set lo up && mkdir -p /run/netns /run/containerd/s \
-    && mount -t tmpfs none /run/netns && mount -t tmpfs none /run/containerd/s && echo ready && exec sleep infinity";
+const HOST: &str = "ip link set lo up && for folder in /run/netns /run/containerd/s /run/containerd/magikrun; do \
+    mkdir -p $folder && mount -t tmpfs none $folder || exit; done; echo ready; exec sleep infinity";
 
 /// Executes a program with as few descriptors as a service manager lets it have at first.
 const LIMITED: &str = "ulimit -S -n 1024 && exec \"$@\"";

@@ -30,6 +30,7 @@ messages! {
     }
     PodLinux {
         cgroup_parent: String = [string, tag = "1"],
+        security: Option<PodSecurity> = [message, optional, tag = "2"],
         resources: Option<Resources> = [message, optional, tag = "5"],
     }
     PodConfig {
@@ -59,7 +60,19 @@ messages! {
         memory_limit: i64 = [int64, tag = "4"],
     }
     /// Pid: 0 the pod's, 1 one of its own.
-    Namespaces { pid: i32 = [int32, tag = "2"], }
+    Namespaces { pid: i32 = [int32, tag = "2"], users: Option<Users> = [message, optional, tag = "5"], }
+    IdMapping {
+        host: u32 = [uint32, tag = "1"],
+        container: u32 = [uint32, tag = "2"],
+        length: u32 = [uint32, tag = "3"],
+    }
+    /// Mode: 0 the pod's, 2 the host's.
+    Users {
+        mode: i32 = [int32, tag = "1"],
+        uids: Vec<IdMapping> = [message, repeated, tag = "2"],
+        gids: Vec<IdMapping> = [message, repeated, tag = "3"],
+    }
+    PodSecurity { namespaces: Option<Namespaces> = [message, optional, tag = "1"], }
     Security { namespaces: Option<Namespaces> = [message, optional, tag = "3"], }
     ContainerLinux {
         resources: Option<Resources> = [message, optional, tag = "1"],
@@ -144,6 +157,11 @@ pub struct Cri {
 impl Cri {
     /// A new containerd with CNI plugins and the handler `magikrun`.
     pub fn new() -> Self {
+        Self::with_snapshotter("native")
+    }
+
+    /// The same, with another snapshotter.
+    pub fn with_snapshotter(snapshotter: &str) -> Self {
         require_program("curl");
         let containerd = Containerd::with_config(Shim::Own, "k8s.io".to_owned(), |dir| {
             let networks = dir.join("net.d");
@@ -154,7 +172,7 @@ impl Cri {
                 dir.join("addresses").display()
             );
             fs::write(networks.join("1.conflist"), network).expect("the network");
-            config(&dir.display().to_string())
+            config(&dir.display().to_string(), snapshotter)
         });
         Self { containerd, cgroup: unique_name() }
     }
@@ -218,7 +236,7 @@ impl Cri {
             hostname: name.to_owned(),
             log_directory: self.containerd.path("logs").display().to_string(),
             annotations: HashMap::new(),
-            linux: Some(PodLinux { cgroup_parent: format!("/{}", self.cgroup), resources: None }),
+            linux: Some(PodLinux { cgroup_parent: format!("/{}", self.cgroup), ..PodLinux::default() }),
         }
     }
 
@@ -285,7 +303,7 @@ impl Drop for Cri {
 }
 
 /// The CRI plugin's part of the configuration.
-fn config(dir: &str) -> String {
+fn config(dir: &str, snapshotter: &str) -> String {
     format!(
         r"disabled_plugins = ['io.containerd.internal.v1.opt']
 [plugins.'io.containerd.grpc.v1.cri']
@@ -298,20 +316,23 @@ tolerate_missing_hugetlb_controller = true
 bin_dir = '/usr/lib/cni'
 conf_dir = '{dir}/net.d'
 [plugins.'io.containerd.grpc.v1.cri'.containerd]
-snapshotter = 'native'
+snapshotter = '{snapshotter}'
 default_runtime_name = 'magikrun'
 {}{}{}",
         common::PAUSE_IMAGE,
-        handler("magikrun", &options("magikrun", &format!("{dir}/shim.toml"))),
+        handler("magikrun", &options("magikrun", &format!("{dir}/shim.toml"))) + &handler(PLAIN_HANDLER, ""),
         ["wasm", "krun"]
             .map(|backend| {
                 let name = format!("magikrun-{backend}");
                 handler(&name, &options(&name, &format!("{dir}/shim-{backend}.toml")))
             })
             .concat(),
-        if has_sandboxers() { sandboxers(dir) + &unpacking() } else { String::new() },
+        if has_sandboxers() { sandboxers(dir) + &unpacking(snapshotter) } else { String::new() },
     )
 }
+
+/// A handler without options, as `magikrun setup` writes it.
+pub const PLAIN_HANDLER: &str = "magikrun-plain";
 
 /// The name of a runtime's table.
 fn table(name: &str) -> String {
@@ -334,10 +355,10 @@ fn sandboxers(dir: &str) -> String {
 }
 
 /// Pulled images are unpacked for another snapshotter than the default, which containerd 2 has to be told.
-fn unpacking() -> String {
+fn unpacking(snapshotter: &str) -> String {
     let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
     format!(
-        "[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\nplatform = 'linux/{arch}'\nsnapshotter = 'native'\n"
+        "[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\nplatform = 'linux/{arch}'\nsnapshotter = '{snapshotter}'\n"
     )
 }
 

@@ -29,7 +29,7 @@ fn pod_config(cri: &Cri) -> PodConfig {
 
 /// A container with the volume of the pod, and processes of its own as those of the kubelet have.
 pub(crate) fn member(cri: &Cri, name: &str, script: &str) -> ContainerConfig {
-    let security = Security { namespaces: Some(Namespaces { pid: 1 }) };
+    let security = Security { namespaces: Some(Namespaces { pid: 1, users: None }) };
     let volume = cri.containerd.path("volume").display().to_string();
     ContainerConfig {
         mounts: vec![Mount { container_path: "/volume".to_owned(), host_path: volume, readonly: false }],

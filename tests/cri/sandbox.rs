@@ -30,7 +30,7 @@ fn state(cri: &Cri, pod: &str) -> i32 {
 }
 
 /// What is mounted below the folder of containerd, as it sees it.
-fn mounts(cri: &Cri) -> Vec<String> {
+pub(crate) fn mounts(cri: &Cri) -> Vec<String> {
     let text = fs::read_to_string(format!("/proc/{}/mountinfo", cri.containerd.host_pid())).expect("mounts");
     let state = cri.containerd.path("state").display().to_string();
     text.lines().filter(|line| line.contains(&state)).map(str::to_owned).collect()

@@ -15,7 +15,7 @@ use std::time::Duration;
 const SHIM: &str = "containerd-shim-magikrun-v2";
 /// The test programs, and what the names of those tests contain that need the machine.
 pub(crate) const TESTS: [(&str, &[&str]); 2] =
-    [("cri", &["krun::"]), ("shim", &["out_of_memory", "checkpoint::"])];
+    [("cri", &["krun::", "systemd::"]), ("shim", &["out_of_memory", "checkpoint::"])];
 /// What else of this machine the tests need.
 const NEEDS: [&str; 5] = [
     "/usr/bin/containerd",

@@ -152,6 +152,17 @@ pub struct Cri {
     pub containerd: Containerd,
     /// Parent of the cgroups.
     pub cgroup: String,
+    /// After the daemon, whose containers are in them.
+    _cleanup: Cleanup,
+}
+
+/// Removes the cgroups below a name when it goes away.
+struct Cleanup(String);
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        common::remove_cgroups(&self.0);
+    }
 }
 
 impl Cri {
@@ -174,7 +185,8 @@ impl Cri {
             fs::write(networks.join("1.conflist"), network).expect("the network");
             config(&dir.display().to_string(), snapshotter)
         });
-        Self { containerd, cgroup: unique_name() }
+        let cgroup = unique_name();
+        Self { containerd, cgroup: cgroup.clone(), _cleanup: Cleanup(cgroup) }
     }
 
     /// A call of the runtime service; the answer, or the message of the error.
@@ -293,12 +305,6 @@ impl Cri {
         let id = Id { id: id.to_owned() };
         self.call::<Empty>("StopPodSandbox", &id);
         self.call::<Empty>("RemovePodSandbox", &id);
-    }
-}
-
-impl Drop for Cri {
-    fn drop(&mut self) {
-        common::remove_cgroups(&self.cgroup);
     }
 }
 

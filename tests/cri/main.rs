@@ -4,6 +4,7 @@ mod client;
 mod common;
 mod krun;
 mod sandbox;
+mod systemd;
 mod users;
 mod volumes;
 mod websocket;

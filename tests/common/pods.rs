@@ -1,8 +1,8 @@
 //! Pods for the black-box tests: a state root, an image store and a cgroup of their own, and the proof that nothing is left.
 
 use super::{
-    Compression, DEADLINE, Layer, Layout, Output, Runtime, Terminal, finish, leftover_cgroups, names_in,
-    poll, require_program, signal, start,
+    Compression, DEADLINE, Layer, Layout, Output, Runtime, Terminal, finish, is_alive, leftover_cgroups,
+    names_in, poll, require_program, signal, start,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -255,7 +255,9 @@ impl Pods {
         left.extend(
             cgroups.iter().map(|path| path.display().to_string()).filter(|path| !path.ends_with(&own)),
         );
-        for pid in names_in(Path::new("/proc")).into_iter().filter_map(|name| name.parse::<u32>().ok()) {
+        let pids = names_in(Path::new("/proc")).into_iter().filter_map(|name| name.parse::<i32>().ok());
+        // Whoever ends without a parent may stay a zombie until the machine's first process looks.
+        for pid in pids.filter(|pid| is_alive(*pid)) {
             let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
             let own_pod =

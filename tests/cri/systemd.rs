@@ -17,8 +17,7 @@ fn a_pod_below_a_slice_is_of_units() {
     let cri = Cri::new();
     let slice = format!("{}.slice", cri.cgroup.replace('-', "_"));
     let config = cri.pod_config("pod");
-    let linux =
-        PodLinux { cgroup_parent: slice.clone(), ..config.linux.clone().expect("a configuration") };
+    let linux = PodLinux { cgroup_parent: slice.clone(), ..config.linux.clone().expect("a configuration") };
     let config = PodConfig { linux: Some(linux), ..config };
     let pod = cri.run_pod(&config);
     let container = cri.start(&pod, &config, Cri::script("box", "sleep 600"));

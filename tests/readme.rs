@@ -87,7 +87,8 @@ echo "== the README begins"
 fn script() -> String {
     let mut script = String::from(PRELUDE);
     for block in blocks(&readme()) {
-        let name = block.before.split('`').nth(1).filter(|name| name.ends_with(".yaml"));
+        let name =
+            block.before.split('`').nth(1).filter(|name| name.ends_with(".yaml") && !name.contains(' '));
         match (block.language.as_str(), name) {
             ("sh", _) if is_make(&block) => {}
             ("sh", _) => {

@@ -1,7 +1,7 @@
 //! What containerd is told, and when.
 
 use crate::common::{Containerd, Engine, Shim, poll, signal, wait_dead};
-use crate::{GROUPED, UNTIL_TOLD, end_with, exits, listen, tasks};
+use crate::{GROUPED, UNTIL_TOLD, end_with, ends, exits, listen, tasks};
 use rustix::process::Signal;
 use serde_json::json;
 use std::io::Read as _;
@@ -43,12 +43,9 @@ fn a_process_whose_output_nobody_reads_is_told_of_before_its_container() {
     let mut first = [0; 10];
     client.stdout.as_mut().unwrap().read_exact(&mut first).expect("some output");
     containerd.ok(&["task", "kill", "--signal", "SIGKILL", "box"]);
-    let ends = || {
-        let ends = tasks(&events.stdout()).into_iter().filter(|(topic, _)| topic == "exit");
-        ends.map(|(_, event)| event["id"].clone()).collect::<Vec<_>>()
-    };
-    poll("both ends", || (ends().len() == 2).then_some(()));
-    assert_eq!(ends(), ["loud", "box"]);
+    poll("both ends", || (ends(&events.stdout()).len() == 2).then_some(()));
+    let ended: Vec<_> = ends(&events.stdout()).into_iter().map(|event| event["id"].clone()).collect();
+    assert_eq!(ended, ["loud", "box"]);
     client.kill().and_then(|()| client.wait()).expect("ctr ends");
     signal(events.pid(), Signal::TERM);
 }

@@ -56,10 +56,15 @@ fn listen(containerd: &Containerd) -> Running {
     running
 }
 
+/// The ends among events, in their order.
+fn ends(text: &str) -> Vec<Value> {
+    let ends = tasks(text).into_iter().filter(|(topic, _)| topic == "exit");
+    ends.map(|(_, event)| event).collect()
+}
+
 /// The codes of the ends among events, in their order.
 fn exits(text: &str) -> Vec<u64> {
-    let ends = tasks(text).into_iter().filter(|(topic, _)| topic == "exit");
-    ends.map(|(_, event)| event["exit_status"].as_u64().expect("a status")).collect()
+    ends(text).iter().map(|event| event["exit_status"].as_u64().expect("a status")).collect()
 }
 
 /// The topics of tasks and what they are about, in their order.

@@ -4,6 +4,7 @@
 //! child when the runtime ends, and may be dead before the runtime has told its pid. So the ends of unknown processes are kept
 //! for as long as somebody may still claim them.
 
+use crate::bootstrap::TUNABLES;
 use crate::error::{Context as _, Result};
 use crate::ffi;
 use rustix::process::{
@@ -138,9 +139,11 @@ impl Reaper {
         }
     }
 
-    /// Starts a command; how it ends comes through the channel. Do not wait for the child by other means.
+    /// Starts a command in `/`; how it ends comes through the channel. Do not wait for the child by other means.
     pub fn spawn(&self, command: &mut Command) -> std::io::Result<(Child, Receiver<Exit>)> {
         let (sender, receiver) = sync_channel(1);
+        // What is meant for this process only.
+        command.current_dir("/").env_remove(TUNABLES.0).env_remove("NOTIFY_SOCKET");
         if let Some(limit) = &self.descriptors {
             ffi::set_limit(command, Resource::Nofile, *limit);
         }

@@ -3,7 +3,6 @@
 //! The runtime is executed, not linked: it may be upgraded under running containers, nothing of it stays in memory between calls,
 //! and a process with threads must not make a container by cloning itself.
 
-use crate::bootstrap::TUNABLES;
 use crate::error::{Context as _, Error, Result};
 use crate::options::Options;
 use crate::reaper::Reaper;
@@ -101,9 +100,7 @@ impl Runtime {
         if self.systemd_cgroup {
             command.arg("--systemd-cgroup");
         }
-        command.args(args).current_dir("/");
-        // What is meant for this process only.
-        command.env_remove(TUNABLES.0).env_remove("NOTIFY_SOCKET");
+        command.args(args);
         command
     }
 

@@ -1,6 +1,5 @@
 //! File systems in user space: containerd's types `fuse.NAME` and `fuse3.NAME` are mounted by a program, mount(8)'s helper.
 
-use crate::bootstrap::TUNABLES;
 use crate::error::{Error, Result};
 use crate::reaper::Reaper;
 use crate::runtime::MemoryFile;
@@ -35,7 +34,6 @@ fn command(program: &str, name: &str, mount: &Mount, target: &Path) -> Command {
     let mut command = Command::new(program);
     command.arg(&mount.source).arg(target);
     command.args(mount.options.iter().flat_map(|option| ["-o", option])).args(["-t", name]);
-    command.current_dir("/").env_remove(TUNABLES.0).env_remove("NOTIFY_SOCKET");
     command
 }
 

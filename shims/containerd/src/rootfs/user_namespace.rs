@@ -2,7 +2,6 @@
 //! and a program with threads cannot make one for itself: this program, once more.
 
 use super::idmap::Mappings;
-use crate::bootstrap::TUNABLES;
 use crate::error::{Context as _, Error, Result};
 use crate::reaper::Reaper;
 use nix::sched::{CloneFlags, unshare};
@@ -47,7 +46,6 @@ fn holder() -> Command {
 
 /// Takes over the namespace of a command that says when it is in it, and ends when its standard input does.
 fn held_by(reaper: &Reaper, mut command: Command, mappings: &Mappings) -> Result<OwnedFd> {
-    command.current_dir("/").env_remove(TUNABLES.0).env_remove("NOTIFY_SOCKET");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let (mut child, end) = reaper.spawn(&mut command).context(|| "cannot execute this program")?;
     let stdout = child.stdout.take();

@@ -2,7 +2,6 @@
 //! and the program closes 5, or writes to it, when it is ready.
 
 use super::pipe;
-use crate::bootstrap::TUNABLES;
 use crate::error::{Context as _, Error, Result};
 use crate::serve::Shim;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,9 +30,8 @@ pub fn start(shim: &Shim, program: &Path, args: &[String], id: &str, streams: [O
     let [out, err] = streams;
     let own = std::env::current_exe().context(|| "cannot find this program")?;
     let mut command = Command::new(own);
-    command.arg(ARGUMENT).arg(program).args(args).current_dir("/").process_group(0);
+    command.arg(ARGUMENT).arg(program).args(args).process_group(0);
     command.env("CONTAINER_ID", id).env("CONTAINER_NAMESPACE", &shim.namespace);
-    command.env_remove(TUNABLES.0);
     command.stdin(out).stdout(err).stderr(Stdio::from(signal));
     let child = shim.reaper.spawn(&mut command);
     drop(command);

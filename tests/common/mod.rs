@@ -27,7 +27,8 @@ pub use engine::{Engine, LIMITS, LISTENER, engine_path, engine_program, remove_a
 pub use layout::{Compression, Layer, Layout};
 pub use pods::Pods;
 pub use process::{
-    DEADLINE, Output, Running, finish, is_alive, poll, readable, signal, start, start_with, wait_dead,
+    DEADLINE, Output, Running, finish, is_alive, poll, property, readable, signal, start, start_with, tool,
+    wait_dead,
 };
 pub use registry::{RegistryAuth, RegistryServer};
 pub use shim::shim_folder;

@@ -187,6 +187,20 @@ pub fn poll<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// What a tool of the machine prints, which must succeed.
+#[track_caller]
+pub fn tool(program: &str, args: &[&str]) -> String {
+    let mut command = Command::new(program);
+    command.args(args);
+    finish(command, None).success().stdout
+}
+
+/// A property of a unit of the system's manager.
+#[track_caller]
+pub fn property(unit: &str, name: &str) -> String {
+    tool("systemctl", &["show", "--value", "--property", name, unit]).trim().to_owned()
+}
+
 /// Whether a process exists and is not a zombie.
 pub fn is_alive(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))

@@ -1,15 +1,7 @@
 //! Pods whose cgroups systemd makes, as the kubelet asks for it on most nodes: see `conformance containerd`.
 
 use crate::client::{Cri, Empty, PodConfig, PodLinux, Resources, Update};
-use crate::common::{cgroup_value, finish, poll};
-use std::process::Command;
-
-/// A property of a unit.
-fn property(unit: &str, name: &str) -> String {
-    let mut command = Command::new("systemctl");
-    command.args(["show", unit, "--value", "--property", name]);
-    finish(command, None).success().stdout.trim().to_owned()
-}
+use crate::common::{cgroup_value, poll, property, tool};
 
 #[test]
 #[ignore = "needs systemd"]
@@ -40,7 +32,5 @@ fn a_pod_below_a_slice_is_of_units() {
     for id in [pod, container] {
         poll("the unit to end", || (property(&unit(&id), "ActiveState") == "inactive").then_some(()));
     }
-    let mut command = Command::new("systemctl");
-    command.args(["stop", &slice]);
-    finish(command, None).success();
+    tool("systemctl", &["stop", &slice]);
 }

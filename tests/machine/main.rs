@@ -12,7 +12,7 @@ mod pods;
 mod rootless;
 mod systemd;
 
-use common::Output;
+use common::{Output, property, tool};
 use std::path::Path;
 use std::process::Command;
 
@@ -33,20 +33,6 @@ fn has_unified() -> bool {
 #[track_caller]
 fn assert_at_the_root(cgroups: &str) {
     assert!(!cgroups.is_empty() && cgroups.lines().all(|line| line.ends_with(":/")), "{cgroups}");
-}
-
-/// What a program of the machine prints; it must succeed.
-#[track_caller]
-fn tool(program: &str, args: &[&str]) -> String {
-    let mut command = Command::new(program);
-    command.args(args);
-    common::finish(command, None).success().stdout
-}
-
-/// A property of a unit of the system's manager.
-#[track_caller]
-fn property(unit: &str, name: &str) -> String {
-    tool("systemctl", &["show", "--value", "--property", name, unit]).trim().to_owned()
 }
 
 /// Runs the runtime, after the words `before`, as the ordinary user of the machine, who has a service manager.

@@ -65,7 +65,7 @@ pub fn podman(host: &Host) -> Finding {
     verdict(host, &Engine { name: "podman", program: "podman", files, paths })
 }
 
-/// containerd's config.toml, of version 2 or 3, and what it imports.
+/// containerd's config.toml, of versions 2 to 4, and what it imports.
 pub fn containerd(host: &Host) -> Finding {
     let main = Path::new("/etc/containerd/config.toml");
     let mut files = vec![main.to_owned()];

@@ -43,14 +43,15 @@ fn is_only_ours(split: &Split<'_>) -> bool {
     split.ours.is_some() && split.before.is_empty() && split.after.is_empty()
 }
 
-/// The table of containerd's plugins that has the runtimes, by the version of its configuration.
+/// The table of containerd's plugins that has the runtimes, by the version of its configuration: 2 is that of containerd 1.x, 3 came
+/// with 2.0, and 4, which moves other sections alone, with 2.3.
 fn containerd_plugin(document: &toml::Table) -> Result<&'static str> {
     match document.get("version").and_then(toml::Value::as_integer) {
         Some(2) => Ok("io.containerd.grpc.v1.cri"),
-        Some(3) => Ok("io.containerd.cri.v1.runtime"),
+        Some(3 | 4) => Ok("io.containerd.cri.v1.runtime"),
         _ => Err(Error::new(
             ErrorKind::NotSupported,
-            "its format is not version 2 or 3; 'containerd config migrate' prints it in a current one",
+            "its format is none of versions 2 to 4; 'containerd config migrate' prints it in a current one",
         )),
     }
 }

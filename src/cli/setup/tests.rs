@@ -108,6 +108,7 @@ fn containerds_version_decides_the_plugin_and_what_is_not_ours_is_refused() {
     let one = format!("version = 2\n[plugins.{plugin:?}.containerd.runtimes.magikrun-krun]\n");
     for (text, cause) in [
         ("root = \"/x\"\n", "migrate"),
+        ("version = 5\n", "migrate"),
         ("x = [", "TOML"),
         (&*taken, "a runtime 'magikrun' that 'magikrun setup' has not written"),
         (&*one, "a runtime 'magikrun-krun' that 'magikrun setup' has not written"),
@@ -123,10 +124,11 @@ fn runtimes<'a>(document: &'a toml::Table, plugin: &str) -> &'a toml::Table {
 }
 
 #[test]
-fn each_backend_has_a_handler_of_containerd_in_both_forms_of_its_configuration() {
+fn each_backend_has_a_handler_of_containerd_in_each_version_of_its_configuration() {
     let own = node(&SHIMS);
     let body = |found: Found| handlers::containerd(found, &own);
-    for (version, plugin) in [(2, "io.containerd.grpc.v1.cri"), (3, "io.containerd.cri.v1.runtime")] {
+    let current = "io.containerd.cri.v1.runtime";
+    for (version, plugin) in [(2, "io.containerd.grpc.v1.cri"), (3, current), (4, current)] {
         let theirs = format!(
             "version = {version}\n[plugins.{plugin:?}.containerd.runtimes.runc.options]\nSystemdCgroup = true\n"
         );

@@ -115,7 +115,10 @@ impl Wire {
             crate::bail!(Timeout, "no answer came in time");
         }
         let mut first = [0u8; 1];
-        let (read, descriptor) = receive_descriptor(&*self, &mut first)?;
+        let (read, descriptor) = match receive_descriptor(&*self, &mut first) {
+            Err(e) if is_gone(&e) => return Ok((None, None)),
+            received => received?,
+        };
         self.pending.extend_from_slice(&first[..read]);
         Ok((self.receive(timeout)?, descriptor))
     }
@@ -137,6 +140,11 @@ impl Wire {
         self.pending.drain(..4 + length);
         Ok(Some(message))
     }
+}
+
+/// True if the other end of a connection is gone, perhaps with what it had not read, or before it had accepted the connection.
+pub fn is_gone(error: &Error) -> bool {
+    matches!(error.errno(), Some(libc::EPIPE | libc::ECONNRESET))
 }
 
 /// Sends a message over a stream of them, as [`Wire::send`] does.
@@ -205,7 +213,21 @@ mod tests {
         });
         drop(a);
         assert!(b.receive::<String>(None).unwrap().is_none());
-        assert!(b.send(&1).is_err());
+        assert!(is_gone(&b.send(&1).unwrap_err()));
+    }
+
+    #[test]
+    fn an_end_that_has_not_read_everything_is_an_end() {
+        for with_descriptor in [false, true] {
+            let (a, mut b) = Wire::pair().unwrap();
+            b.send(&"never read").unwrap();
+            drop(a);
+            let message = match with_descriptor {
+                false => b.receive::<String>(None).unwrap(),
+                true => b.receive_with::<String>(None).unwrap().0,
+            };
+            assert!(message.is_none());
+        }
     }
 
     #[test]

@@ -90,7 +90,7 @@ fn engine(module: &Path, store: &Path) -> u128 {
     let engine = magikrun::runtime::wasm::engine::running(program.settings.code).expect("an engine");
     let call = Call { args: vec!["hello".to_owned()], alone: true, ..Call::default() };
     let job = Job::new(program, call).expect("a job");
-    let outcome = execute::run(&engine, job, None).expect("an outcome");
+    let outcome = execute::run(&engine, job).expect("an outcome");
     assert_eq!(outcome.code, 0, "{outcome:?}");
     begin.elapsed().as_micros()
 }

@@ -5,16 +5,13 @@ use super::limiter::Container;
 use super::outcome::Outcome;
 use super::processor::Processor;
 use super::program::{Kind, Program};
+use super::stop::Stop;
 use super::{http, load, passed};
 use crate::error::{Context as _, Result};
 use std::fs::File;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::net::TcpListener;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::task::Poll;
-use tokio::sync::Notify;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module, Store, TypedFunc};
 use wasmtime_wasi::p2::bindings::Command;
@@ -47,37 +44,6 @@ impl Job {
     }
 }
 
-/// Ends a program from another thread.
-#[derive(Debug, Default)]
-pub struct Stop {
-    signal: AtomicI32,
-    waiting: Notify,
-}
-
-impl Stop {
-    /// Ends it as the signal with this number would. Code that runs ends when the epoch of its engine is incremented.
-    pub fn stop(&self, signal: i32) {
-        self.signal.store(signal, Ordering::SeqCst);
-        self.waiting.notify_one();
-    }
-
-    /// How it ended, if it was ended.
-    fn outcome(&self) -> Option<Outcome> {
-        Some(self.signal.load(Ordering::SeqCst)).filter(|signal| *signal != 0).map(Outcome::signalled)
-    }
-
-    /// Does `work` until it is done, or until it is to be ended.
-    async fn or(&self, work: impl Future<Output = Result<Outcome>>) -> Result<Outcome> {
-        let (mut work, mut stopped) = (pin!(work), pin!(self.waiting.notified()));
-        let ended = poll_fn(|cx| match stopped.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => work.as_mut().poll(cx).map(Some),
-        });
-        let ended = ended.await;
-        self.outcome().map(Ok).or(ended).unwrap_or_else(|| Ok(Outcome::exited(0)))
-    }
-}
-
 /// A program in its own store, of which nothing has run but what an instance runs when it is made.
 enum Ready {
     Module(Store<State>, TypedFunc<(), ()>),
@@ -96,10 +62,10 @@ pub trait Gate {
     fn opened(&self) -> impl Future<Output = ()>;
 }
 
-/// Runs a program on this thread, until it ends or `stop` ends it.
-pub fn run(engine: &Engine, job: Job, stop: Option<&Stop>) -> Result<Outcome> {
+/// Runs a program on this thread, until it ends or the [`Stop`] of its budget ends it.
+pub fn run(engine: &Engine, job: Job) -> Result<Outcome> {
     let path = job.path.clone();
-    execute(&Needs::of(&job), stop, async {
+    execute(&Needs::of(&job), async {
         match prepare(engine, job).await? {
             Ok(ready) => go(engine, ready, &path).await,
             Err(outcome) => Ok(outcome),
@@ -108,9 +74,9 @@ pub fn run(engine: &Engine, job: Job, stop: Option<&Stop>) -> Result<Outcome> {
 }
 
 /// As [`run`], but only when the gate is opened. An outcome before that is why it cannot run.
-pub fn run_behind(gate: &impl Gate, engine: &Engine, job: Job, stop: &Stop) -> Result<Outcome> {
+pub fn run_behind(gate: &impl Gate, engine: &Engine, job: Job) -> Result<Outcome> {
     let path = job.path.clone();
-    execute(&Needs::of(&job), Some(stop), async {
+    execute(&Needs::of(&job), async {
         match prepare(engine, job).await? {
             Ok(ready) => {
                 gate.ready();
@@ -126,19 +92,20 @@ pub fn run_behind(gate: &impl Gate, engine: &Engine, job: Job, stop: &Stop) -> R
 struct Needs {
     serves: bool,
     processor: Option<Arc<Processor>>,
+    stop: Arc<Stop>,
 }
 
 impl Needs {
     fn of(job: &Job) -> Self {
-        Self { serves: job.listener.is_some(), processor: job.budget.processor().cloned() }
+        Self {
+            serves: job.listener.is_some(),
+            processor: job.budget.processor().cloned(),
+            stop: Arc::clone(job.budget.stop()),
+        }
     }
 }
 
-fn execute(
-    needs: &Needs,
-    stop: Option<&Stop>,
-    work: impl Future<Output = Result<Outcome>>,
-) -> Result<Outcome> {
+fn execute(needs: &Needs, work: impl Future<Output = Result<Outcome>>) -> Result<Outcome> {
     let mut executor = tokio::runtime::Builder::new_current_thread();
     if needs.serves {
         // Every task may take a whole turn.
@@ -148,10 +115,7 @@ fn execute(
         processor.count(&mut executor);
     }
     let runtime = executor.enable_io().enable_time().build().context(|| "cannot make an executor")?;
-    let ended = match stop {
-        Some(stop) => runtime.block_on(stop.or(work)),
-        None => runtime.block_on(work),
-    };
+    let ended = runtime.block_on(needs.stop.or(work));
     // A thread may be waiting for a file that never comes, as a FIFO can make it.
     runtime.shutdown_background();
     if let Some(processor) = &needs.processor {

@@ -8,6 +8,7 @@ use super::preopen::Preopen;
 use super::processor::Processor;
 use super::settings::{CodeSettings, Limits, Settings, Sockets};
 use super::stdio::{Stdin, Stdout, Streams};
+use super::stop::Stop;
 use crate::error::{Error, ErrorKind, Result};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -109,7 +110,7 @@ impl State {
     }
 }
 
-/// What the instances of one program are called with, and what they may use together.
+/// What the instances of one program are called with, what they may use together, and what ends them all.
 #[derive(Debug)]
 pub struct Budget {
     call: Call,
@@ -117,13 +118,15 @@ pub struct Budget {
     limits: Limits,
     memory: Memory,
     processor: Option<Arc<Processor>>,
+    stop: Arc<Stop>,
 }
 
 impl Budget {
     /// The budget of one program; see [`Memory::new`].
     pub fn new(call: Call, settings: &Settings, container: impl Into<Container>) -> Self {
         let Settings { code, limits, .. } = *settings;
-        Self { call, code, limits, memory: Memory::new(limits.memory_pages, container), processor: None }
+        let memory = Memory::new(limits.memory_pages, container);
+        Self { call, code, limits, memory, processor: None, stop: Arc::default() }
     }
 
     /// The memory that they use.
@@ -142,6 +145,11 @@ impl Budget {
         self.processor.as_ref()
     }
 
+    /// Ends the program.
+    pub fn stop(&self) -> &Arc<Stop> {
+        &self.stop
+    }
+
     /// A store for an instance.
     pub fn store(&self, engine: &Engine) -> Result<Store<State>> {
         let limiter = Limiter::new(self.limits, self.memory.clone());
@@ -153,6 +161,10 @@ impl Budget {
             match self.processor.clone() {
                 None => store.epoch_deadline_async_yield_and_update(1),
                 Some(processor) => store.epoch_deadline_callback(move |_| Ok(processor.turn())),
+            }
+            if self.stop.outcome().is_some() {
+                // Whoever ended it may have incremented the epoch before there was a deadline: that has passed.
+                store.set_epoch_deadline(0);
             }
         }
         if let Some(fuel) = self.limits.fuel {

@@ -4,13 +4,14 @@
 //! program sees no more than the bundle's root file system and bind mounts.
 
 use super::engine;
-use super::execute::{self, Job, Stop};
+use super::execute::{self, Job};
 use super::instance::Call;
 use super::outcome::Outcome;
 use super::preopen::{self, Preopen};
 use super::program::Program;
 use super::settings::Settings;
 use super::source::{self, Tree};
+use super::stop::Stop;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::limits::MAX_CONTAINERS;
 use crate::runtime::api::{OciRuntime, Signal};
@@ -123,7 +124,7 @@ impl WasmtimeRuntime {
             created: state::now(),
             spec,
             engine,
-            stop: Arc::default(),
+            stop: Arc::clone(job.budget.stop()),
             phase: Mutex::new(Phase::Created(Box::new(job))),
             ended: Condvar::new(),
         })
@@ -183,7 +184,7 @@ impl OciRuntime for WasmtimeRuntime {
         };
         let same = Arc::clone(&container);
         let run = move || {
-            let ran = execute::run(&same.engine, *job, Some(&same.stop));
+            let ran = execute::run(&same.engine, *job);
             let outcome = ran.unwrap_or_else(|e| Outcome::failed(e.message()));
             *lock(&same.phase) = Phase::Stopped(outcome);
             same.ended.notify_all();

@@ -28,6 +28,7 @@ pub mod runner;
 pub mod settings;
 pub mod source;
 mod stdio;
+pub mod stop;
 pub mod store;
 pub mod together;
 mod turns;

@@ -81,7 +81,7 @@ impl Processor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::wasm::execute::{self, Job, Stop};
+    use crate::runtime::wasm::execute::{self, Job};
     use crate::runtime::wasm::instance::{Budget, Call};
     use crate::runtime::wasm::limiter::Container;
     use crate::runtime::wasm::outcome::Outcome;
@@ -106,10 +106,10 @@ mod tests {
             Arc::new(Processor::new(Some(Bandwidth { quota, period: Duration::from_secs(3600) })));
         let budget =
             Budget::new(Call::default(), &settings, Container::Unlimited).counted(Arc::clone(&processor));
+        let stop = Arc::clone(budget.stop());
         let job = Job { path: "endless".to_owned(), kind, code, budget, listener: None };
-        let stop = Arc::new(Stop::default());
-        let (other_engine, other_stop) = (engine.clone(), Arc::clone(&stop));
-        let thread = spawn(move || execute::run(&other_engine, job, Some(&other_stop)));
+        let other_engine = engine.clone();
+        let thread = spawn(move || execute::run(&other_engine, job));
         let begin = Instant::now();
         let mut last = Duration::ZERO;
         while last < quota || last != processor.used() {

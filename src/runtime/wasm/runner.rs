@@ -80,7 +80,7 @@ fn run_one(plan: One) -> Result<Outcome> {
     if settings.code.epochs {
         turns::begin(vec![engine.clone()])?;
     }
-    execute::run(&engine, job, None)
+    execute::run(&engine, job)
 }
 
 /// As a native program has them, and what the kernel does for no first process of a pid namespace: end it.

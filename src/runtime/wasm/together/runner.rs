@@ -6,7 +6,7 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::signal;
 use crate::runtime::native::launch;
 use crate::runtime::native::program::home_below;
-use crate::runtime::wasm::execute::{self, Gate, Job, Stop};
+use crate::runtime::wasm::execute::{self, Gate, Job};
 use crate::runtime::wasm::instance::{Budget, Call};
 use crate::runtime::wasm::limiter::Memory;
 use crate::runtime::wasm::outcome::Outcome;
@@ -15,6 +15,7 @@ use crate::runtime::wasm::processor::Processor;
 use crate::runtime::wasm::program::Kind;
 use crate::runtime::wasm::settings::CodeSettings;
 use crate::runtime::wasm::stdio::Streams;
+use crate::runtime::wasm::stop::Stop;
 use crate::runtime::wasm::{engine, http, turns};
 use std::fs::File;
 use std::io::Seek as _;
@@ -38,7 +39,7 @@ struct Part {
 struct Run {
     number: usize,
     control: Arc<Control>,
-    stop: Stop,
+    stop: Arc<Stop>,
     opened: Notify,
     /// It was ready to run.
     is_ready: AtomicBool,
@@ -158,7 +159,7 @@ impl Part {
         let run = Arc::new(Run {
             number,
             control: Arc::clone(control),
-            stop: Stop::default(),
+            stop: Arc::clone(job.budget.stop()),
             opened: Notify::new(),
             is_ready: AtomicBool::new(false),
             memory: job.budget.memory().clone(),
@@ -196,7 +197,7 @@ fn env(plan: &PartPlan) -> Vec<(String, String)> {
 
 impl Run {
     fn to_its_end(&self, engine: &Engine, job: Job, streams: Streams) {
-        let ran = execute::run_behind(self, engine, job, &self.stop);
+        let ran = execute::run_behind(self, engine, job);
         let Outcome { code, message } = ran.unwrap_or_else(|e| Outcome::failed(e.message()));
         if let Some(message) = &message {
             // Where nobody reads any more there is nobody to tell.

@@ -80,6 +80,34 @@ fn a_start_or_exec_that_is_killed_at_any_moment_leaves_a_container_that_can_be_d
 }
 
 #[test]
+fn a_container_is_deleted_where_nobody_reaps_what_an_exec_has_left() {
+    require_program("unshare");
+    let runtime = Runtime::new();
+    let bundle = runtime.sleeper();
+    // The first process of this machine reaps nothing, so that the one of the container cannot be gone.
+    let script = format!(
+        "(\"$@\" run --detach --bundle {} {id} && \"$@\" exec --detach {id} sleep 600 && \"$@\" delete --force {id}; \
+         echo $? >{}/code) & exec sleep 600",
+        bundle.dir(),
+        bundle.dir(),
+        id = bundle.id
+    );
+    let called = runtime.command::<&str>(&[]);
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &script, "sh"]);
+    command.arg(called.get_program()).args(called.get_args());
+    command.envs(called.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let machine = start(command, None);
+    let code = poll("the end of the commands", || {
+        fs::read_to_string(bundle.path("code")).ok().filter(|code| code.ends_with('\n'))
+    });
+    assert_eq!(code, "0\n", "{}", machine.stderr());
+    common::signal(machine.pid(), rustix::process::Signal::KILL);
+    let _ = machine.finish();
+    runtime.assert_nothing_left();
+}
+
+#[test]
 fn a_hundred_containers_run_at_once() {
     let runtime = Runtime::new();
     let bundles: Vec<Bundle> = (0..100).map(|_| runtime.shell("exit 3")).collect();

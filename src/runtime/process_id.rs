@@ -8,9 +8,13 @@ use rustix::fs::{fstat, fstatfs};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use std::os::fd::AsFd;
+use std::str::SplitAsciiWhitespace;
 
 /// `PID_FS_MAGIC` of linux/magic.h.
 const PIDFS_MAGIC: i64 = 0x5049_4446;
+
+/// `PF_EXITING` of linux/sched.h.
+const EXITING: u64 = 0x4;
 
 /// What is recorded of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,14 +97,21 @@ fn has_not_exited(pidfd: impl AsFd) -> Result<bool> {
     Ok(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? == 0)
 }
 
-/// State letter and start time of a process: fields 3 and 22 of proc(5) `/proc/PID/stat`.
+/// True if a process has begun to end, and will execute nothing more.
+pub fn is_exiting(pid: i32) -> bool {
+    with_stat(pid, |fields| fields.nth(6)?.parse::<u64>().ok()).is_some_and(|flags| flags & EXITING != 0)
+}
+
+/// State letter and start time of a process.
 fn stat(pid: i32) -> Option<(char, u64)> {
+    with_stat(pid, |fields| Some((fields.next()?.chars().next()?, fields.nth(18)?.parse().ok()?)))
+}
+
+/// The fields of proc(5) `/proc/PID/stat` from the third on, for `read`.
+fn with_stat<T>(pid: i32, read: impl FnOnce(&mut SplitAsciiWhitespace<'_>) -> Option<T>) -> Option<T> {
     let text = small_file::read(format!("/proc/{pid}/stat")).ok()?;
     // The command name is in parentheses and may itself hold any byte, so count from the last one.
-    let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let start = fields.nth(18)?.parse().ok()?;
-    Some((state, start))
+    read(&mut text[text.rfind(')')? + 1..].split_ascii_whitespace())
 }
 
 #[cfg(test)]

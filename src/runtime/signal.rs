@@ -2,16 +2,15 @@
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::platform::sys::signal::pidfd_send_signal;
-use crate::runtime::process_id::ProcessId;
+use crate::runtime::process_id::{self, ProcessId};
 use crate::runtime::record::Record;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::time::Duration;
 
 /// Number of SIGKILL on every architecture.
 pub const SIGKILL: i32 = 9;
 
-/// How long a killed process may take to be gone: as long as runc waits.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a killed process may take to be gone, in seconds: a moment, and then as long as runc waits.
+const PATIENCE: [i64; 2] = [1, 9];
 
 /// The error of runc for a container whose first process is gone.
 pub fn not_running() -> Error {
@@ -34,18 +33,23 @@ pub fn send(record: &Record, signal: i32) -> Result<()> {
 }
 
 /// Kills the first process of a container, if it lives, and waits until it is gone.
+///
+/// The first process of a pid namespace is gone when all others of it are reaped. One that somebody else must reap, as the machine's
+/// first process what an `exec` has left, may take as long as it likes: nothing runs and nothing is held by then but a pid.
 pub fn kill_and_wait(record: &Record) -> Result<()> {
     let Some(process) = record.init.map(ProcessId::open).transpose()?.flatten() else { return Ok(()) };
     match send(record, SIGKILL) {
         Err(e) if e.kind() == ErrorKind::InvalidState => return Ok(()),
         sent => sent?,
     }
-    let mut poll_fds = [PollFd::new(&process.pidfd, PollFlags::IN)];
-    let timeout = Timespec { tv_sec: KILL_TIMEOUT.as_secs() as i64, tv_nsec: 0 };
-    let ready = rustix::io::retry_on_intr(|| poll(&mut poll_fds, Some(&timeout)))
-        .context(|| "cannot wait for the container's end")?;
-    if ready == 0 {
-        crate::bail!(Timeout, "container init still running");
+    for patience in PATIENCE {
+        let mut fds = [PollFd::new(&process.pidfd, PollFlags::IN)];
+        let timeout = Timespec { tv_sec: patience, tv_nsec: 0 };
+        let gone = rustix::io::retry_on_intr(|| poll(&mut fds, Some(&timeout)))
+            .context(|| "cannot wait for the container's end")?;
+        if gone > 0 || process_id::is_exiting(process.pid) {
+            return Ok(());
+        }
     }
-    Ok(())
+    crate::bail!(Timeout, "container init still running")
 }

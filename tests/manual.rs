@@ -77,7 +77,8 @@ const BEFORE: &[(&str, &str)] = &[
         "tries=0\nuntil skopeo copy --quiet --dest-tls-verify=false \"oci:$WORK/layout:1.0\" docker://127.0.0.1:5000/app:1.0; do\n\
          tries=$((tries + 1)); [ $tries -lt 100 ]; sleep 1\ndone\n",
     ),
-    ("magikrun-kill.8", "web\n"),
+    // Paused, it does not end by the first signal before the second is sent.
+    ("magikrun-kill.8", "web\nmagikrun pause web\n"),
     ("magikrun-list.8", "web\n"),
     ("magikrun-pause.8", "web\n"),
     (

@@ -47,7 +47,8 @@ fn pods_have_the_operators_most_memory_and_times() {
 #[test]
 fn a_start_that_takes_longer_than_the_operator_allows_is_no_start() {
     let pods = Pods::new();
-    let config = "[timeouts]\nstart = 1\n";
+    // The sandbox is made within it too.
+    let config = "[timeouts]\nstart = 5\n";
     let hook = "lifecycle: {postStart: {exec: {command: [sleep, '60']}}}";
     let spec = format!("{{containers: [{}]}}", container("app", WAIT, hook));
     let begin = Instant::now();

@@ -176,11 +176,8 @@ mod tests {
     fn a_failure_names_the_plugin_and_the_network() {
         let tmp = tempfile::tempdir().unwrap();
         let mut attachment = attachment(tmp.path());
-        std::fs::write(
-            tmp.path().join("second"),
-            "#!/bin/sh\necho '{\"code\": 11, \"msg\": \"try again\"}'; exit 1\n",
-        )
-        .unwrap();
+        let script = "echo '{\"code\": 11, \"msg\": \"try again\"}'; exit 1";
+        plugin::make(&tmp.path().join("second"), script);
         let e = attachment.add(&|_| Ok(())).unwrap_err();
         assert_eq!(e.message(), "plugin 'second' of CNI network 'n': ADD: try again (code 11)");
         assert!(attachment.result.is_none());

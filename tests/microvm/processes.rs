@@ -11,6 +11,7 @@ fn exec_goes_into_the_guest() {
     let bundle = microvm(&runtime, "echo mine >/tmp/mark; sleep 600");
     runtime.detach(&bundle);
     let id = bundle.id.as_str();
+    runtime.exec(id, "until [ -s /tmp/mark ]; do sleep 0.1; done").success();
     let output = runtime.exec(id, "uname -r; cat /tmp/mark; echo oops >&2; exit 3").exits(3);
     let host = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the release");
     assert_ne!(output.stdout.lines().next().expect("a release"), host.trim());

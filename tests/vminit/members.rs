@@ -81,6 +81,13 @@ fn containers_share_the_pids_of_another_where_they_ask_for_it() {
         let pid_namespace = Some(other.to_owned());
         machine.guest().run(Container { pid_namespace, ..member(&machine, name, script) }, DEADLINE)
     };
+    let commands = |name: &str| {
+        let all = machine.guest().processes(name, DEADLINE).unwrap_or_default();
+        // The first process of the namespace reaps nobody.
+        all.into_iter().filter(|it| it.state != 'Z').map(|it| it.command).collect::<Vec<_>>()
+    };
+    let alone = || (commands("app") == ["sleep 600"]).then_some(());
+    poll("the first container to be what it executes", alone);
     let script = "tr '\\0' ' ' </proc/1/cmdline; [ $$ != 1 ] && ls / | grep -c file";
     std::fs::write(machine.dir().join("app/file"), "").expect("a file of the first container");
     // The processes of the other, and none of its files.
@@ -88,18 +95,13 @@ fn containers_share_the_pids_of_another_where_they_ask_for_it() {
     assert_eq!((done.code, done.stdout.as_str()), (1, "sleep 600 0\n"));
     let mut two = shares("two", "app", "sleep 777 & echo ready; wait").expect("it runs");
     wait_for(&mut two, "ready");
-    let commands = |name: &str| {
-        let all = machine.guest().processes(name, DEADLINE).unwrap_or_default();
-        // The first process of the namespace reaps nobody.
-        all.into_iter().filter(|it| it.state != 'Z').map(|it| it.command).collect::<Vec<_>>()
-    };
     poll("its processes", || {
         (commands("two") == ["sh -c sleep 777 & echo ready; wait", "sleep 777"]).then_some(())
     });
     assert_eq!(commands("app").len(), 3, "{:?}", commands("app"));
     // With its first process all of its own end, and nobody else's.
     drop(two);
-    poll("the end of both, and of none else", || (commands("app") == ["sleep 600"]).then_some(()));
+    poll("the end of both, and of none else", alone);
     let e = shares("three", "nobody", "true").unwrap_err();
     assert!(e.message().contains("no container 'nobody'"), "{e}");
     // The end of the first process of the namespace is that of all in it.

@@ -247,8 +247,8 @@ fn checkpoint_says_what_is_wrong_with_criu() {
     command.arg("--criu").arg("/nonexistent/criu").arg("--root").arg(runtime.root());
     command.args(["checkpoint", "--image-path", images, "--leave-running", &bundle.id]);
     let _ = finish(command, None).fails_with(1, &["/nonexistent/criu", "install criu"]);
-    let fake = runtime.file("criu", "#!/bin/sh\necho \"$@\" > \"$0.args\"\nexit 3\n");
-    fs::set_permissions(&fake, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("the mode");
+    let fake = runtime.path("criu");
+    common::write_script(&fake, "#!/bin/sh\necho \"$@\" > \"$0.args\"\nexit 3\n");
     let mut command = Command::new(common::runtime_path());
     command.arg("--criu").arg(&fake).arg("--root").arg(runtime.root());
     command.args(["checkpoint", "--image-path", images, "--shell-job", &bundle.id]);

@@ -233,7 +233,7 @@ fn a_user_without_privileges_pulls_and_runs() {
     }
     // Where the program is built the user may not be able to go.
     let program = runtime.path("magikrun");
-    fs::copy(common::runtime_path(), &program).unwrap();
+    common::copy_program(&common::runtime_path(), &program);
     let call = |args: &[&str]| {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", UID, "--regid", UID, "--clear-groups", "env"]);
@@ -301,7 +301,7 @@ fn a_user_with_lent_ids_gets_every_owner_of_an_image() {
         std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
     }
     let program = runtime.path("magikrun");
-    fs::copy(common::runtime_path(), &program).unwrap();
+    common::copy_program(&common::runtime_path(), &program);
     let lent = runtime.file("lent", "nobody:300000:65536\n");
     let none = runtime.file("none", "");
     // The files of the host stay as they are: the user sees others in a mount namespace of their own.

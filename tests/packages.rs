@@ -4,7 +4,6 @@ mod common;
 
 use common::{Output, finish, release_path, require_program};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -17,8 +16,7 @@ fn root() -> &'static Path {
 fn stand_ins(dir: &Path) -> [PathBuf; 3] {
     let write = |name: &str, text: &str| {
         let path = dir.join(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        common::write_script(&path, text);
         path
     };
     let ours = "#!/bin/sh\ncase $1 in --version) echo 'magikrun version 9.8.7' ;; completion) echo \"# $2\" ;; esac\n";

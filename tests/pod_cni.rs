@@ -3,9 +3,8 @@
 mod common;
 
 use common::pods::{WAIT, container, infra, manifest, monitor};
-use common::{Pods, is_alive, names_in, poll, require_program, signal, start};
+use common::{Pods, is_alive, names_in, poll, require_program, signal, start, write_script};
 use rustix::process::Signal;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -35,9 +34,7 @@ impl Host {
         let bin = pods.runtime.path("plugins");
         std::fs::create_dir(&bin).unwrap();
         for (name, script) in scripts {
-            let path = bin.join(name);
-            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+            write_script(&bin.join(name), &format!("#!/bin/sh\n{script}\n"));
         }
         let leases = pods.runtime.path("leases");
         let list = format!(

@@ -240,8 +240,7 @@ fn credentials_and_certificates_are_those_of_podman() {
         pull(Some(&right)).success();
         // And by a helper program.
         let helper = "#!/bin/sh\nread host\nprintf '{\"ServerURL\":\"%s\",\"Username\":\"alice\",\"Secret\":\"open:sesame\"}' \"$host\"\n";
-        let program = runtime.file("docker-credential-mkt", helper);
-        fs::set_permissions(program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        common::write_script(&runtime.path("docker-credential-mkt"), helper);
         let file = runtime.file("helper.json", json!({"credHelpers": {&server.host: "mkt"}}).to_string());
         call(&runtime, None, &["image", "rm", &name]).success();
         let mut command = runtime.command(&["image", "pull", &name]);

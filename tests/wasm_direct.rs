@@ -107,7 +107,7 @@ fn a_user_without_privileges_can_do_it() {
     fs::write(&config, "").expect("a configuration");
     // The built one may be where only root gets.
     let program = wasm.runtime.path("magikrun");
-    fs::copy(common::runtime_path(), &program).expect("the runtime");
+    common::copy_program(&common::runtime_path(), &program);
     let run = || {
         let mut command = std::process::Command::new(&program);
         command.arg("--root").arg(wasm.runtime.root()).args(["run", "--bundle", bundle.dir(), &bundle.id]);

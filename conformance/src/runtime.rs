@@ -74,11 +74,12 @@ impl Runtime {
     }
 }
 
-/// Writes a file that can be executed.
+/// Writes a file that can be executed at once. A process of its own does that: a child that another thread of this one starts meanwhile
+/// has everything that is open here until it executes its program, and nothing is executed that can be written to.
 pub(crate) fn executable(path: &Path, text: &str) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::write(path, text)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), text)?;
+    run(Command::new("install").args(["-m", "755"]).args([file.path(), path]))?;
     Ok(())
 }
 

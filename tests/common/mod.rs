@@ -14,6 +14,7 @@ pub mod faults;
 mod layout;
 pub mod pods;
 mod process;
+mod program;
 mod registry;
 mod shim;
 mod wasm;
@@ -30,6 +31,7 @@ pub use process::{
     DEADLINE, Output, Running, finish, is_alive, poll, property, readable, signal, start, start_with, tool,
     wait_dead,
 };
+pub use program::{copy_program, write_script};
 pub use registry::{RegistryAuth, RegistryServer};
 pub use shim::shim_folder;
 pub use wasm::{Wasm, annotate, compile, probe};

@@ -58,7 +58,7 @@ impl Pods {
             std::os::unix::fs::chown(path, Some(USER), Some(USER)).expect("the folder's owner");
         }
         // Where the program was built is nobody's business.
-        fs::copy(super::runtime_path(), runtime.path("magikrun")).expect("a copy of the runtime");
+        super::copy_program(&super::runtime_path(), &runtime.path("magikrun"));
         let lent = runtime.file("lent", lent);
         let script = format!("{set_up}\n{AS_USER}");
         let prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", &script, "sh"];

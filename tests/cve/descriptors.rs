@@ -1,6 +1,6 @@
 //! Descriptors of the host, and the runtime's own executable, seen from inside.
 
-use crate::common::{Output, Runtime, finish, poll, runtime_path};
+use crate::common::{Output, Runtime, copy_program, finish, poll, runtime_path};
 use crate::{MANY, give};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -79,7 +79,7 @@ fn the_executable_of_the_runtime_cannot_be_overwritten_from_inside() {
     let runtime = Runtime::new();
     // A copy, so that an attack that succeeds harms nobody.
     let victim = runtime.path("victim");
-    fs::copy(runtime_path(), &victim).expect("a copy of the runtime");
+    copy_program(&runtime_path(), &victim);
     let before = fs::read(&victim).expect("the copy");
     let mut bundle = runtime.shell(ATTACK);
     bundle.edit(|config| give(config, &MANY));

@@ -299,8 +299,8 @@ impl Runtime {
                 let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
                 let line = String::from_utf8_lossy(&line).replace('\0', " ");
                 let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-                let zombie = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?.contains(") Z ");
-                ((line.contains(&dir) || cgroup.contains(&self.name)) && !zombie).then_some((pid, line))
+                let is_ours = line.contains(&dir) || cgroup.contains(&self.name);
+                (is_ours && is_alive(pid)).then_some((pid, line))
             })
             .collect()
     }

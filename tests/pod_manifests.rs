@@ -1,8 +1,8 @@
 //! Manifests of pods: several in one file, what is wrong with them, and the examples.
 mod common;
 
-use common::Pods;
-use common::pods::{IMAGE, WAIT, container, manifest};
+use common::pods::{HEARS, IMAGE, TOLD, UNTIL_TOLD, WAIT, container, manifest};
+use common::{Pods, start};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -13,12 +13,19 @@ fn a_manifest_can_be_followed_to_its_end_and_its_pods_run_all_or_none() {
     let pod = |suffix: &str, script: &str| {
         manifest(
             &pods.name(suffix),
-            &format!("{{restartPolicy: Never, containers: [{}]}}", container("c", script, "")),
+            &format!(
+                "{{restartPolicy: Never, containers: [{}], volumes: [{TOLD}]}}",
+                container("c", script, HEARS)
+            ),
         )
     };
-    let both =
-        format!("{}---\n{}", pod("one", "echo from one"), pod("two", "echo from two; sleep 2; exit 4"));
-    let output = pods.run(&["--attach"], &both).exits(4);
+    let two = format!("echo from two; {UNTIL_TOLD}; exit 4");
+    let both = format!("{}---\n{}", pod("one", "echo from one"), pod("two", &two));
+    let running = start(pods.run_command(&["--attach"], &both), None);
+    // They are shown when they are there.
+    running.wait_stdout("from two");
+    pods.tell(&pods.name("two"));
+    let output = running.finish().exits(4);
     for line in [format!("{}/c: from one", pods.name("one")), format!("{}/c: from two", pods.name("two"))] {
         assert!(output.stdout.contains(&line), "{line} is missing in {}", output.stdout);
     }

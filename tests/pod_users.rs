@@ -42,6 +42,13 @@ fn web(name: &str, port: u16, host: &str, fields: &str) -> String {
     manifest(name, &spec)
 }
 
+/// Waits until the container `side` of [`web`] has written what `web` reads.
+fn await_side(pods: &Pods, pod: &str) {
+    poll("what the other container writes", || {
+        (pods.call(&["exec", "-c", "web", pod, "test", "-s", "/d/f"]).code == 0).then_some(())
+    });
+}
+
 fn owner(path: &std::path::Path) -> (u32, u32) {
     let metadata = fs::metadata(path).expect("the file");
     (metadata.uid(), metadata.gid())
@@ -56,6 +63,7 @@ fn life_of_a_users_pod(lent: &str) {
     std::os::unix::fs::chown(&host, Some(USER), Some(USER)).unwrap();
     let id = pods.start(&web(&name, port, host.to_str().unwrap(), ""));
     poll("an answer of the pod", || get(port));
+    await_side(&pods, &id);
     assert_eq!(pods.sh(&id, "web", "id -u; cat /d/f; echo y > /h/f; echo y > /m/f"), "0\nx\n");
     assert_eq!(pods.sh(&id, "side", "cat /m/f; ls /m"), "y\nf\nhooked\n");
     assert_eq!(owner(&host.join("f")), (USER, USER), "root of the pod is the user");
@@ -265,6 +273,7 @@ fn a_pod_with_ids_of_its_own_is_nobody_on_the_host() {
     let (one, two, three) = (pods.name("one"), pods.name("two"), pods.name("three"));
     let id = pods.start(&web(&one, port, host.to_str().unwrap(), "hostUsers: false,"));
     poll("an answer of the pod", || get(port));
+    await_side(&pods, &id);
     assert_eq!(
         pods.sh(&id, "web", "id -u; cat /d/f; cat /proc/self/uid_map | tr -s ' '"),
         "0\nx\n 0 700000 65536\n"

@@ -1,7 +1,7 @@
 //! Pods that run: containers, volumes, environment, namespaces, security, and the commands that look at them.
 mod common;
 
-use common::pods::{IMAGE, WAIT, container, manifest};
+use common::pods::{HEARS, IMAGE, TOLD, UNTIL_TOLD, WAIT, container, manifest};
 use common::{Pods, poll, start};
 use serde_json::Value;
 use std::fs;
@@ -165,10 +165,11 @@ fn init_containers_run_in_order_and_a_sidecar_is_started_again() {
     );
     let id = pods.start(&manifest(&name, &spec));
     let log = || pods.sh(&id, "app", "cat /v/log");
-    poll("all to have run", || log().contains("app").then_some(()));
-    let lines = log();
+    // Nobody waits for what a sidecar does first.
+    let lines = poll("all to have run", || {
+        Some(log()).filter(|lines| lines.contains("app") && lines.contains("side"))
+    });
     assert!(lines.starts_with("one\n") && lines.find("two") < lines.find("app"), "{lines}");
-    assert!(lines.contains("side"), "{lines}");
     pods.call(&["exec", "-c", "side", &id, "kill", "-9", "1"]);
     pods.call(&["exec", "-c", "side", &id, "sh", "-c", "kill -TERM -1"]);
     poll("the sidecar to run again", || {
@@ -220,8 +221,11 @@ fn a_container_is_who_it_should_be_and_may_do_no_more() {
 #[test]
 fn a_container_that_runs_out_of_memory_says_so() {
     let pods = Pods::new();
-    let greedy = container("a", "sleep 1; exec tail /dev/zero", "resources: {limits: {memory: 16Mi}}");
-    let id = pods.start(&manifest(&pods.name("greedy"), &format!("{{containers: [{greedy}]}}")));
+    let script = format!("{UNTIL_TOLD}; exec tail /dev/zero");
+    let greedy = container("a", &script, &format!("resources: {{limits: {{memory: 16Mi}}}}, {HEARS}"));
+    let spec = format!("{{containers: [{greedy}], volumes: [{TOLD}]}}");
+    let id = pods.start(&manifest(&pods.name("greedy"), &spec));
+    pods.tell(&id);
     pods.assert_out_of_memory(&id);
     assert!(pods.ok(&["status", &id]).contains("exited (OOMKilled)"));
     pods.ok(&["delete", &id]);
@@ -268,11 +272,12 @@ fn the_end_of_containers_is_the_end_of_the_pod() {
         let name = pods.name(suffix);
         let containers = format!(
             "[{}, {}]",
-            container("a", &format!("sleep 2; {}", scripts[0]), ""),
+            container("a", &format!("{UNTIL_TOLD}; {}", scripts[0]), HEARS),
             container("b", scripts[1], "")
         );
-        let id =
-            pods.start(&manifest(&name, &format!("{{restartPolicy: {policy}, containers: {containers}}}")));
+        let spec = format!("{{restartPolicy: {policy}, containers: {containers}, volumes: [{TOLD}]}}");
+        let id = pods.start(&manifest(&name, &spec));
+        pods.tell(&id);
         let waited = pods.call(&["wait", &id]).exits(code);
         assert_eq!(waited.stdout.trim(), phase, "{suffix}");
         let status = pods.status(&id);
@@ -298,16 +303,15 @@ fn the_end_of_containers_is_the_end_of_the_pod() {
 fn probes_and_hooks_decide_when_a_container_has_started_works_and_has_failed() {
     let pods = Pods::new();
     let name = pods.name("probes");
-    let probes = "startupProbe: {exec: {command: [test, -e, /started]}, periodSeconds: 1},
-        readinessProbe: {httpGet: {path: /ready, port: web}, periodSeconds: 1, failureThreshold: 1},
-        livenessProbe: {tcpSocket: {port: 8000}, periodSeconds: 1, failureThreshold: 1},
+    let probes = "startupProbe: {exec: {command: [test, -e, /started]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 60},
+        readinessProbe: {httpGet: {path: /ready, port: web}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 1},
+        livenessProbe: {tcpSocket: {port: 8000}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 1},
         ports: [{name: web, containerPort: 8000}],
         lifecycle: {postStart: {exec: {command: [touch, /hooked]}}, preStop: {exec: {command: [touch, /v/stopped]}}},
         volumeMounts: [{name: v, mountPath: /v}]";
-    let script =
-        "mkdir /www; httpd -p 8000 -h /www; sleep 0.5; test -e /hooked && touch /started; sleep 600 & wait";
+    let script = "trap 'exit 0' TERM; mkdir /www; httpd -p 8000 -h /www; until test -e /hooked; do sleep 0.1; done; touch /started; sleep 600 & wait";
     let spec = format!(
-        "{{terminationGracePeriodSeconds: 1, containers: [{}], volumes: [{{name: v, hostPath: {{path: {}, type: DirectoryOrCreate}}}}]}}",
+        "{{terminationGracePeriodSeconds: 20, containers: [{}], volumes: [{{name: v, hostPath: {{path: {}, type: DirectoryOrCreate}}}}]}}",
         container("app", script, probes),
         pods.runtime.path("hooks").display()
     );
@@ -346,7 +350,8 @@ fn logs_are_shown_by_container_time_and_number_and_followed() {
     ));
     pods.wait_log(&id, "a", "line 3");
     assert_eq!(pods.ok(&["logs", "--tail", "0", &id]), "");
-    assert!(pods.call(&["logs", &id]).stderr.contains("err"));
+    // It comes through another pipe.
+    poll("what it says to standard error", || pods.call(&["logs", &id]).stderr.contains("err").then_some(()));
     assert!(pods.ok(&["logs", "--timestamps", &id, "a"]).lines().next().unwrap().starts_with("20"));
     assert_eq!(pods.ok(&["logs", "--since", "1h", &id, "b"]), "");
     pods.call(&["logs", &id, "none"]).fails_with(1, &["has no container 'none'"]);

@@ -184,6 +184,15 @@ impl Pods {
         serde_json::from_str(&self.ok(&["status", "--format", "json", pod])).expect("status prints JSON")
     }
 
+    /// Lets the containers of the pod go on that [`UNTIL_TOLD`] holds.
+    #[track_caller]
+    pub fn tell(&self, pod: &str) {
+        let status = self.status(pod);
+        let volumes =
+            self.runtime.store().join("pods").join(status["id"].as_str().expect("an id")).join("volumes");
+        fs::write(volumes.join("told/now"), "").expect("a file in a volume of the pod");
+    }
+
     /// Waits until the pod is in this phase.
     #[track_caller]
     pub fn wait_phase(&self, pod: &str, phase: &str) -> Value {
@@ -380,3 +389,13 @@ pub fn container(name: &str, script: &str, fields: &str) -> String {
 
 /// A script that waits until it is told to end, and then ends well.
 pub const WAIT: &str = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
+
+/// A script that waits until the test has called [`Pods::tell`]: what ends by itself may do so before the pod is there, and is then a
+/// reason why there is none. It needs the volume [`TOLD`] of the pod, and [`HEARS`] among the fields of the container.
+pub const UNTIL_TOLD: &str = "until test -e /told/now; do sleep 0.05; done";
+
+/// See [`UNTIL_TOLD`].
+pub const TOLD: &str = "{name: told, emptyDir: {}}";
+
+/// See [`UNTIL_TOLD`].
+pub const HEARS: &str = "volumeMounts: [{name: told, mountPath: /told}]";

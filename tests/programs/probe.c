@@ -146,9 +146,10 @@ static int deep(volatile int level) {
 }
 
 int main(int argc, char **argv) {
-    // later SECONDS WHAT...: does that after so many seconds.
-    for (; argc > 3 && strcmp(argv[1], "later") == 0; argc -= 2, argv += 2)
-        sleep((unsigned)atoi(argv[2]));
+    // when PATH WHAT...: does that once there is such a file.
+    for (; argc > 3 && strcmp(argv[1], "when") == 0; argc -= 2, argv += 2)
+        while (access(argv[2], F_OK) != 0)
+            usleep(50000);
     const char *what = argc > 1 ? argv[1] : "show";
     int number = argc > 2 ? atoi(argv[2]) : 0;
     if (strcmp(what, "show") == 0)

@@ -93,7 +93,9 @@ fn script() -> String {
             ("sh", _) if is_make(&block) => {}
             ("sh", _) => {
                 let title = block.text.lines().next().unwrap_or_default().replace('\'', "");
-                let _ = write!(script, "echo '== {title}'\n{}", block.text);
+                // A person takes longer to ask than a server to listen.
+                let text = block.text.replace("curl ", "curl --retry 5 --retry-all-errors ");
+                let _ = write!(script, "echo '== {title}'\n{text}");
             }
             ("yaml", Some(name)) => {
                 let _ = write!(script, "cat > {name} <<'EOF-YAML'\n{}EOF-YAML\n", block.text);

@@ -3,7 +3,7 @@
 use crate::common::{Containerd, Engine, Shim, poll, signal, wait_dead};
 use crate::{GROUPED, UNTIL_TOLD, end_with, ends, exits, listen, tasks};
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::Read as _;
 use std::process::Stdio;
 
@@ -73,12 +73,20 @@ fn nothing_is_lost_while_containerd_does_not_answer() {
     signal(events.pid(), Signal::TERM);
 }
 
+/// The place of the first event of a topic.
+fn place(found: &[(String, Value)], wanted: &str) -> Option<usize> {
+    found.iter().position(|(topic, _)| topic == wanted)
+}
+
 #[test]
 fn a_container_that_is_out_of_memory_is_told_of() {
     let containerd = Containerd::new(Shim::Own);
     let events = listen(&containerd);
     containerd.script(&["--memory-limit", "33554432"], "box", "tail /dev/zero; exit 3").exits(3);
-    poll("the event", || tasks(&events.stdout()).iter().any(|(topic, _)| topic == "oom").then_some(()));
+    let found =
+        poll("the end", || Some(tasks(&events.stdout())).filter(|found| place(found, "exit").is_some()));
+    // Whoever hears of the end looks whether memory was short.
+    assert!(place(&found, "oom").is_some_and(|oom| Some(oom) < place(&found, "exit")), "{found:?}");
     signal(events.pid(), Signal::TERM);
 }
 

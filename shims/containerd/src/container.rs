@@ -6,7 +6,7 @@ mod exec;
 mod init;
 
 use crate::bundle::{self, Additions, Config, SharedFile};
-use crate::cgroup;
+use crate::cgroup::{self, MemoryWatch};
 use crate::error::{Context as _, Error, Result};
 use crate::options::Options;
 use crate::process::{Process, Waiter};
@@ -20,7 +20,7 @@ use containerd_shim_protos::api::{CreateTaskRequest, Status};
 use containerd_shim_protos::events::task::{TaskPaused, TaskResumed};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// File of the bundle with the pid of the first process.
 pub const PID_FILE: &str = "init.pid";
@@ -38,6 +38,8 @@ pub struct Container {
     bundle: PathBuf,
     /// Whether others live on when the first process ends.
     shares_pids: bool,
+    /// Who tells when a process is killed for want of memory.
+    memory: OnceLock<MemoryWatch>,
     state: Mutex<State>,
 }
 
@@ -102,6 +104,7 @@ impl Container {
             id: request.id.clone(),
             bundle,
             shares_pids: config.shares_pids(),
+            memory: OnceLock::new(),
             state: Mutex::new(state),
         });
         container.create_init(request, prepared, streams)?;
@@ -244,8 +247,10 @@ impl Container {
         } else {
             cgroup::watch_memory(&self.shim.relay, owner, pid, tell)
         };
-        if let Err(e) = watched {
-            log::debug!("no out-of-memory events for '{}': {e}", self.id);
+        match watched {
+            // There is none yet: a container is made once.
+            Ok(watch) => drop(self.memory.set(watch)),
+            Err(e) => log::debug!("no out-of-memory events for '{}': {e}", self.id),
         }
     }
 }

@@ -70,6 +70,12 @@ impl Publisher {
         self.changed.notify_all();
     }
 
+    /// The kinds of the events that containerd has not taken.
+    #[cfg(test)]
+    pub fn topics(&self) -> Vec<String> {
+        self.lock().iter().map(|envelope| envelope.topic.clone()).collect()
+    }
+
     /// Waits until everything was sent, at most for `limit`.
     pub fn flush(&self, limit: Duration) {
         let _ = self.changed.wait_timeout_while(self.lock(), limit, |queue| !queue.is_empty());

@@ -73,7 +73,12 @@ impl Container {
         }
     }
 
+    /// Tells of the end of a process, and before that of a want of memory, which may be its cause: whoever hears of the end looks whether there
+    /// was one, and may have removed the cgroup before the relay hears of the kill.
     fn publish_exit(&self, id: &str, pid: i32, exit: Exit) {
+        if let Some(watch) = self.memory.get() {
+            watch.check();
+        }
         let event = TaskExit {
             container_id: self.id.clone(),
             id: id.to_owned(),
@@ -83,5 +88,71 @@ impl Container {
             ..Default::default()
         };
         self.shim.publisher.publish("exit", &event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup;
+    use crate::events::Publisher;
+    use crate::options::Options;
+    use crate::process::Phase;
+    use crate::reaper::Reaper;
+    use crate::relay::Relay;
+    use crate::runtime::Runtime;
+    use crate::serve::Shim;
+    use crate::stdio::Wanted;
+    use std::collections::HashMap;
+    use std::sync::{Mutex, OnceLock};
+    use std::time::Duration;
+
+    /// A container whose first process runs, as far as is known.
+    fn container() -> Arc<Container> {
+        let shim = Arc::new(Shim {
+            namespace: "ns".to_owned(),
+            reaper: Reaper::shared(),
+            relay: Relay::start().unwrap(),
+            publisher: Publisher::start("/nowhere", "ns").unwrap(),
+        });
+        let mut init = Process::new(Wanted::default());
+        (init.pid, init.phase) = (7, Phase::Running);
+        let state = State {
+            init,
+            execs: HashMap::new(),
+            most_execs: 0,
+            paused: false,
+            deleting: false,
+            restore: None,
+            rootfs: None,
+        };
+        let options = Options::default();
+        Arc::new(Container {
+            runtime: Runtime::new(&options, "ns", &shim.reaper),
+            shim,
+            options,
+            id: "box".to_owned(),
+            bundle: "/nowhere".into(),
+            shares_pids: false,
+            memory: OnceLock::new(),
+            state: Mutex::new(state),
+        })
+    }
+
+    #[test]
+    fn want_of_memory_is_told_of_before_the_end_also_where_no_wake_comes() {
+        let (container, folder) = (container(), tempfile::tempdir().unwrap());
+        let shim = &container.shim;
+        let file = folder.path().join("memory.events");
+        std::fs::write(&file, "oom_kill 0\n").unwrap();
+        let (publisher, owner) = (Arc::clone(&shim.publisher), shim.relay.owner());
+        let tell = move || publisher.publish("oom", &containerd_shim_protos::events::task::TaskOOM::new());
+        let watch = cgroup::watch_told(&shim.relay, owner, &file, tell).unwrap();
+        assert!(container.memory.set(watch).is_ok());
+        // The relay looks no more.
+        shim.relay.finish(owner, Duration::ZERO);
+        std::fs::write(&file, "oom_kill 1\n").unwrap();
+        container.ended("", Exit::now(137));
+        assert_eq!(shim.publisher.topics(), ["/tasks/oom", "/tasks/exit"]);
     }
 }

@@ -33,6 +33,8 @@ struct Pump {
     destination: OwnedFd,
     /// What was read and could not be written yet.
     rest: Vec<u8>,
+    /// How many bytes were written.
+    moved: u64,
 }
 
 enum Item {
@@ -97,7 +99,7 @@ impl Relay {
 
     /// Moves everything from `source` to `destination` until there is no more. Both must not block.
     pub fn pump(&self, owner: u64, output: bool, source: OwnedFd, destination: OwnedFd) -> Result<()> {
-        let pump = Pump { owner, output, source, destination, rest: Vec::new() };
+        let pump = Pump { owner, output, source, destination, rest: Vec::new(), moved: 0 };
         self.insert(Item::Pump(pump), EventFlags::IN)
     }
 
@@ -139,6 +141,16 @@ impl Relay {
             Item::Pump(pump) if pump.owner == owner && pump.output => pump.is_idle(),
             _ => true,
         })
+    }
+
+    /// How many bytes of the owner's output were moved, by what still moves it: it changes whenever something is moved.
+    pub fn moved(&self, owner: u64) -> u64 {
+        let table = self.lock();
+        let counts = table.items.values().filter_map(|item| match item {
+            Item::Pump(pump) if pump.owner == owner && pump.output => Some(pump.moved),
+            _ => None,
+        });
+        counts.sum()
     }
 
     /// Closing alone is not enough: a terminal's master has duplicates, and would go on to have events.
@@ -222,11 +234,14 @@ impl Pump {
     }
 
     /// Writes what there is room for.
-    fn write(&self, bytes: &[u8]) -> Result<usize, Next> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Next> {
         let mut written = 0;
         while written < bytes.len() {
             match rustix::io::write(&self.destination, &bytes[written..]) {
-                Ok(count) => written += count,
+                Ok(count) => {
+                    written += count;
+                    self.moved += count as u64;
+                }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
                 Err(Errno::PIPE | Errno::IO) => return Err(Next::Stop),

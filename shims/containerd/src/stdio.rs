@@ -23,8 +23,10 @@ use std::time::{Duration, Instant};
 
 /// How long a client may take to open the other side of a FIFO.
 const READER_DEADLINE: Duration = Duration::from_secs(30);
-/// How long output may take to be moved after its process has ended, and the moved to be read.
+/// How long output may take to be moved after its process has ended, and how long who reads it may take nothing.
 const OUTPUT_DEADLINE: Duration = Duration::from_secs(2);
+/// How long who reads output may take in all after its process has ended: as long as runc's shim keeps output that nobody takes.
+const READ_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Where a request wants the streams; empty for nowhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

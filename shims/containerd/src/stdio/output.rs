@@ -3,7 +3,7 @@
 //! Clients stop to read when they hear that the process has ended: the library of containerd 1.6 closes its FIFOs at once, and later ones
 //! those that they have not opened yet. So the end is told when the output has been read.
 
-use super::OUTPUT_DEADLINE;
+use super::{OUTPUT_DEADLINE, READ_DEADLINE};
 use crate::relay::Relay;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -28,14 +28,49 @@ impl Output {
         self.relay.has_moved_all(self.owner) && self.fifos.iter().all(is_empty)
     }
 
-    /// Waits until everything has been read, at most until the deadline: a reader that does not read must not keep an end secret.
+    /// What changes whenever some of it is moved or read.
+    fn progress(&self) -> Progress {
+        let waiting = self.fifos.iter().map(|fifo| rustix::io::ioctl_fionread(fifo).unwrap_or(0));
+        (self.relay.moved(self.owner), waiting.sum())
+    }
+
+    /// Waits until everything has been read, for as long as there is [`Patience`].
     pub fn wait_read(&self) {
-        let end = Instant::now() + OUTPUT_DEADLINE;
+        self.wait(Patience::new(Instant::now(), self.progress()));
+    }
+
+    fn wait(&self, mut patience: Patience) {
         let mut pause = PAUSES.0;
-        while !self.is_read() && Instant::now() < end {
+        while !self.is_read() && !patience.is_over(Instant::now(), self.progress()) {
             std::thread::sleep(pause);
             pause = (pause * 2).min(PAUSES.1);
         }
+    }
+}
+
+/// How many bytes were moved, and how many wait to be read.
+type Progress = (u64, u64);
+
+/// How long a reader is waited for: one that does not read, or hardly, must not keep an end secret.
+struct Patience {
+    began: Instant,
+    last: Instant,
+    progress: Progress,
+    /// For how long without progress, and in all.
+    limits: (Duration, Duration),
+}
+
+impl Patience {
+    fn new(now: Instant, progress: Progress) -> Self {
+        Self { began: now, last: now, progress, limits: (OUTPUT_DEADLINE, READ_DEADLINE) }
+    }
+
+    /// Whether it is over: there was no progress for a while, or too little in all.
+    fn is_over(&mut self, now: Instant, progress: Progress) -> bool {
+        if progress != self.progress {
+            (self.last, self.progress) = (now, progress);
+        }
+        now >= self.last + self.limits.0 || now >= self.began + self.limits.1
     }
 }
 
@@ -58,15 +93,37 @@ mod tests {
         assert!(output.is_read());
         std::fs::File::from(process.try_clone().unwrap()).write_all(b"last\n").unwrap();
         assert!(!output.is_read());
-        let waiting = std::thread::spawn(move || output.wait_read());
+        poll(&mut [PollFd::new(&reader, PollFlags::IN)], None).unwrap();
+        // More than a machine that has much else to do needs for this.
+        let hour = Duration::from_secs(3600);
+        let patience = Patience { limits: (hour, hour), ..Patience::new(Instant::now(), output.progress()) };
+        let waiting = std::thread::spawn(move || {
+            output.wait(patience);
+            (output.is_read(), output.progress())
+        });
         std::thread::sleep(PAUSES.1);
         assert!(!waiting.is_finished());
-        poll(&mut [PollFd::new(&reader, PollFlags::IN)], None).unwrap();
         assert_eq!(reader.read(&mut [0; 16]).unwrap(), 5);
         // The process still has its output open: that it may write more is nothing to wait for.
-        let began = Instant::now();
-        waiting.join().unwrap();
-        assert!(began.elapsed() < OUTPUT_DEADLINE / 2);
+        assert_eq!(waiting.join().unwrap(), (true, (5, 0)));
         drop(process);
+    }
+
+    #[test]
+    fn a_slow_reader_is_waited_for_as_long_as_it_reads_but_not_for_ever() {
+        let began = Instant::now();
+        let after = |millis| began + Duration::from_millis(millis);
+        let mut patience = Patience::new(began, (7, 9));
+        assert!(!patience.is_over(after(1999), (7, 9)));
+        assert!(patience.is_over(after(2000), (7, 9)));
+        // A byte each second. That nobody looked for longer than the reader may take is not its fault.
+        for (millis, waiting) in [(4000, 8), (5999, 8), (6000, 7), (7999, 6), (9000, 5), (9999, 5)] {
+            assert!(!patience.is_over(after(millis), (7, waiting)), "{millis}");
+        }
+        assert!(patience.is_over(after(10_000), (7, 4)));
+        // What is moved into a FIFO as fast as it is read is progress too.
+        let mut patience = Patience::new(began, (7, 9));
+        assert!(!patience.is_over(after(2000), (8, 9)));
+        assert!(patience.is_over(after(4000), (8, 9)));
     }
 }

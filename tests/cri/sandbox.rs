@@ -50,8 +50,12 @@ fn the_shim_makes_the_sandbox_where_containerd_leaves_it_to_shims() {
     assert_eq!(shims.len(), 1, "{shims:?}");
     // It is our process, and not that of a pause image.
     let (sandbox, _) = cri.containerd.task(&pod).expect("the sandbox");
-    let line = fs::read_to_string(format!("/proc/{sandbox}/cmdline")).expect("its command line");
-    assert_eq!(line, "/sandbox\0become-sandbox\0");
+    let line = || fs::read_to_string(format!("/proc/{sandbox}/cmdline")).expect("its command line");
+    // It is empty for a moment after the program was executed.
+    assert_eq!(
+        poll("a command line", || Some(line()).filter(|it| !it.is_empty())),
+        "/sandbox\0become-sandbox\0"
+    );
     let start = |container: ContainerConfig| cri.start(&pod, &config, container);
     let first =
         start(Cri::script("first", "hostname; cat /etc/hostname; echo shared > /dev/shm/file; sleep 600"));

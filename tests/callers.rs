@@ -389,7 +389,7 @@ impl Crio {
 #[test]
 fn crio_runs_the_whole_life_of_a_container() {
     let crio = Crio(Runtime::new());
-    let mut bundle = crio.0.shell("trap 'echo asked' TERM; while :; do sleep 0.1; done");
+    let mut bundle = crio.0.shell("trap 'echo asked' TERM; echo ready; while :; do sleep 0.1; done");
     bundle.edit(|config| config["annotations"] = json!({"io.kubernetes.cri-o.ContainerType": "container"}));
     let id = bundle.id.as_str();
     let file = crio.0.path("pidfile").display().to_string();
@@ -398,6 +398,8 @@ fn crio_runs_the_whole_life_of_a_container() {
     assert_eq!(crio.status(id), "created");
     crio.call(&["start", id]).success();
     assert_eq!(crio.status(id), "running");
+    // A signal for which there is no trap yet is discarded.
+    created.wait_stdout("ready");
     crio.call(&["pause", id]).success();
     assert_eq!(crio.status(id), "paused");
     crio.call(&["resume", id]).success();

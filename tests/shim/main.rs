@@ -74,7 +74,9 @@ fn tasks(text: &str) -> Vec<(String, Value)> {
         let (topic, event) = rest.split_once(' ')?;
         Some((topic.to_owned(), serde_json::from_str(event).expect("an event is JSON")))
     };
-    text.lines().filter_map(line).collect()
+    // The rest of the last line may be still to come.
+    let whole = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
+    whole.lines().filter_map(line).collect()
 }
 
 #[test]

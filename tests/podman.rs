@@ -7,6 +7,7 @@ use common::{
 };
 use std::fs;
 use std::process::Command;
+use std::sync::OnceLock;
 use tempfile::TempDir;
 
 /// The settings that this machine needs: no systemd, no journal, and hard limits that cannot be raised.
@@ -35,6 +36,9 @@ impl Podman {
         let dir = tempfile::Builder::new().prefix("mkp").tempdir().expect("a temporary folder");
         fs::write(dir.path().join("containers.conf"), settings()).expect("containers.conf");
         let podman = Self { dir, name: unique_name() };
+        // Its locks are of the whole machine: two that find none at the same time both make them, and one fails.
+        static LOCKS: OnceLock<()> = OnceLock::new();
+        LOCKS.get_or_init(|| drop(podman.ok(&["info"])));
         let archive = write_busybox_archive(podman.dir.path());
         podman.ok(&["import", archive.to_str().expect("UTF-8"), "box"]);
         podman

@@ -15,6 +15,27 @@ fn children_of(pid: i32) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
+/// The children of a process that are `sleep`.
+fn sleeps_of(pid: i32) -> Vec<String> {
+    let name = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm"));
+    children_of(pid).into_iter().filter(|pid| name(pid).is_ok_and(|name| name == "sleep\n")).collect()
+}
+
+/// Waits until containerd has done what it does after a shim that has died, whose bundles it removes last. By then nothing may be left of
+/// the containers, nor be in the way of others with their names.
+#[track_caller]
+fn wait_cleaned(containerd: &Containerd, names: &[&str]) {
+    let bundles = containerd.path("state").join("io.containerd.runtime.v2.task");
+    assert!(bundles.is_dir(), "'{}' is no folder", bundles.display());
+    let bundles = bundles.join(&containerd.name);
+    let is_one = |name: &str| names.contains(&name);
+    poll("the bundles to be gone", || (!names_in(&bundles).iter().any(|name| is_one(name))).then_some(()));
+    let states = names_in(&containerd.runtime_root());
+    assert!(!states.iter().any(|name| is_one(name)), "{states:?}");
+    let left = leftover_cgroups(&containerd.name);
+    assert!(!left.iter().any(|path| names.iter().any(|name| path.ends_with(name))), "{left:?}");
+}
+
 /// Deletes a task, which must have ended with a code.
 #[track_caller]
 fn delete(containerd: &Containerd, name: &str, code: i32) {
@@ -31,11 +52,7 @@ fn what_a_dead_shim_has_left_is_removed() {
     signal(only_shim(&containerd), Signal::KILL);
     wait_dead(pid);
     poll("the task to be gone", || containerd.task("box").is_none().then_some(()));
-    poll("the state to be gone", || {
-        names_in(&containerd.runtime_root()).iter().all(|name| name != "box").then_some(())
-    });
-    let left = leftover_cgroups(&containerd.name);
-    assert!(!left.iter().any(|path| path.ends_with("box")), "{left:?}");
+    wait_cleaned(&containerd, &["box"]);
     containerd.ok(&["container", "delete", "box"]);
     containerd.script(&[], "box", "exit 0").success();
 }
@@ -52,9 +69,7 @@ fn what_a_shim_leaves_that_dies_while_containerd_is_away_is_removed() {
     containerd.start();
     wait_dead(pid);
     poll("the task to be gone", || containerd.task("box").is_none().then_some(()));
-    poll("the state to be gone", || {
-        (!names_in(&containerd.runtime_root()).contains(&"box".into())).then_some(())
-    });
+    wait_cleaned(&containerd, &["box"]);
     containerd.ok(&["container", "delete", "box"]);
     containerd.script(&[], "box", "exit 4").exits(4);
 }
@@ -95,12 +110,7 @@ fn a_dead_shim_takes_its_whole_pod_with_it() {
     poll("the tasks to be gone", || names.iter().all(|name| containerd.task(name).is_none()).then_some(()));
     poll("the ends to be told", || (exits(&events.stdout()).len() == names.len()).then_some(()));
     assert_eq!(exits(&events.stdout()), [137; 3]);
-    poll("the states to be gone", || {
-        let left = names_in(&containerd.runtime_root());
-        names.iter().all(|name| !left.iter().any(|left| left == name)).then_some(())
-    });
-    let left = leftover_cgroups(&containerd.name);
-    assert!(!left.iter().any(|path| names.iter().any(|name| path.ends_with(name))), "{left:?}");
+    wait_cleaned(&containerd, &names);
     for name in names {
         containerd.ok(&["container", "delete", name]);
     }
@@ -141,18 +151,15 @@ fn containerd_may_crash_again_and_again_under_load() {
         let short: Vec<_> = (0..3).map(short).collect();
         short.iter().for_each(|(name, _)| drop(containerd.detached(&GROUPED, name, UNTIL_TOLD)));
         let pids: Vec<_> = short.iter().map(|(name, _)| containerd.task(name).expect("a task").0).collect();
+        // Those of the last round may live still.
+        let before = sleeps_of(shim);
         let exec = |n| {
             let id = format!("exec{round}-{n}");
-            start(containerd.command(&["task", "exec", "--exec-id", &id, "box0", "sleep", "0.2"]), None)
+            start(containerd.command(&["task", "exec", "--exec-id", &id, "box0", "sleep", "5"]), None)
         };
         let execs: Vec<_> = (0..8).map(exec).collect();
         poll("execs to be under way", || {
-            children_of(shim)
-                .iter()
-                .any(|pid| {
-                    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
-                })
-                .then_some(())
+            sleeps_of(shim).iter().any(|pid| !before.contains(pid)).then_some(())
         });
         containerd.crash();
         execs.into_iter().for_each(|exec| drop(exec.finish()));

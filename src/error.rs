@@ -151,6 +151,11 @@ impl Error {
         self.errno
     }
 
+    /// True if the other end of a connection is gone, perhaps with what it had not read, or before it had accepted the connection.
+    pub fn is_hangup(&self) -> bool {
+        matches!(self.errno, Some(libc::EPIPE | libc::ECONNRESET))
+    }
+
     /// What the caller can do about it.
     pub fn recovery(&self) -> &'static str {
         self.kind.recovery()

@@ -3,7 +3,7 @@
 //! The socket has mode 0600, so that only the user who made the pod, and root, can speak to it.
 
 use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::infra::wire::{Wire, is_gone, send_message};
+use crate::infra::wire::{Wire, send_message};
 use crate::pod::record::PodStatus;
 use crate::pod::store::SOCKET;
 use crate::storage::state_root::StateDir;
@@ -209,7 +209,7 @@ fn send(dir: &StateDir, ask: Ask) -> Result<Option<Wire>> {
     }
     let wire = Wire::from(socket);
     match wire.send(&Request { version: VERSION, ask }) {
-        Err(e) if is_gone(&e) => Ok(None),
+        Err(e) if e.is_hangup() => Ok(None),
         sent => sent.map(|()| Some(wire)),
     }
 }

@@ -207,7 +207,7 @@ fn gone() -> Error {
 fn ended(sent: Result<()>) -> Result<()> {
     match sent {
         // What it has said before is still there to read.
-        Err(e) if matches!(e.errno(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
+        Err(e) if e.is_hangup() => Ok(()),
         sent => sent,
     }
 }

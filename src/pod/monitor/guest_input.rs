@@ -53,7 +53,7 @@ impl GuestInput {
         });
         match moved {
             // The machine is ending: its own end says what that means.
-            Err(e) if matches!(e.errno(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(false),
+            Err(e) if e.is_hangup() => Ok(false),
             moved => moved,
         }
     }

@@ -2,7 +2,7 @@
 mod common;
 
 use common::pods::{WAIT, at_once, container, infra, manifest, monitor, pasta};
-use common::{DEADLINE, Pods, finish, is_alive, names_in, poll, signal, start};
+use common::{DEADLINE, Pods, finish, inner_pid, is_alive, names_in, poll, signal, start};
 use rustix::process::Signal;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -185,7 +185,10 @@ fn a_pod_whose_monitor_or_infra_container_is_killed_ends_as_a_whole() {
             "monitor" => signal(monitor(&name).unwrap(), Signal::KILL),
             "infra" => signal(infra(&name).unwrap(), Signal::KILL),
             // Not one of their `sleep`, whose end means nothing.
-            _ => signal(*containers.iter().find(|pid| is_first(**pid)).expect("a container"), Signal::KILL),
+            _ => {
+                let is_first = |pid: &&i32| inner_pid(**pid).as_deref() == Some("1");
+                signal(*containers.iter().find(is_first).expect("a container"), Signal::KILL);
+            }
         }
         // Nobody has to call a command for that.
         for pid in containers {
@@ -234,14 +237,6 @@ fn on_cgroup_v1_alone_a_pod_ends_with_its_monitor_too() {
         pods.ok(&["delete", &id]);
         pods.assert_nothing_left();
     }
-}
-
-/// Whether a process is the first of a container, and none that this has started.
-fn is_first(pid: i32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let mut pids =
-        status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default().split_whitespace();
-    pids.next_back() == Some("1")
 }
 
 /// Processes in the cgroups of this runtime's pods that are none of ours.

@@ -75,6 +75,8 @@ fn a_start_or_exec_that_is_killed_at_any_moment_leaves_a_container_that_can_be_d
             kill_after(runtime.command(&["exec", &bundle.id, "true"]), moment);
         }
         runtime.ok(&["delete", "--force", &bundle.id]);
+        // What the exec has begun may have found no container, and be about to say so.
+        poll("what the exec has begun to end", || runtime.processes().is_empty().then_some(()));
         runtime.assert_nothing_left();
     }
 }

@@ -28,8 +28,8 @@ pub use engine::{Engine, LIMITS, LISTENER, engine_path, engine_program, remove_a
 pub use layout::{Compression, Layer, Layout};
 pub use pods::Pods;
 pub use process::{
-    DEADLINE, Output, Running, finish, is_alive, poll, property, readable, signal, start, start_with, tool,
-    wait_dead,
+    DEADLINE, Output, Running, finish, inner_pid, is_alive, is_running, poll, property, readable, signal,
+    start, start_with, tool, wait_dead,
 };
 pub use program::{copy_program, write_script};
 pub use registry::{RegistryAuth, RegistryServer};
@@ -284,8 +284,8 @@ impl Runtime {
         let cgroups = leftover_cgroups(&self.name);
         let leaves: Vec<_> = cgroups.iter().filter(|path| !path.ends_with(&self.name)).collect();
         assert!(leaves.is_empty(), "cgroups were left behind: {leaves:?}");
-        // What was killed takes a moment to end.
-        poll("an end of all processes", || self.processes().is_empty().then_some(()));
+        let processes = self.processes();
+        assert!(processes.is_empty(), "processes were left behind: {processes:?}");
     }
 
     /// Processes whose command line names this runtime's folder or whose cgroup carries its name.
@@ -300,7 +300,7 @@ impl Runtime {
                 let line = String::from_utf8_lossy(&line).replace('\0', " ");
                 let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
                 let is_ours = line.contains(&dir) || cgroup.contains(&self.name);
-                (is_ours && is_alive(pid)).then_some((pid, line))
+                (is_ours && is_running(pid)).then_some((pid, line))
             })
             .collect()
     }

@@ -207,6 +207,24 @@ pub fn is_alive(pid: i32) -> bool {
         .is_ok_and(|stat| !stat.contains(") Z ") && !stat.contains(") X "))
 }
 
+/// Whether a process may execute anything yet. One that ends may have to wait until others of its pid namespace are reaped.
+pub fn is_running(pid: i32) -> bool {
+    /// `PF_EXITING` of linux/sched.h.
+    const EXITING: u64 = 0x4;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name may have anything in it; the state and the flags are the first and the seventh word after it: see proc(5).
+    let words: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let flags = words.get(6).and_then(|word| word.parse::<u64>().ok());
+    flags.is_some_and(|flags| !matches!(words[0], "Z" | "X") && flags & EXITING == 0)
+}
+
+/// The number that a process has in its innermost pid namespace, if it is in one of its own.
+pub fn inner_pid(pid: i32) -> Option<String> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_whitespace().skip(1).last().map(str::to_owned)
+}
+
 /// Waits until a process is gone or a zombie.
 pub fn wait_dead(pid: i32) {
     poll(&format!("process {pid} to end"), || (!is_alive(pid)).then_some(()));

@@ -1,6 +1,6 @@
 //! Processes of the runtime that are in a container's namespaces already, and are looked at from there.
 
-use crate::common::{Bundle, Runtime, is_alive, poll};
+use crate::common::{Bundle, Runtime, inner_pid, is_alive, poll};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -50,34 +50,26 @@ const ATTACK: &str = r#"
     exit 0"#;
 
 /// The children of `pid`, and theirs.
-fn descendants(pid: u32) -> Vec<u32> {
+fn descendants(pid: i32) -> Vec<i32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let children: Vec<u32> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let children: Vec<i32> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     children.iter().flat_map(|child| descendants(*child)).chain(children.clone()).collect()
 }
 
-/// The number that a process has in its innermost pid namespace, if it is in one of its own.
-fn inner_pid(pid: u32) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-    let numbers: Vec<_> = line.split_whitespace().collect();
-    (numbers.len() > 1).then(|| numbers[numbers.len() - 1].to_owned())
-}
-
-fn has_filter(pid: u32) -> bool {
+fn has_filter(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| status.contains("Seccomp:\t2"))
 }
 
 /// Waits until the runtime `child` has a process in the container `id` that has its filter, attacks it from inside, and
 /// requires that nothing comes of it.
 #[track_caller]
-fn attack(runtime: &Runtime, id: &str, target: u32) {
+fn attack(runtime: &Runtime, id: &str, target: i32) {
     poll("the process to load its filter", || has_filter(target).then_some(()));
     let inner = inner_pid(target).expect("the process is in the container's pid namespace");
     let seen = runtime.ok(&["exec", id, "sh", "-c", "cat /proc/$1/comm", "sh", &inner]);
     assert!(!seen.stdout.is_empty(), "the attacker does not see the process");
     let output = runtime.ok(&["exec", id, "sh", "-c", ATTACK, "sh", &inner]);
-    assert!(is_alive(i32::try_from(target).expect("a pid")), "the process has ended too early");
+    assert!(is_alive(target), "the process has ended too early");
     assert_eq!(output.stdout, "", "the attacker got at a process of the runtime");
 }
 
@@ -108,8 +100,9 @@ fn a_process_that_is_executed_cannot_be_traced_from_inside() {
     // Its first process takes the one place that the agent has.
     runtime.detach(&victim);
     let exec = Waiting::start(runtime.command(&["exec", &victim.id, "true"]));
+    let caller = i32::try_from(exec.0.id()).expect("a pid");
     let target =
-        poll("the process to be made", || descendants(exec.0.id()).into_iter().find(|pid| has_filter(*pid)));
+        poll("the process to be made", || descendants(caller).into_iter().find(|pid| has_filter(*pid)));
     attack(&runtime, &bundle.id, target);
     drop(exec);
     runtime.ok(&["delete", "--force", &victim.id]);
@@ -135,7 +128,7 @@ fn the_first_process_of_a_container_cannot_be_traced_from_a_shared_pid_namespace
     let _place = agent.occupy();
     let second = sharing(&runtime, &bundle, agent.profile());
     runtime.create(&second);
-    let target = u32::try_from(runtime.pid(&second.id)).expect("a pid");
+    let target = runtime.pid(&second.id);
     // Until it is started it waits, for as long as the caller likes.
     let inner = inner_pid(target).expect("the process is in the first container's pid namespace");
     let output = runtime.ok(&["exec", &bundle.id, "sh", "-c", ATTACK, "sh", &inner]);
